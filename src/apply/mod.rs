@@ -1,0 +1,87 @@
+//! Applying a plan: claim, pace, send, settle.
+//!
+//! One dispatcher owns the truth. It takes messages as they become due, makes their intents
+//! durable, starts their requests, and makes their outcomes durable; requests run in tasks that
+//! report to it alone. A slot is taken by an intent and freed by its *durable* outcome, so at most
+//! `concurrency` sends are ever in doubt, whenever the process dies.
+//!
+//! The engine knows no terminal, no database and no HTTP: the ledger, the gateway and the listener
+//! are passed in, and time is tokio's, so that a test runs it all on a paused clock.
+//!
+//! * A run starts with one send alone and widens when one is accepted: wrong credentials cost one
+//!   request, not one for each recipient.
+//! * What is provably not sent is tried again after a pause, as a new attempt with a new intent. A
+//!   429 pauses the whole number. What cannot be told is never tried again.
+
+mod engine;
+mod pace;
+
+use std::time::Duration;
+
+pub use engine::{Engine, Feed};
+pub use pace::Pacer;
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Every message was taken up.
+    Finished,
+    /// The user asked to stop.
+    Interrupted,
+    /// The provider refuses the account.
+    Account(String),
+    /// The offer would not run long enough any more.
+    Late(String),
+    /// Nothing was accepted, again and again.
+    Hopeless(String),
+    /// The provider could not be reached, or asked to slow down, for too long.
+    Unreachable(String),
+    /// The ledger failed: nothing more may be sent.
+    Ledger(String),
+    /// A message was none of the approved plan's: the files changed during the run.
+    Changed,
+}
+
+/// What happened in a run so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Taken by the provider.
+    pub accepted: u64,
+    /// Refused by the provider.
+    pub rejected: u64,
+    /// Cannot be told.
+    pub unknown: u64,
+    /// Provably not sent, and given up for this run.
+    pub not_sent: u64,
+    /// Attempts that provably sent nothing and were made again.
+    pub retries: u64,
+    /// Held by somebody else, or sent before.
+    pub held: u64,
+    /// Under way.
+    pub in_flight: u64,
+}
+
+/// What the engine tells while it works.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Figures changed.
+    Progress(Progress),
+    /// The run waits: the provider is out of reach, or asks to slow down.
+    Waiting {
+        /// Why.
+        reason: String,
+        /// For how long.
+        pause: Duration,
+    },
+    /// One send was refused or cannot be told.
+    Trouble {
+        /// The number with its middle hidden.
+        to: String,
+        /// `rejected` or `unknown`.
+        outcome: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// No further claims; what is under way is waited for.
+    Stopping,
+}

@@ -1,0 +1,420 @@
+//! The audience: rows in, people out.
+//!
+//! [`Audience::open`] reads the suppression lists and the headers; [`Audience::rows`] then streams
+//! the sources once, in order. Each row either becomes a [`Recipient`] or is left out under a
+//! [`Reason`], in this order of questions: does `where` admit it, is there a number, is the person
+//! suppressed, was the person there before. So every row of every source is accounted for.
+//!
+//! Only what tells people apart is kept in memory: a few bytes for each.
+
+pub mod phone;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use csv::StringRecord;
+use minijinja::Value;
+use minijinja::value::{Enumerator, Object};
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::table::{Columns, Table};
+pub use phone::{E164, Identity, PhoneError, PhoneReader};
+
+/// How many broken rows are told one by one before the rest is only counted.
+const MOST_TOLD: usize = 20;
+
+/// Where people come from and who is left out.
+#[derive(Debug, Clone)]
+pub struct AudienceSpec {
+    /// The lists, in order.
+    pub sources: Vec<SourceSpec>,
+    /// The column of the phone number.
+    pub phone: String,
+    /// The column of the id, if there is one.
+    pub id: Option<String>,
+    /// Reads numbers, with the default region.
+    pub reader: PhoneReader,
+    /// Who must not be written to.
+    pub suppress: Vec<SuppressSpec>,
+}
+
+/// One list of people.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    /// The CSV file.
+    pub path: PathBuf,
+    /// The byte between two cells.
+    pub delimiter: u8,
+}
+
+/// One list of people who must not be written to.
+#[derive(Debug, Clone)]
+pub struct SuppressSpec {
+    /// The CSV file.
+    pub path: PathBuf,
+    /// The byte between two cells.
+    pub delimiter: u8,
+    /// The column of the phone number, if it is named.
+    pub phone: Option<String>,
+    /// Whether rows that are no number are passed over.
+    pub skip_invalid: bool,
+}
+
+/// Why a row gets no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// `where` says no.
+    Filtered,
+    /// The cell of the number is empty.
+    MissingNumber,
+    /// The cell of the number holds something else.
+    InvalidNumber,
+    /// The person is on a suppression list.
+    Suppressed,
+    /// The person has an earlier row.
+    Duplicate,
+    /// An earlier row has the other form of this Argentine number: the same person, or a landline with the same digits.
+    PossibleDuplicate,
+    /// An expression could not be evaluated for this row.
+    RenderError,
+    /// `audience.template` names no template for this row.
+    UnknownTemplate,
+    /// A parameter would be sent empty, or in a form that WhatsApp refuses.
+    BadParameter,
+    /// The provider refused this message before; `--retry-rejected` tries it again.
+    Rejected,
+}
+
+impl Reason {
+    /// Whether the row was meant to get a message: these are worth a look.
+    pub fn is_problem(self) -> bool {
+        !matches!(self, Reason::Filtered | Reason::Suppressed | Reason::Duplicate)
+    }
+
+    /// The reason in machine-readable output.
+    pub fn code(self) -> &'static str {
+        match self {
+            Reason::Filtered => "filtered",
+            Reason::MissingNumber => "missing_number",
+            Reason::InvalidNumber => "invalid_number",
+            Reason::Suppressed => "suppressed",
+            Reason::Duplicate => "duplicate",
+            Reason::PossibleDuplicate => "possible_duplicate",
+            Reason::RenderError => "render_error",
+            Reason::UnknownTemplate => "unknown_template",
+            Reason::BadParameter => "bad_parameter",
+            Reason::Rejected => "rejected",
+        }
+    }
+
+    /// The reason as a person reads it, after a count.
+    pub fn words(self) -> &'static str {
+        match self {
+            Reason::Filtered => "not selected by `where`",
+            Reason::MissingNumber => "without a number",
+            Reason::InvalidNumber => "with something that is no phone number",
+            Reason::Suppressed => "on a suppression list",
+            Reason::Duplicate => "of a person with an earlier row",
+            Reason::PossibleDuplicate => "of an Argentine number whose other form has an earlier row",
+            Reason::RenderError => "that an expression could not be evaluated for",
+            Reason::UnknownTemplate => "without a template",
+            Reason::BadParameter => "with a parameter that WhatsApp refuses",
+            Reason::Rejected => "refused by the provider before",
+        }
+    }
+}
+
+/// One row, as expressions see it: `recipient.first_name`. Empty cells are undefined, so that
+/// `default('there')` works and a bare use of them is an error instead of "Hi ,".
+#[derive(Debug)]
+pub struct Row {
+    columns: Arc<Columns>,
+    record: StringRecord,
+}
+
+impl Row {
+    /// The cell of a column; `None` if it is empty or there is no such column.
+    pub fn get(&self, column: &str) -> Option<&str> {
+        self.columns.position(column).and_then(|at| self.record.get(at)).filter(|cell| !cell.is_empty())
+    }
+}
+
+impl Object for Row {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get(key.as_str()?).map(Value::from)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let named = self.columns.names().iter().filter(|name| !name.is_empty());
+        Enumerator::Values(named.map(|name| Value::from(name.as_str())).collect())
+    }
+}
+
+/// Where a row stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowPlace {
+    /// The position of its source, from 0.
+    pub source: usize,
+    /// Its line in the file, from 1.
+    pub line: u64,
+}
+
+/// One person to write to.
+#[derive(Debug, Clone)]
+pub struct Recipient {
+    /// Where the row stands.
+    pub place: RowPlace,
+    /// What is sent to.
+    pub address: E164,
+    /// Who it is.
+    pub identity: Identity,
+    /// The row, for expressions.
+    pub row: Arc<Row>,
+}
+
+/// What became of a row.
+#[derive(Debug)]
+pub enum Entry {
+    /// Somebody to write to.
+    Recipient(Recipient),
+    /// Nobody to write to.
+    LeftOut(LeftOut),
+}
+
+/// A row that gets no message.
+#[derive(Debug, Clone)]
+pub struct LeftOut {
+    /// Where the row stands.
+    pub place: RowPlace,
+    /// Why.
+    pub reason: Reason,
+    /// More about why; never anything out of the row.
+    pub detail: Option<String>,
+}
+
+/// An audience that is ready to be read.
+pub struct Audience {
+    spec: AudienceSpec,
+    suppressed: HashSet<Identity>,
+}
+
+impl Audience {
+    /// Reads the suppression lists. Every problem of every list is told at once.
+    pub fn open(spec: &AudienceSpec) -> Result<Self, Diagnostics> {
+        let mut suppressed = HashSet::new();
+        let mut found = Found::default();
+        for list in &spec.suppress {
+            read_suppression(list, spec, &mut suppressed, &mut found);
+        }
+        found.into_result()?;
+        Ok(Self { spec: spec.clone(), suppressed })
+    }
+
+    /// How many people are suppressed.
+    pub fn suppressed(&self) -> usize {
+        self.suppressed.len()
+    }
+
+    /// Streams all rows to `visit`, which is told in the order of the sources.
+    ///
+    /// `admits` answers `where` for a row; its error is a detail without personal data.
+    /// A file that cannot be read as CSV is an error: what comes after the broken row is still
+    /// looked at, to tell every problem at once, but nothing more is visited.
+    pub fn rows(
+        &self,
+        mut admits: impl FnMut(&Arc<Row>) -> Result<bool, String>,
+        mut visit: impl FnMut(Entry) -> std::ops::ControlFlow<()>,
+    ) -> Result<(), Diagnostics> {
+        let mut found = Found::default();
+        let mut seen = Seen::default();
+        for (source, spec) in self.spec.sources.iter().enumerate() {
+            let (mut table, phone) = match Table::open(&spec.path, spec.delimiter)
+                .and_then(|table| table.require(&self.spec.phone).map(|phone| (table, phone)))
+            {
+                Ok(open) => open,
+                Err(problem) => {
+                    found.add(problem);
+                    continue;
+                }
+            };
+            let columns = Arc::clone(table.columns());
+            loop {
+                let mut record = StringRecord::new();
+                let line = match table.next(&mut record) {
+                    Ok(Some(line)) => line,
+                    Ok(None) => break,
+                    Err(problem) => {
+                        let fatal = problem.code == "unreadable-file";
+                        found.add(problem);
+                        if fatal {
+                            break;
+                        }
+                        continue;
+                    }
+                };
+                if !found.is_empty() {
+                    continue;
+                }
+                let row = Arc::new(Row { columns: Arc::clone(&columns), record });
+                let entry = self.entry(RowPlace { source, line }, row, phone, &mut admits, &mut seen);
+                if visit(entry).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        found.into_result()?;
+        seen.check(&self.spec)
+    }
+
+    fn entry(
+        &self,
+        place: RowPlace,
+        row: Arc<Row>,
+        phone: usize,
+        admits: &mut impl FnMut(&Arc<Row>) -> Result<bool, String>,
+        seen: &mut Seen,
+    ) -> Entry {
+        seen.rows += 1;
+        let left_out = |reason, detail| Entry::LeftOut(LeftOut { place, reason, detail });
+        match admits(&row) {
+            Ok(true) => {}
+            Ok(false) => return left_out(Reason::Filtered, None),
+            Err(detail) => return left_out(Reason::RenderError, Some(detail)),
+        }
+        let address = match self.spec.reader.read(row.record.get(phone).unwrap_or_default()) {
+            Ok(address) => address,
+            Err(PhoneError::Missing) => return left_out(Reason::MissingNumber, None),
+            Err(error) => return left_out(Reason::InvalidNumber, Some(error.to_string())),
+        };
+        let identity = address.identity();
+        if self.suppressed.contains(&identity) {
+            return left_out(Reason::Suppressed, None);
+        }
+        if !seen.people.insert(identity) {
+            seen.duplicates += 1;
+            let other_form = address.identity_may_merge() && seen.argentine.get(&identity) != Some(&address);
+            let reason = if other_form { Reason::PossibleDuplicate } else { Reason::Duplicate };
+            return left_out(reason, None);
+        }
+        if address.identity_may_merge() {
+            seen.argentine.insert(identity, address);
+        }
+        Entry::Recipient(Recipient { place, address, identity, row })
+    }
+}
+
+/// Who was there before.
+#[derive(Default)]
+struct Seen {
+    rows: u64,
+    duplicates: u64,
+    people: HashSet<Identity>,
+    /// The first form of each Argentine number.
+    argentine: HashMap<Identity, E164>,
+}
+
+impl Seen {
+    /// What is wrong with an audience as a whole.
+    fn check(&self, spec: &AudienceSpec) -> Result<(), Diagnostics> {
+        let Some(first) = spec.sources.first() else { return Ok(()) };
+        if self.rows == 0 {
+            let problem =
+                Diagnostic::error("csv-no-rows", format!("`{}` has a header and no rows", first.path.display()));
+            return Err(problem.hint("nobody would get the offer").in_file(&first.path, None, None).into());
+        }
+        if self.people.len() == 1 && self.rows > 1 && self.duplicates == self.rows - 1 {
+            let problem = Diagnostic::error(
+                "csv-only-duplicates",
+                format!("all {} rows of the audience hold the same number", self.rows),
+            );
+            return Err(problem
+                .hint("this looks like a broken export; keep one row if it is meant")
+                .in_file(&first.path, None, None)
+                .into());
+        }
+        Ok(())
+    }
+}
+
+/// Problems of files, with a bound on how many are told.
+#[derive(Default)]
+struct Found {
+    told: Vec<Diagnostic>,
+    untold: usize,
+}
+
+impl Found {
+    fn add(&mut self, problem: Diagnostic) {
+        if self.told.len() < MOST_TOLD {
+            self.told.push(problem);
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    fn into_result(mut self) -> Result<(), Diagnostics> {
+        if self.untold > 0 {
+            self.told.push(Diagnostic::error("and-more", format!("and {} more of these", self.untold)));
+        }
+        if self.told.is_empty() { Ok(()) } else { Err(Diagnostics(self.told)) }
+    }
+}
+
+fn read_suppression(list: &SuppressSpec, spec: &AudienceSpec, suppressed: &mut HashSet<Identity>, found: &mut Found) {
+    let mut table = match Table::open(&list.path, list.delimiter) {
+        Ok(table) => table,
+        Err(problem) => return found.add(problem),
+    };
+    let column = suppression_column(&table, list, &spec.phone);
+    let column = match column {
+        Ok(column) => column,
+        Err(problem) => return found.add(problem),
+    };
+    let mut record = StringRecord::new();
+    loop {
+        let line = match table.next(&mut record) {
+            Ok(Some(line)) => line,
+            Ok(None) => return,
+            Err(problem) => {
+                found.add(problem);
+                continue;
+            }
+        };
+        match spec.reader.read(record.get(column).unwrap_or_default()) {
+            Ok(number) => drop(suppressed.insert(number.identity())),
+            Err(PhoneError::Missing) => {}
+            Err(_) if list.skip_invalid => {}
+            Err(error) => found.add(
+                Diagnostic::error(
+                    "suppression-not-a-number",
+                    format!("this row of `{}` is {error}, so nobody would be suppressed by it", list.path.display()),
+                )
+                .hint("correct or remove the row, or set `invalid: skip` to pass over such rows")
+                .in_file(&list.path, Some(line), None),
+            ),
+        }
+    }
+}
+
+/// The column of a suppression list that holds the number: the one that is named, the only one,
+/// or the one that is called as in the audience.
+pub fn suppression_column(table: &Table, list: &SuppressSpec, phone: &str) -> Result<usize, Diagnostic> {
+    match &list.phone {
+        Some(name) => table.require(name),
+        None if table.columns().names().len() == 1 => Ok(0),
+        None => table.require(phone).map_err(|problem| problem.hint("name its column with `phone:`")),
+    }
+}
+
+/// The first row of a table, to try expressions on.
+pub fn first_row(mut table: Table) -> Result<Option<Arc<Row>>, Diagnostic> {
+    let mut record = StringRecord::new();
+    let found = table.next(&mut record)?;
+    Ok(found.map(|_| Arc::new(Row { columns: Arc::clone(table.columns()), record })))
+}

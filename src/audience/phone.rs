@@ -1,0 +1,277 @@
+//! Phone numbers: what is sent to, and who is behind it.
+//!
+//! Two values come out of one cell. The [`E164`] is what the operator supplied, normalised and
+//! otherwise untouched: it is what the provider gets. The [`Identity`] is what people are told
+//! apart by. Three countries have numbers that exist in two forms at WhatsApp:
+//!
+//! | country | forms | identity |
+//! |---|---|---|
+//! | Brazil | `55` + area + 8 digits (older accounts), `55` + area + `9` + 8 digits | with the 9, if the 8 digits start with 6, 8 or 9. Landlines (2–5) stay, and so does 7, which is also a valid 8-digit mobile |
+//! | Mexico | `521` + 10 digits (legacy), `52` + 10 digits | without the 1: no national number starts with 1 |
+//! | Argentina | `549` + 10 digits (mobile), `54` + 10 digits | without the 9. This may join a mobile with a landline of the same digits, so such a pair is told, never dropped silently |
+//!
+//! The identity is computed before validity is asked for, since the numbering plans call the
+//! legacy forms invalid. Sources: Meta's send-messages page on altered BR and MX prefixes;
+//! nyaruka/courier#433, chatwoot/chatwoot#14048 and #6222, kevinrivm/vocero-crm#35.
+
+use std::fmt;
+
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat, Region};
+
+/// A phone number with country code, at most 15 digits: what the provider is given.
+///
+/// Its `Debug` and [`E164::masked`] hide the middle; only `Display` shows all of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct E164(u64);
+
+/// Who is behind a number: what people are deduplicated, suppressed and recorded by. Never sent to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity(u64);
+
+/// Why a cell is no phone number. Holds nothing of the cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PhoneError {
+    /// Nothing but white space.
+    #[error("no number")]
+    Missing,
+    /// Such as `9.19877E+11`.
+    #[error("a number in scientific notation: the spreadsheet lost its digits, export the column as text")]
+    Scientific,
+    /// Such as `919876543210.0`.
+    #[error("a number with decimals: export the column as text")]
+    Decimal,
+    /// Letters, or two numbers in one cell.
+    #[error("not a phone number")]
+    NotANumber,
+    /// A national number, and no region to read it in.
+    #[error("no country code; set `audience.default_region`, or write the number with `+`")]
+    NoCountryCode,
+    /// More than the 15 digits of E.164.
+    #[error("more than 15 digits")]
+    TooLong,
+    /// Not a number that the country's numbering plan has.
+    #[error("not a number that exists in its country's numbering plan")]
+    Invalid,
+}
+
+impl E164 {
+    /// Parses `+` and 7 to 15 digits, nothing else.
+    pub fn parse_exact(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix('+')?;
+        let well_formed = (7..=15).contains(&digits.len())
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+            && !digits.starts_with('0');
+        if well_formed { digits.parse().ok().map(E164) } else { None }
+    }
+
+    /// The number without `+`.
+    pub fn digits(self) -> u64 {
+        self.0
+    }
+
+    /// For the screen and the record: the country code's first two digits and the last two, `+91••••••••10`.
+    pub fn masked(self) -> String {
+        let digits = self.0.to_string();
+        let hidden = digits.len().saturating_sub(4);
+        format!("+{}{}{}", &digits[..2], "•".repeat(hidden), &digits[2 + hidden..])
+    }
+
+    /// Who is behind the number; see the module's table.
+    pub fn identity(self) -> Identity {
+        let digits = self.0.to_string();
+        let bytes = digits.as_bytes();
+        let canonical = match bytes {
+            [b'5', b'5', _, _, b'6' | b'8' | b'9', ..] if bytes.len() == 12 => {
+                format!("{}9{}", &digits[..4], &digits[4..]).parse()
+            }
+            [b'5', b'2', b'1', ..] if bytes.len() == 13 => format!("52{}", &digits[3..]).parse(),
+            [b'5', b'4', b'9', ..] if bytes.len() == 13 => format!("54{}", &digits[3..]).parse(),
+            _ => Ok(self.0),
+        };
+        Identity(canonical.unwrap_or(self.0))
+    }
+
+    /// Whether this number's identity may also be somebody else's landline (Argentina).
+    pub fn identity_may_merge(self) -> bool {
+        self.0.to_string().starts_with("54")
+    }
+}
+
+impl fmt::Display for E164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "+{}", self.0)
+    }
+}
+
+impl fmt::Debug for E164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked())
+    }
+}
+
+impl Identity {
+    /// The canonical number, without `+`.
+    pub fn digits(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&E164(self.0).masked())
+    }
+}
+
+/// Reads phone numbers as people write them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PhoneReader {
+    region: Option<Region>,
+}
+
+impl PhoneReader {
+    /// A reader that takes numbers without country code to be of `region`, two capital letters.
+    /// `None` if there is no such region.
+    pub fn new(region: Option<&str>) -> Option<Self> {
+        match region {
+            None => Some(Self { region: None }),
+            Some(name) => name.parse().ok().map(|region| Self { region: Some(region) }),
+        }
+    }
+
+    /// Reads one cell.
+    pub fn read(&self, cell: &str) -> Result<E164, PhoneError> {
+        let cell = cell.trim();
+        check_characters(cell)?;
+        let parsed = PHONE_NUMBER_UTIL.parse(cell, self.region).map_err(|_| {
+            if self.region.is_none() && !cell.starts_with('+') {
+                PhoneError::NoCountryCode
+            } else {
+                PhoneError::NotANumber
+            }
+        })?;
+        let formatted = PHONE_NUMBER_UTIL.format(&parsed, PhoneNumberFormat::E164);
+        if formatted.len() > 16 {
+            return Err(PhoneError::TooLong);
+        }
+        let number = E164::parse_exact(&formatted).ok_or(PhoneError::Invalid)?;
+        let valid = |number: &rlibphonenumber::PhoneNumber| PHONE_NUMBER_UTIL.is_valid_number(number);
+        if valid(&parsed) {
+            return Ok(number);
+        }
+        // The legacy forms of Brazil and Mexico are invalid by the numbering plan, their identities are not.
+        let identity = number.identity();
+        let canonical =
+            (identity.0 != number.0).then(|| PHONE_NUMBER_UTIL.parse(format!("+{}", identity.0), None).ok()).flatten();
+        if canonical.is_some_and(|canonical| valid(&canonical)) { Ok(number) } else { Err(PhoneError::Invalid) }
+    }
+}
+
+/// Refuses what a lenient parser would make a wrong number of: letters, exponents, two numbers in one cell.
+fn check_characters(cell: &str) -> Result<(), PhoneError> {
+    if cell.is_empty() {
+        return Err(PhoneError::Missing);
+    }
+    let number = cell.strip_prefix(['+', '\u{ff0b}']).unwrap_or(cell);
+    let mut digits = 0_usize;
+    for character in number.chars() {
+        match character {
+            '0'..='9' => digits += 1,
+            ' ' | '-' | '(' | ')' | '.' | '\u{a0}' | '\u{2010}'..='\u{2013}' | '\u{202f}' => {}
+            'e' | 'E' if digits > 0 && number.parse::<f64>().is_ok() => return Err(PhoneError::Scientific),
+            _ => return Err(PhoneError::NotANumber),
+        }
+    }
+    if digits == 0 {
+        return Err(PhoneError::NotANumber);
+    }
+    // Such as `919876543210.0`: a column that went through floating point.
+    if let Some((whole, "0" | "00")) = number.split_once('.')
+        && whole.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return Err(PhoneError::Decimal);
+    }
+    if digits > 17 { Err(PhoneError::TooLong) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(cell: &str, region: Option<&str>) -> Result<String, PhoneError> {
+        PhoneReader::new(region).unwrap().read(cell).map(|number| number.to_string())
+    }
+
+    fn identity(number: &str) -> u64 {
+        E164::parse_exact(number).unwrap().identity().digits()
+    }
+
+    #[test]
+    fn numbers_are_read_as_people_write_them() {
+        for cell in
+            ["+91 98765 43210", "098765-43210", "9876543210", "919876543210", "00919876543210", " (+91) 98765 43210 "]
+        {
+            assert_eq!(read(cell, Some("IN")), Ok("+919876543210".into()), "{cell}");
+        }
+        assert_eq!(read("+1 202-555-0143", None), Ok("+12025550143".into()));
+        assert_eq!(read("020 7946 0018", Some("GB")), Ok("+442079460018".into()));
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused_with_its_reason() {
+        let cases = [
+            ("", PhoneError::Missing),
+            ("9.19877E+11", PhoneError::Scientific),
+            ("919876543210.0", PhoneError::Decimal),
+            ("1-800-FLOWERS", PhoneError::NotANumber),
+            ("9876543210 / 9876543211", PhoneError::NotANumber),
+            ("12345", PhoneError::Invalid),
+            ("+1234567890123456", PhoneError::TooLong),
+            ("n/a", PhoneError::NotANumber),
+        ];
+        for (cell, reason) in cases {
+            assert_eq!(read(cell, Some("IN")), Err(reason), "{cell}");
+        }
+        assert_eq!(read("6315551234", None), Err(PhoneError::NoCountryCode));
+    }
+
+    #[test]
+    fn legacy_forms_are_valid_and_keep_their_address() {
+        assert_eq!(read("+552187654321", None), Ok("+552187654321".into()));
+        assert_eq!(read("+5215512345678", None), Ok("+5215512345678".into()));
+        assert_eq!(read("+5491123456789", None), Ok("+5491123456789".into()));
+        assert_eq!(read("+22507123456", None), Err(PhoneError::Invalid));
+    }
+
+    #[test]
+    fn both_forms_of_a_person_have_one_identity() {
+        assert_eq!(identity("+552187654321"), identity("+5521987654321"));
+        assert_eq!(identity("+5215512345678"), identity("+525512345678"));
+        assert_eq!(identity("+5491123456789"), identity("+541123456789"));
+        // A Brazilian landline has no second form, and 7 is left alone.
+        assert_eq!(identity("+552134567890"), 552_134_567_890);
+        assert_eq!(identity("+552174567890"), 552_174_567_890);
+        assert_eq!(identity("+919876543210"), 919_876_543_210);
+    }
+
+    #[test]
+    fn a_mask_shows_four_digits_at_most() {
+        let number = E164::parse_exact("+919876543210").unwrap();
+        assert_eq!(number.masked(), "+91••••••••10");
+        assert_eq!(format!("{number:?}"), "+91••••••••10");
+    }
+
+    proptest! {
+        #[test]
+        fn an_identity_is_its_own_identity(digits in 1_000_000_u64..999_999_999_999_999) {
+            let once = E164(digits).identity();
+            prop_assert_eq!(E164(once.0).identity(), once);
+        }
+
+        #[test]
+        fn reading_never_panics(cell in "\\PC{0,24}") {
+            let _ = PhoneReader::new(Some("IN")).unwrap().read(&cell);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `sendform init`
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::ui::Ui;
+use super::{Exit, Stop};
+
+/// What is written: the campaign, and the people it is for.
+const FILES: [(&str, &str); 2] =
+    [("campaign.yaml", include_str!("init/campaign.yaml")), ("people.csv", include_str!("init/people.csv"))];
+
+/// Write a project that plans and applies against the sandbox as it stands
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sendform init my-offer
+  sendform apply my-offer/campaign.yaml --sandbox")]
+pub struct InitArgs {
+    /// Where to
+    #[arg(default_value = ".")]
+    directory: PathBuf,
+}
+
+pub fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, Stop> {
+    let shown = args.directory.display();
+    let existing: Vec<&str> =
+        FILES.iter().map(|(name, _)| *name).filter(|name| args.directory.join(name).exists()).collect();
+    if !existing.is_empty() {
+        return Err(Stop::new(
+            Exit::Error,
+            format!("{} in `{shown}` would be overwritten; nothing was written", existing.join(" and ")),
+        )
+        .hint("name another directory"));
+    }
+    let fail = |error: std::io::Error| Stop::new(Exit::Error, format!("cannot write to `{shown}`: {error}"));
+    std::fs::create_dir_all(&args.directory).map_err(fail)?;
+    for (name, text) in FILES {
+        std::fs::write(args.directory.join(name), text).map_err(fail)?;
+    }
+    let campaign = args.directory.join("campaign.yaml");
+    ui.say(&format!(
+        "Wrote {} and {}.\n\nTry it:\n  sendform plan {} --sandbox\n  sendform apply {} --sandbox",
+        campaign.display(),
+        args.directory.join("people.csv").display(),
+        campaign.display(),
+        campaign.display()
+    ));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,95 @@
+//! `sendform plan`
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::ui::Ui;
+use super::{Exit, Format, LedgerArgs, Stop, VarArgs, context};
+use crate::plan::build::{Inputs, build};
+use crate::plan::{PlanFile, text};
+
+/// Show who would get what, and why
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sendform plan campaign.yaml
+  sendform plan campaign.yaml --out plan.json --detailed-exitcode
+  sendform apply --plan plan.json
+
+The plan holds no phone number, no coupon and no key. Its hash is what `apply` compares.")]
+pub struct PlanArgs {
+    /// The campaign
+    campaign: PathBuf,
+    #[command(flatten)]
+    vars: VarArgs,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// Write the plan to a file, for `apply --plan`
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// How the plan is printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Exit with 2 if there is something to send
+    #[arg(long)]
+    detailed_exitcode: bool,
+    /// List each row that gets no message, with its line and reason
+    #[arg(long)]
+    list_blocked: bool,
+    /// Plan to try again what the provider refused before
+    #[arg(long)]
+    retry_rejected: bool,
+}
+
+pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
+    let now = Timestamp::now();
+    let given = context::given(&args.vars)?;
+    let campaign = context::campaign(ui, &args.campaign, &given, now)?;
+    let ledger = context::ledger_path(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let (key, snapshot) = context::read(&ledger, &campaign)?;
+    let built = build(
+        &campaign,
+        &Inputs {
+            snapshot: &snapshot,
+            key: &key,
+            now,
+            planned_at: None,
+            retry_rejected: args.retry_rejected,
+            sandbox: args.ledger.sandbox,
+            list_blocked: args.list_blocked,
+        },
+    )?;
+    let plan = built.file;
+    match args.format {
+        Format::Text => ui.data(&text::render(&plan)),
+        Format::Json => ui.data(&json(&plan)),
+    }
+    if let Some(out) = &args.out {
+        write(out, &json(&plan)).map_err(|error| {
+            Stop::new(Exit::Error, format!("the plan cannot be written to `{}`: {error}", out.display()))
+        })?;
+        ui.say(&format!("Written to {}. To send it: sendform apply --plan {}", out.display(), out.display()));
+    }
+    Ok(if args.detailed_exitcode && plan.counts.send > 0 { Exit::PlanHasSends } else { Exit::Done })
+}
+
+fn json(plan: &PlanFile) -> String {
+    format!("{}\n", serde_json::to_string_pretty(plan).unwrap_or_default())
+}
+
+/// A file appears whole or not at all.
+pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+#[cfg(unix)]
+fn permissions() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}

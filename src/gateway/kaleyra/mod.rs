@@ -1,0 +1,83 @@
+//! Kaleyra's WhatsApp API.
+//!
+//! * [`v1`] builds the multipart form of the send-LTO page and posts it.
+//! * [`reply`] reads what comes back: success is read from the body, not from the status alone.
+
+pub mod reply;
+pub mod v1;
+
+use std::time::Duration;
+
+use url::Url;
+
+use crate::audience::E164;
+use crate::offer::expiry::Encoding;
+use crate::secret::SecretRef;
+pub use v1::{KaleyraV1, form};
+
+/// An account at Kaleyra and how to use it; holds no secret.
+#[derive(Debug, Clone)]
+pub struct KaleyraSpec {
+    /// The API's address.
+    pub base_url: Url,
+    /// Where the SID is.
+    pub sid: SecretRef,
+    /// Where the API key is.
+    pub api_key: SecretRef,
+    /// The business number.
+    pub from: E164,
+    /// Where reports go.
+    pub callback: Option<Callback>,
+    /// Whether requests carry the send key as `ref`.
+    pub send_ref: bool,
+    /// What `expiration_time_ms` holds.
+    pub encoding: Encoding,
+    /// How long one request may take.
+    pub timeout: Duration,
+}
+
+/// Where reports go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Callback {
+    /// To a profile in the console.
+    ProfileId(String),
+    /// To a URL.
+    Url(String),
+}
+
+/// An API key may only travel encrypted, or stay on this machine.
+pub fn check_base_url(url: &Url) -> Result<(), String> {
+    let loopback = match url.host() {
+        Some(url::Host::Domain(host)) => host == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err("this address has no host".to_owned()),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("an address must not hold a user name or a password".to_owned());
+    }
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if loopback => Ok(()),
+        "http" => Err("plain http would send the API key unencrypted".to_owned()),
+        other => Err(format!("`{other}:` is not an address of an API")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        let check = |text: &str| check_base_url(&Url::parse(text).unwrap()).is_ok();
+        assert!(check("https://api.in.kaleyra.io"));
+        assert!(check("http://127.0.0.1:8080"));
+        assert!(check("http://localhost:8080"));
+        assert!(check("http://[::1]:8080"));
+        assert!(!check("http://api.in.kaleyra.io"));
+        assert!(!check("http://127.0.0.1.example.com"));
+        assert!(!check("ftp://127.0.0.1"));
+        assert!(!check("https://me:secret@api.in.kaleyra.io"));
+    }
+}

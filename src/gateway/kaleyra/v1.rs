@@ -1,0 +1,243 @@
+//! The v1 send-LTO request: `POST {base}/v1/{SID}/messages`, multipart, header `api-key`.
+//!
+//! [`form`] is the one place that decides what is on the wire; the request, the preview and the
+//! test against `curl` all use it. The order of the fields is the vendor page's.
+//!
+//! Two quirks, measured with the page's own `curl` commands: the outer quotes of `--form 'x="…"'`
+//! are curl's and never sent, and the inner ones of `coupon_code` and `params` are: the code is a
+//! JSON string, the parameters are JSON strings joined by commas. `limited_time_offer` is an array
+//! of one element. `params`, `lang_code`, `callback_url` and `ref` are documented on sibling pages
+//! of the same endpoint, not on the send-LTO page.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::multipart::{Form, Part};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{Callback, KaleyraSpec, reply};
+use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
+use crate::message::Media;
+use crate::offer::Expired;
+
+/// An answer larger than this is none of Kaleyra's.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// What one field holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A text.
+    Text(String),
+    /// A file.
+    File {
+        /// Its name.
+        name: String,
+        /// Its MIME type.
+        mime: &'static str,
+        /// What is in it.
+        content: Bytes,
+    },
+}
+
+/// The fields of a request, in order, for a message that leaves at `now`.
+pub fn form(spec: &KaleyraSpec, request: &Request, now: Timestamp) -> Result<Vec<(&'static str, Value)>, Expired> {
+    let message = &request.message;
+    let json = |text: &str| serde_json::Value::from(text).to_string();
+    let to: Vec<String> = request.to.iter().map(ToString::to_string).collect();
+    let mut fields = Vec::with_capacity(14);
+    let mut text = |name: &'static str, value: String| fields.push((name, Value::Text(value)));
+    text("to", to.join(","));
+    text("type", "mediatemplate".to_owned());
+    text("template_name", message.template.name.clone());
+    text("channel", "whatsapp".to_owned());
+    text("from", spec.from.to_string());
+    text("coupon_code", json(message.coupon.expose()));
+    if let Some(expires) = request.expires {
+        let milliseconds = expires.to_wire(now, spec.encoding)?;
+        text(
+            "limited_time_offer",
+            format!(
+                r#"[{{"type":"limited_time_offer","limited_time_offer":{{"expiration_time_ms":{milliseconds}}}}}]"#
+            ),
+        );
+    }
+    if let Some((_, Media::File(file))) = &message.media {
+        fields.push(("media", Value::File { name: file.name.clone(), mime: file.mime, content: file.content.clone() }));
+    }
+    let mut text = |name: &'static str, value: String| fields.push((name, Value::Text(value)));
+    match &spec.callback {
+        Some(Callback::ProfileId(id)) => text("callback_profile_id", id.clone()),
+        Some(Callback::Url(url)) => text("callback_url", url.clone()),
+        None => {}
+    }
+    if let Some(param) = &message.url_param {
+        text("param_url", param.clone());
+    }
+    if let Some((_, Media::Url(url))) = &message.media {
+        text("media_url", url.clone());
+    }
+    if !message.params.is_empty() {
+        text("params", message.params.iter().map(|param| json(param)).collect::<Vec<_>>().join(","));
+    }
+    if let Some(language) = &message.template.language {
+        text("lang_code", language.clone());
+    }
+    if spec.send_ref
+        && let Some(reference) = &request.reference
+    {
+        text("ref", reference.clone());
+    }
+    Ok(fields)
+}
+
+/// The v1 API, with an open connection pool.
+pub struct KaleyraV1 {
+    spec: KaleyraSpec,
+    url: Url,
+    client: reqwest::Client,
+    secrets: [SecretString; 2],
+}
+
+/// Why the client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The SID or key cannot be in a request.
+    #[error("the {0} holds characters that cannot be in a request")]
+    Unusable(&'static str),
+    /// The address cannot be built.
+    #[error("the API's address cannot be extended: {0}")]
+    Address(String),
+    /// The HTTP client cannot be built, for example for want of certificates.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Client(String),
+}
+
+impl KaleyraV1 {
+    /// A client for one account, for up to `connections` requests at once.
+    pub fn new(
+        spec: KaleyraSpec,
+        sid: SecretString,
+        api_key: SecretString,
+        connections: usize,
+    ) -> Result<Self, SetupError> {
+        super::check_base_url(&spec.base_url).map_err(SetupError::Address)?;
+        let mut url = spec.base_url.clone();
+        url.path_segments_mut().map_err(|()| SetupError::Address(spec.base_url.to_string()))?.pop_if_empty().extend([
+            "v1",
+            sid.expose_secret(),
+            "messages",
+        ]);
+        let mut key = HeaderValue::from_str(api_key.expose_secret()).map_err(|_| SetupError::Unusable("API key"))?;
+        key.set_sensitive(true);
+        // A second call finds the provider installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("sendform/", env!("CARGO_PKG_VERSION")))
+            .default_headers(HeaderMap::from_iter([(reqwest::header::HeaderName::from_static("api-key"), key)]))
+            .retry(reqwest::retry::never())
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(spec.timeout)
+            .connect_timeout(spec.timeout.min(std::time::Duration::from_secs(10)))
+            .pool_max_idle_per_host(connections)
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|error| SetupError::Client(error.without_url().to_string()))?;
+        Ok(Self { spec, url, client, secrets: [sid, api_key] })
+    }
+
+    async fn post(&self, fields: Vec<(&'static str, Value)>, recipients: usize) -> Reply {
+        let mut form = Form::new();
+        for (name, value) in fields {
+            form = match value {
+                Value::Text(text) => form.text(name, text),
+                Value::File { name: file_name, mime, content } => {
+                    let length = content.len() as u64;
+                    match Part::stream_with_length(content, length).file_name(file_name).mime_str(mime) {
+                        Ok(part) => form.part(name, part),
+                        Err(error) => return Reply::NotSent(NotSent::Unreachable { reason: error.to_string() }),
+                    }
+                }
+            };
+        }
+        let unknown =
+            |reason: String| Reply::Settled(vec![Outcome::Unknown { reason: self.clean(&reason) }; recipients]);
+        let response = match self.client.post(self.url.clone()).multipart(form).send().await {
+            Ok(response) => response,
+            // Only these prove that not one byte of the request left.
+            Err(error) if error.is_connect() || error.is_builder() => {
+                return Reply::NotSent(NotSent::Unreachable { reason: self.clean(&root_cause(error)) });
+            }
+            Err(error) if error.is_timeout() => return unknown(format!("no answer within {:?}", self.spec.timeout)),
+            Err(error) => return unknown(format!("the connection broke: {}", root_cause(error))),
+        };
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(reqwest::header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(std::time::Duration::from_secs);
+        match body(response).await {
+            Ok(body) => self.cleaned(reply::read(status, retry_after, &body, recipients)),
+            Err(reason) => unknown(format!("the answer (status {status}) broke off: {reason}")),
+        }
+    }
+
+    fn cleaned(&self, reply: Reply) -> Reply {
+        match reply {
+            Reply::Settled(outcomes) => Reply::Settled(
+                outcomes
+                    .into_iter()
+                    .map(|outcome| match outcome {
+                        Outcome::Rejected { reason } => Outcome::Rejected { reason: self.clean(&reason) },
+                        other => other,
+                    })
+                    .collect(),
+            ),
+            Reply::NotSent(NotSent::Account { reason }) => {
+                Reply::NotSent(NotSent::Account { reason: self.clean(&reason) })
+            }
+            other => other,
+        }
+    }
+
+    /// A provider that echoes a secret does not bring it to the screen or into the ledger.
+    fn clean(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in &self.secrets {
+            text = text.replace(secret.expose_secret(), "•••");
+        }
+        text
+    }
+}
+
+async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(root_cause)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err("it is too large".to_owned());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The innermost cause, without the URL, which holds the SID.
+fn root_cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+impl Gateway for KaleyraV1 {
+    async fn send(&self, request: Request) -> Reply {
+        match form(&self.spec, &request, Timestamp::now()) {
+            Ok(fields) => self.post(fields, request.to.len()).await,
+            Err(expired) => Reply::NotSent(NotSent::Expired { reason: expired.to_string() }),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Gateways: the code that speaks to one provider.
+//!
+//! The contract is one question with an honest answer: what became of this request? A gateway
+//! starts at most one request per call and never tries again by itself. [`Reply::NotSent`] may
+//! only be given when it is *proven* that the provider did not take the message.
+
+pub mod kaleyra;
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::audience::E164;
+use crate::message::Message;
+use crate::offer::ExpiresAt;
+
+/// One request: a message to one recipient, or the same message to several.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whom it goes to; at least one.
+    pub to: Vec<E164>,
+    /// What they get.
+    pub message: Message,
+    /// When the offer ends, fixed by the intent.
+    pub expires: Option<ExpiresAt>,
+    /// The send key, if the request carries one send alone.
+    pub reference: Option<String>,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The provider took a decision, or may have: one outcome for each recipient, in order.
+    Settled(Vec<Outcome>),
+    /// Provably nothing was sent.
+    NotSent(NotSent),
+}
+
+/// What became of one send. Recorded, and final but for evidence that settles an `unknown`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The provider took it, under this id.
+    Accepted {
+        /// The provider's id of the message to this recipient.
+        message_id: String,
+    },
+    /// The provider refused it: provably not sent.
+    Rejected {
+        /// In the provider's words.
+        reason: String,
+    },
+    /// It cannot be told.
+    Unknown {
+        /// What happened instead of an answer.
+        reason: String,
+    },
+}
+
+/// Why provably nothing was sent, by what follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotSent {
+    /// The provider asks to slow down. Try again later.
+    Throttled {
+        /// The provider's words.
+        reason: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// No connection could be made. Try again later.
+    Unreachable {
+        /// What failed.
+        reason: String,
+    },
+    /// The provider refuses the account, so every further request would fail as well.
+    Account {
+        /// The provider's words.
+        reason: String,
+    },
+    /// The request could not be built: the offer has ended.
+    Expired {
+        /// When it ended.
+        reason: String,
+    },
+}
+
+impl NotSent {
+    /// What happened, in words.
+    pub fn reason(&self) -> &str {
+        match self {
+            NotSent::Throttled { reason, .. }
+            | NotSent::Unreachable { reason }
+            | NotSent::Account { reason }
+            | NotSent::Expired { reason } => reason,
+        }
+    }
+}
+
+/// A provider.
+pub trait Gateway: Send + Sync + 'static {
+    /// Starts at most one request and tells what became of it.
+    fn send(&self, request: Request) -> impl Future<Output = Reply> + Send;
+}

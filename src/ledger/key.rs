@@ -1,0 +1,185 @@
+//! Send keys, and the secret that they are made with.
+//!
+//! A plain hash of a phone number can be undone by trying all numbers, so people are recorded
+//! under a keyed hash. The key belongs to the ledger: with another key nobody could tell who got
+//! an offer already, so the ledger keeps the key's fingerprint and refuses another.
+
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::LedgerError;
+use crate::audience::Identity;
+
+/// The environment variable that gives the key, as 64 hexadecimal digits.
+pub const KEY_VARIABLE: &str = "SENDFORM_KEY";
+
+/// The secret behind send keys and generated codes.
+#[derive(Clone)]
+pub struct LedgerKey([u8; 32]);
+
+/// One recipient of one edition of one campaign. Unique for ever.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SendKey(pub [u8; 16]);
+
+impl fmt::Display for SendKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SendKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for LedgerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LedgerKey({})", self.fingerprint())
+    }
+}
+
+impl LedgerKey {
+    /// A key from its bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Where the key of a ledger file is, unless the environment gives it: beside the file.
+    pub fn path(ledger: &Path) -> PathBuf {
+        ledger.with_extension("key")
+    }
+
+    /// The key of a ledger: from `given` (64 hexadecimal digits), from the file beside it, or,
+    /// when there is no ledger yet either, a new one.
+    pub fn of(ledger: &Path, given: Option<&str>) -> Result<Self, LedgerError> {
+        if let Some(text) = given {
+            return parse(text)
+                .ok_or_else(|| LedgerError::Key(format!("in `{KEY_VARIABLE}` is not 64 hexadecimal digits")));
+        }
+        let path = Self::path(ledger);
+        let shown = path.display();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                parse(text.trim()).ok_or_else(|| LedgerError::Key(format!("in `{shown}` is not 64 hexadecimal digits")))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !ledger.exists() => Self::create(&path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(LedgerError::Key(format!(
+                "`{shown}` is missing; without it nobody can tell who got an offer already"
+            ))),
+            Err(error) => Err(LedgerError::Key(format!("`{shown}` cannot be read: {error}"))),
+        }
+    }
+
+    fn create(path: &Path) -> Result<Self, LedgerError> {
+        let shown = path.display();
+        let fail = |error: std::io::Error| LedgerError::Key(format!("`{shown}` cannot be written: {error}"));
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| LedgerError::Key(format!("cannot be made: {error}")))?;
+        let key = Self(bytes);
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A temporary file has mode 0600, and appears under its name whole or not at all.
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(fail)?;
+        writeln!(file, "{}", key.hex()).map_err(fail)?;
+        file.as_file().sync_all().map_err(fail)?;
+        match file.persist_noclobber(path) {
+            Ok(_) => Ok(key),
+            // Another process was faster: its key counts.
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+                let text = std::fs::read_to_string(path).map_err(fail)?;
+                parse(text.trim()).ok_or_else(|| LedgerError::Key(format!("in `{shown}` is not 64 hexadecimal digits")))
+            }
+            Err(error) => Err(fail(error.error)),
+        }
+    }
+
+    fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Tells keys apart without giving anything of them away.
+    pub fn fingerprint(&self) -> String {
+        let derived = blake3::derive_key("sendform 2026-11 fingerprint of the ledger key", &self.0);
+        derived[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The key that codes are generated with.
+    pub fn for_codes(&self) -> [u8; 32] {
+        blake3::derive_key("sendform 2026-11 generated coupon codes", &self.0)
+    }
+
+    /// Makes the send keys of one edition of a campaign.
+    pub fn send_keys(&self, campaign: &str, edition: u32) -> SendKeys {
+        let derived = blake3::derive_key("sendform 2026-11 send keys", &self.0);
+        let mut hasher = blake3::Hasher::new_keyed(&derived);
+        hasher.update(&(campaign.len() as u64).to_le_bytes());
+        hasher.update(campaign.as_bytes());
+        hasher.update(&edition.to_le_bytes());
+        SendKeys(hasher)
+    }
+}
+
+fn parse(text: &str) -> Option<LedgerKey> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(LedgerKey(bytes))
+}
+
+/// Makes the send keys of one edition of a campaign.
+#[derive(Clone)]
+pub struct SendKeys(blake3::Hasher);
+
+impl SendKeys {
+    /// The key of one person's send.
+    pub fn of(&self, person: Identity) -> SendKey {
+        let mut hasher = self.0.clone();
+        hasher.update(&person.digits().to_le_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        SendKey(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audience::E164;
+
+    #[test]
+    fn send_keys_differ_by_person_campaign_edition_and_key() {
+        let person = E164::parse_exact("+919876543210").unwrap().identity();
+        let other = E164::parse_exact("+919876543211").unwrap().identity();
+        let key = LedgerKey::from_bytes([1; 32]);
+        let base = key.send_keys("diwali", 1).of(person);
+        assert_eq!(base, key.send_keys("diwali", 1).of(person));
+        for different in [
+            key.send_keys("diwali", 1).of(other),
+            key.send_keys("diwali", 2).of(person),
+            key.send_keys("diwali2", 1).of(person),
+            LedgerKey::from_bytes([2; 32]).send_keys("diwali", 1).of(person),
+        ] {
+            assert_ne!(base, different);
+        }
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_never_where_a_ledger_has_lost_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = directory.path().join("ledger.db");
+        let made = LedgerKey::of(&ledger, None).unwrap();
+        assert_eq!(made.fingerprint(), LedgerKey::of(&ledger, None).unwrap().fingerprint());
+        std::fs::write(&ledger, "").unwrap();
+        std::fs::remove_file(LedgerKey::path(&ledger)).unwrap();
+        assert!(LedgerKey::of(&ledger, None).is_err());
+        let given = "ab".repeat(32);
+        assert!(LedgerKey::of(&ledger, Some(&given)).is_ok());
+        assert!(LedgerKey::of(&ledger, Some("short")).is_err());
+    }
+}

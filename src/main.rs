@@ -1,0 +1,5 @@
+//! The `sendform` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    sendform::cli::run()
+}

@@ -1,0 +1,59 @@
+//! The manifest: YAML files in, a checked [`Campaign`] or every mistake at once out.
+//!
+//! ```text
+//! files ──read──▶ Document (JSON + positions) ──schema──▶ types ──check──▶ Campaign
+//! ```
+//!
+//! * [`read`] turns files into one JSON value, following `use:` and remembering where each part stands.
+//! * [`schema`] generates the JSON Schema from [`types`] and tells every violation in words.
+//! * [`check`] does what a schema cannot: WhatsApp's rules, times, zones, paths, the names in expressions.
+//!
+//! Nothing here contacts a provider or opens a ledger, and no secret is read.
+
+pub mod check;
+pub mod read;
+pub mod schema;
+pub mod source;
+pub mod types;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::campaign::Campaign;
+use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+
+/// Values given on the command line for the manifest's `vars`.
+pub type Given = BTreeMap<String, serde_json::Value>;
+
+/// A checked campaign, and what is worth a look in it.
+#[derive(Debug)]
+pub struct Checked {
+    /// The campaign.
+    pub campaign: Campaign,
+    /// Warnings; no errors.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads and checks a campaign as of `now`, without credentials and without a ledger.
+pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagnostics> {
+    let document = read::read(path)?;
+    let violations = schema::validate(&document);
+    if !violations.is_empty() {
+        return Err(Diagnostics(violations));
+    }
+    let manifest: types::Campaign = serde_json::from_value(document.value.clone()).map_err(|error| {
+        Diagnostics::from(
+            Diagnostic::error("manifest", format!("the manifest does not fit its schema: {error}"))
+                .in_file(path, None, None),
+        )
+    })?;
+    let (campaign, found) = check::check(path, &manifest, &document, given, now);
+    match campaign {
+        Some(campaign) if found.iter().all(|diagnostic| diagnostic.severity != Severity::Error) => {
+            Ok(Checked { campaign, warnings: found })
+        }
+        _ => Err(Diagnostics(found)),
+    }
+}

@@ -1,0 +1,314 @@
+//! From files to one JSON value: YAML, merge keys, `use:` references.
+//!
+//! The text is loaded into YAML's own value type first, since only that notices duplicate keys.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use serde_yaml::Value as Yaml;
+
+use super::source::{Mount, Pointer, SourceMap, offset, token};
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceFile};
+
+/// A manifest is written by people. What is larger than this is another kind of file.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How deep `use:` references may go before they are taken for a mistake.
+const MAX_DEPTH: usize = 8;
+
+/// A manifest with every `use:` replaced by what it refers to.
+#[derive(Debug)]
+pub struct Document {
+    /// The whole manifest as JSON.
+    pub value: Value,
+    /// Where each part of it was written.
+    pub sources: SourceMap,
+}
+
+/// Reads a manifest and everything that it uses.
+pub fn read(path: &Path) -> Result<Document, Diagnostics> {
+    let mut reader = Reader { sources: SourceMap::default(), trail: Vec::new(), found: Vec::new() };
+    let value = reader.file(path, &Pointer::root(), None);
+    match value {
+        Some(value) if reader.found.is_empty() => Ok(Document { value, sources: reader.sources }),
+        _ => Err(Diagnostics(reader.found)),
+    }
+}
+
+struct Reader {
+    sources: SourceMap,
+    /// The files being read, outermost first, to notice a file that uses itself.
+    trail: Vec<PathBuf>,
+    found: Vec<Diagnostic>,
+}
+
+impl Reader {
+    /// Reads one file, whose root stands at `at`; `asked` is where it was asked for.
+    fn file(&mut self, path: &Path, at: &Pointer, asked: Option<Place>) -> Option<Value> {
+        let text = match text(path) {
+            Ok(text) => text,
+            Err(mut problem) => {
+                if asked.is_some() {
+                    problem.place = asked;
+                }
+                self.found.push(problem);
+                return None;
+            }
+        };
+        let file = Arc::new(SourceFile { path: path.to_owned(), text });
+        let mut yaml: Yaml = match serde_yaml::from_str(&file.text) {
+            Ok(yaml) => yaml,
+            Err(error) => {
+                self.found.push(syntax(&file, &error));
+                return None;
+            }
+        };
+        if yaml.is_null() {
+            self.found.push(
+                Diagnostic::error("empty-file", format!("`{}` is empty", path.display()))
+                    .hint("`sendform init` writes a campaign to start from")
+                    .in_file(path, None, None),
+            );
+            return None;
+        }
+        if let Err(error) = yaml.apply_merge() {
+            self.found.push(Diagnostic::error("merge-key", error.to_string()).in_file(path, None, None));
+            return None;
+        }
+        self.sources.mounts.push(Mount { at: at.clone(), file });
+        self.trail.push(path.to_owned());
+        let value = self.convert(yaml, at);
+        self.trail.pop();
+        value
+    }
+
+    fn convert(&mut self, yaml: Yaml, at: &Pointer) -> Option<Value> {
+        match yaml {
+            Yaml::Null => {
+                // A key that was left empty is never meant: `where:` without an expression would
+                // send to everybody.
+                let problem = Diagnostic::error("no-value", format!("`{at}` has no value"))
+                    .hint("give it one, or remove the key");
+                self.found.push(Diagnostic { place: self.sources.key(at), ..problem });
+                None
+            }
+            Yaml::Bool(value) => Some(Value::Bool(value)),
+            Yaml::String(value) => Some(Value::String(value)),
+            Yaml::Number(number) => self.number(&number, at),
+            Yaml::Sequence(items) => {
+                let items: Vec<_> =
+                    items.into_iter().enumerate().map(|(index, item)| self.convert(item, &at.join(index))).collect();
+                items.into_iter().collect::<Option<Vec<_>>>().map(Value::Array)
+            }
+            Yaml::Mapping(entries) => {
+                if let Some(path) = used(&entries) {
+                    return self.use_file(&path, at);
+                }
+                let mut map = Map::with_capacity(entries.len());
+                let mut whole = true;
+                for (key, value) in entries {
+                    let Some(key) = self.key(&key, at) else {
+                        whole = false;
+                        continue;
+                    };
+                    match self.convert(value, &at.join(key.as_str())) {
+                        Some(value) => drop(map.insert(key, value)),
+                        None => whole = false,
+                    }
+                }
+                whole.then_some(Value::Object(map))
+            }
+            Yaml::Tagged(tagged) => {
+                let problem = Diagnostic::error(
+                    "yaml-tag",
+                    format!("`{}` is a YAML tag, which a manifest does not use", tagged.tag),
+                )
+                .hint("remove the tag");
+                self.report(problem, at);
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, number: &serde_yaml::Number, at: &Pointer) -> Option<Value> {
+        let value = if let Some(value) = number.as_u64() {
+            Some(Value::from(value))
+        } else if let Some(value) = number.as_i64() {
+            Some(Value::from(value))
+        } else {
+            number.as_f64().and_then(serde_json::Number::from_f64).map(Value::Number)
+        };
+        if value.is_none() {
+            self.report(Diagnostic::error("not-a-number", format!("`{number}` is no finite number")), at);
+        }
+        value
+    }
+
+    fn key(&mut self, key: &Yaml, at: &Pointer) -> Option<String> {
+        match key {
+            Yaml::String(key) if key == "<<" => {
+                let problem =
+                    Diagnostic::error("merge-key", "this merge key merges something that itself has a merge key")
+                        .hint("write the keys out, or move the block to a file of its own and `use:` it");
+                self.report(problem, at);
+                None
+            }
+            Yaml::String(key) => Some(key.clone()),
+            other => {
+                let written = serde_yaml::to_string(other).unwrap_or_default();
+                let written = written.trim();
+                let problem = Diagnostic::error("key-not-text", format!("the key `{written}` is not a text"))
+                    .hint(format!("quote it: `\"{written}\"`"));
+                self.report(problem, at);
+                None
+            }
+        }
+    }
+
+    fn use_file(&mut self, path: &str, at: &Pointer) -> Option<Value> {
+        let place = self.sources.value(&at.join("use"));
+        let resolved = self.sources.directory(at).join(path);
+        if self.trail.contains(&resolved) || self.trail.len() >= MAX_DEPTH {
+            let mut problem =
+                Diagnostic::error("use-cycle", format!("`{path}` uses itself, directly or through others"));
+            problem.place = place;
+            self.found.push(problem);
+            return None;
+        }
+        self.file(&resolved, at, place)
+    }
+
+    fn report(&mut self, mut problem: Diagnostic, at: &Pointer) {
+        problem.place = self.sources.value(at);
+        self.found.push(problem);
+    }
+}
+
+/// The path of a block that is `use: path` and nothing else.
+fn used(entries: &serde_yaml::Mapping) -> Option<String> {
+    let mut entries = entries.iter();
+    match (entries.next(), entries.next()) {
+        (Some((Yaml::String(key), Yaml::String(path))), None) if key == "use" => Some(path.clone()),
+        _ => None,
+    }
+}
+
+fn text(path: &Path) -> Result<String, Diagnostic> {
+    let shown = path.display();
+    let problem = |code, message: String| Diagnostic::error(code, message).in_file(path, None, None);
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let code = if missing { "no-such-file" } else { "unreadable-file" };
+        let message =
+            if missing { format!("there is no file `{shown}`") } else { format!("cannot read `{shown}`: {error}") };
+        problem(code, message).maybe_hint(missing.then(|| neighbours(path)).flatten())
+    })?;
+    if metadata.is_dir() {
+        return Err(
+            problem("unreadable-file", format!("`{shown}` is a directory")).hint("name the campaign's file inside it")
+        );
+    }
+    if metadata.len() > MAX_BYTES {
+        let size = metadata.len();
+        return Err(problem(
+            "file-too-large",
+            format!("`{shown}` has {size} bytes; a manifest has at most {MAX_BYTES}"),
+        )
+        .hint("recipients and codes belong in CSV files that the manifest refers to"));
+    }
+    let bytes =
+        std::fs::read(path).map_err(|error| problem("unreadable-file", format!("cannot read `{shown}`: {error}")))?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(error) => {
+            let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+            Err(Diagnostic::error("not-utf8", format!("`{shown}` is not UTF-8"))
+                .hint("save the file as UTF-8")
+                .in_file(path, Some(line), None))
+        }
+    }
+}
+
+/// "Did you mean" for a path: a file beside it whose name is close.
+fn neighbours(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let entries = std::fs::read_dir(directory.unwrap_or(Path::new("."))).ok()?;
+    let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    crate::diagnostic::did_you_mean(name, names.iter().map(String::as_str))
+        .map(|near| format!("did you mean `{near}`?"))
+}
+
+/// A syntax error in words: the parser's own message, with a hint for what people get wrong most.
+fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Diagnostic {
+    let raw = error.to_string();
+    let message = raw.split(" at line ").next().unwrap_or(&raw).to_owned();
+    let location = error.location();
+    let start = location.as_ref().map_or(0, |at| offset(&file.text, at.line(), at.column()));
+    let line = location.as_ref().and_then(|at| file.text.lines().nth(at.line() - 1)).unwrap_or_default();
+
+    let mut diagnostic = if raw.contains("repetition limit exceeded") {
+        Diagnostic::error("alias-bomb", "this file's aliases expand to more than a manifest can hold")
+            .hint("write the repeated blocks out, or move them to a file of their own and `use:` it")
+    } else if raw.contains("more than one document") {
+        Diagnostic::error("several-documents", "this file holds more than one YAML document")
+            .hint("keep one campaign in each file: remove what follows the second `---`")
+    } else if raw.contains("duplicate entry") {
+        Diagnostic::error("duplicate-key", message.clone()).hint("keep one of the two")
+    } else if raw.contains("recursion limit") {
+        Diagnostic::error("too-deep", "this file is nested more deeply than a manifest can be")
+    } else if line[..line.len() - line.trim_start().len()].contains('\t') || line.trim_end().ends_with('\t') {
+        Diagnostic::error("syntax", message).hint("YAML does not allow tabs for indentation: use spaces")
+    } else if line.contains("{{") && !line.contains("\"{{") && !line.contains("'{{") {
+        Diagnostic::error("syntax", message).hint("a value that starts with `{{` must be quoted: \"{{ … }}\"")
+    } else {
+        Diagnostic::error("syntax", message)
+    };
+
+    let span = match diagnostic.code {
+        "several-documents" => second_document(&file.text),
+        "duplicate-key" => duplicate(&file.text, &raw, start),
+        "alias-bomb" => token(&file.text, 0),
+        _ => token(&file.text, start),
+    };
+    diagnostic.place = Some(Place::Span(Arc::clone(file), span));
+    diagnostic
+}
+
+fn second_document(text: &str) -> std::ops::Range<usize> {
+    let mut seen_content = false;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if line.starts_with("---") && seen_content {
+            return at..at + 3;
+        }
+        seen_content |= !line.trim().is_empty() && !line.starts_with('#');
+        at += line.len();
+    }
+    token(text, 0)
+}
+
+/// The second place where a duplicate key stands; the parser only tells where its mapping starts.
+fn duplicate(text: &str, message: &str, from: usize) -> std::ops::Range<usize> {
+    let key = message.split("key \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+    let indent = |at: usize| at - text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let mut seen = Vec::new();
+    let mut at = from - indent(from);
+    for line in text[at..].split_inclusive('\n') {
+        let body = line.trim_start_matches([' ', '-']);
+        let unquoted = body.trim_start_matches(['"', '\'']);
+        if let Some(rest) = unquoted.strip_prefix(key)
+            && rest.trim_start_matches(['"', '\'']).starts_with(':')
+        {
+            let start = at + line.len() - body.len();
+            if seen.iter().any(|first| indent(*first) == indent(start)) {
+                return start..start + key.len() + (body.len() - unquoted.len()) * 2;
+            }
+            seen.push(start);
+        }
+        at += line.len();
+    }
+    token(text, from)
+}

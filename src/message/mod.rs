@@ -1,0 +1,252 @@
+//! Messages: what one recipient gets, fully rendered.
+//!
+//! `plan` and `apply` compose by the same code, and [`Message::digest`] covers every byte that a
+//! recipient would see. What was hashed is what is sent.
+
+pub mod media;
+pub mod render;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::audience::E164;
+use crate::offer::{CouponCode, MessageExpiry};
+pub use media::{MediaFile, MediaKind};
+pub use render::{Composer, Content, Fault, TemplateSpec};
+
+/// A WhatsApp template at the provider: what of it goes over the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateHead {
+    /// Its key in the manifest.
+    pub key: String,
+    /// Its name at the provider.
+    pub name: String,
+    /// Its language code, if the manifest gives one.
+    pub language: Option<String>,
+    /// The headline of the offer, for previews.
+    pub offer_text: String,
+    /// Whether it was approved with a timer.
+    pub has_expiration: bool,
+    /// The text with `{{1}}`…, for previews.
+    pub body: String,
+    /// The label of the URL button, for previews.
+    pub button_label: String,
+    /// The URL with `{{1}}`, for previews.
+    pub button_url: String,
+}
+
+/// The media above the text.
+#[derive(Debug, Clone)]
+pub enum Media {
+    /// A public URL.
+    Url(String),
+    /// A file to upload, read once for all messages.
+    File(Arc<MediaFile>),
+}
+
+/// What one recipient gets.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The template.
+    pub template: Arc<TemplateHead>,
+    /// The media above the text, if any, and its kind.
+    pub media: Option<(MediaKind, Media)>,
+    /// What fills the body.
+    pub params: Vec<String>,
+    /// What fills the URL.
+    pub url_param: Option<String>,
+    /// The code.
+    pub coupon: CouponCode,
+    /// When the offer ends; `None` for a template without a timer.
+    pub expiry: Option<MessageExpiry>,
+}
+
+/// A fingerprint of everything that a recipient would see.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentDigest(pub [u8; 32]);
+
+impl fmt::Debug for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", blake3::Hash::from(self.0).to_hex())
+    }
+}
+
+impl Message {
+    /// The fingerprint of this message from `from` to anybody: equal for messages that may share a request.
+    pub fn digest(&self, from: E164) -> ContentDigest {
+        let mut canonical = Canonical::new(b"sendform message v1");
+        canonical.number(from.digits());
+        canonical.text(&self.template.name);
+        canonical.optional(self.template.language.as_deref());
+        match &self.media {
+            None => canonical.number(0),
+            Some((kind, Media::Url(url))) => {
+                canonical.number(1);
+                canonical.text(kind.word());
+                canonical.text(url);
+            }
+            Some((kind, Media::File(file))) => {
+                canonical.number(2);
+                canonical.text(kind.word());
+                canonical.bytes(&file.digest);
+                canonical.text(&file.name);
+            }
+        }
+        canonical.number(self.params.len() as u64);
+        for param in &self.params {
+            canonical.text(param);
+        }
+        canonical.optional(self.url_param.as_deref());
+        canonical.text(self.coupon.expose());
+        match self.expiry {
+            None => canonical.number(0),
+            Some(MessageExpiry::At(instant)) => {
+                canonical.number(1);
+                canonical.number(instant.as_millisecond().cast_unsigned());
+            }
+            Some(MessageExpiry::AfterSend(duration)) => {
+                canonical.number(2);
+                canonical.number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+            }
+        }
+        ContentDigest(canonical.finish())
+    }
+
+    /// The text as the recipient would read it.
+    pub fn body(&self) -> String {
+        fill(&self.template.body, &self.params)
+    }
+
+    /// The page that the button opens.
+    pub fn button_url(&self) -> String {
+        fill(&self.template.button_url, self.url_param.as_slice())
+    }
+}
+
+/// Puts `params` in place of `{{1}}`, `{{2}}`….
+pub fn fill(text: &str, params: &[String]) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("{{") {
+        filled.push_str(&rest[..start]);
+        let after = &rest[start + 2..];
+        let end = after.find("}}");
+        let value = end
+            .and_then(|end| after[..end].trim().parse::<usize>().ok())
+            .and_then(|number| params.get(number.checked_sub(1)?));
+        match (value, end) {
+            (Some(value), Some(end)) => {
+                filled.push_str(value);
+                rest = &after[end + 2..];
+            }
+            _ => {
+                filled.push_str("{{");
+                rest = after;
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
+/// Builds a canonical form: every part carries its length, so that no two values look alike.
+pub struct Canonical(blake3::Hasher);
+
+impl Canonical {
+    /// A canonical form of one kind of thing, named by `tag`.
+    pub fn new(tag: &[u8]) -> Self {
+        let mut canonical = Self(blake3::Hasher::new());
+        canonical.bytes(tag);
+        canonical
+    }
+
+    /// Adds a number.
+    pub fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    /// Adds bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.update(bytes);
+    }
+
+    /// Adds a text.
+    pub fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    /// Adds a text that may be missing.
+    pub fn optional(&mut self, text: Option<&str>) {
+        match text {
+            None => self.number(u64::MAX),
+            Some(text) => self.text(text),
+        }
+    }
+
+    /// The fingerprint.
+    pub fn finish(self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_filled_and_other_braces_left_alone() {
+        let params = ["Asha".to_owned(), "{{1}}".to_owned()];
+        assert_eq!(fill("Hi {{1}}, {{ 2 }}! {{3}} {{x}}", &params), "Hi Asha, {{1}}! {{3}} {{x}}");
+    }
+
+    fn message() -> Message {
+        Message {
+            template: Arc::new(TemplateHead {
+                key: "en".into(),
+                name: "lto".into(),
+                language: Some("en".into()),
+                offer_text: "Offer".into(),
+                has_expiration: true,
+                body: "Hi {{1}}".into(),
+                button_label: "Shop".into(),
+                button_url: "https://example.com/{{1}}".into(),
+            }),
+            media: None,
+            params: vec!["ab".into(), "c".into()],
+            url_param: None,
+            coupon: CouponCode::new("happy76").unwrap(),
+            expiry: None,
+        }
+    }
+
+    #[test]
+    fn the_digest_changes_with_everything_that_a_recipient_sees() {
+        let from = E164::parse_exact("+919900112233").unwrap();
+        let base = message().digest(from);
+        let other_from = E164::parse_exact("+919900112234").unwrap();
+        let mut variants = vec![message().digest(other_from)];
+        let mut vary = |change: fn(&mut Message)| {
+            let mut message = message();
+            change(&mut message);
+            variants.push(message.digest(from));
+        };
+        vary(|message| message.params = vec!["a".into(), "bc".into()]);
+        vary(|message| message.url_param = Some(String::new()));
+        vary(|message| message.coupon = CouponCode::new("happy77").unwrap());
+        vary(|message| message.media = Some((MediaKind::Image, Media::Url("https://e.com/a.png".into()))));
+        vary(|message| message.media = Some((MediaKind::Video, Media::Url("https://e.com/a.png".into()))));
+        vary(|message| message.expiry = Some(MessageExpiry::AfterSend(std::time::Duration::from_secs(60))));
+        vary(|message| Arc::make_mut(&mut message.template).name.push('2'));
+        vary(|message| Arc::make_mut(&mut message.template).language = None);
+        let mut all = variants.clone();
+        all.push(base);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), variants.len() + 1);
+        // The manifest's own key for the template is not seen by anybody.
+        let mut renamed = message();
+        Arc::make_mut(&mut renamed.template).key = "english".into();
+        assert_eq!(renamed.digest(from), base);
+    }
+}

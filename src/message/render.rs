@@ -1,0 +1,434 @@
+//! Expressions: compiling them once, checking their names, rendering one recipient.
+//!
+//! The language is minijinja's, without clock, randomness or files, with a bound on the work that
+//! one expression may do. What is undefined cannot be printed, and neither can `none`, so that
+//! nobody is ever greeted with an empty name. An expression may test an empty cell
+//! (`{% if recipient.city %}`), since misspelt names are found before anything is rendered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
+use url::Url;
+
+use super::{Media, MediaFile, MediaKind, TemplateHead};
+use crate::audience::{Reason, Row};
+
+/// The instructions that one expression may take: thousands of times what a sentence needs.
+const FUEL: u64 = 100_000;
+
+/// WhatsApp's limit for a URL with its variable. Source: Meta, "Limited-time offer templates".
+const MAX_URL: usize = 2_000;
+
+/// The names that expressions see.
+pub const NAMES: [&str; 4] = ["recipient", "vars", "campaign", "coupon"];
+
+/// A compiled piece of text.
+#[derive(Debug, Clone)]
+pub struct Field(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    /// No expression in it.
+    Literal(Arc<str>),
+    /// The name under which the environment holds it, and the columns that it reads.
+    Compiled(String, Arc<[String]>),
+}
+
+impl Field {
+    /// The text, if it holds no expression.
+    pub fn literal(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Literal(text) => Some(text),
+            Kind::Compiled(..) => None,
+        }
+    }
+}
+
+/// What fills one template.
+#[derive(Debug, Clone)]
+pub struct TemplateSpec {
+    /// The template.
+    pub head: Arc<TemplateHead>,
+    /// What fills the body.
+    pub params: Vec<Field>,
+    /// What fills the URL.
+    pub url_param: Option<Field>,
+    /// The media above the text.
+    pub media: Option<(MediaKind, MediaSpec)>,
+}
+
+/// The media above the text, before rendering.
+#[derive(Debug, Clone)]
+pub enum MediaSpec {
+    /// A URL that may hold expressions.
+    Url(Field),
+    /// A file.
+    File(Arc<MediaFile>),
+}
+
+/// What an expression refers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct References {
+    /// Columns of the row.
+    pub columns: BTreeSet<String>,
+    /// Variables.
+    pub vars: BTreeSet<String>,
+    /// Names that do not exist.
+    pub unknown: BTreeSet<String>,
+}
+
+/// Why a text does not compile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct CompileError {
+    /// What is wrong.
+    pub message: String,
+    /// The line within the text, from 1, if the text has several.
+    pub line: Option<usize>,
+}
+
+/// Why one row gets no message. Holds nothing of the row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The kind.
+    pub reason: Reason,
+    /// In words.
+    pub detail: String,
+}
+
+/// A message without coupon and expiry.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// The template.
+    pub template: Arc<TemplateHead>,
+    /// The media above the text.
+    pub media: Option<(MediaKind, Media)>,
+    /// What fills the body.
+    pub params: Vec<String>,
+    /// What fills the URL.
+    pub url_param: Option<String>,
+}
+
+/// Renders messages.
+pub struct Composer {
+    env: Environment<'static>,
+    fields: usize,
+    admits: Option<Field>,
+    select: Option<Field>,
+    templates: BTreeMap<String, TemplateSpec>,
+    vars: Value,
+    campaign: Value,
+}
+
+impl std::fmt::Debug for Composer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Composer").field("templates", &self.templates).finish_non_exhaustive()
+    }
+}
+
+impl Composer {
+    /// A composer without templates, for a campaign with these variables.
+    pub fn new(name: &str, edition: u32, vars: &BTreeMap<String, serde_json::Value>) -> Self {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+        env.set_fuel(Some(FUEL));
+        env.set_auto_escape_callback(|_| AutoEscape::None);
+        env.set_formatter(|out, state, value| {
+            if value.is_none() {
+                return Err(Error::new(ErrorKind::InvalidOperation, "the value is none"));
+            }
+            minijinja::escape_formatter(out, state, value)
+        });
+        env.remove_global("debug");
+        Self {
+            env,
+            fields: 0,
+            admits: None,
+            select: None,
+            templates: BTreeMap::new(),
+            vars: Value::from(minijinja::value::Serde(vars)),
+            campaign: context! { name => name, edition => edition },
+        }
+    }
+
+    /// Compiles a text that may hold expressions.
+    pub fn compile(&mut self, source: &str) -> Result<(Field, References), CompileError> {
+        if !source.contains("{{") && !source.contains("{%") && !source.contains("{#") {
+            return Ok((Field(Kind::Literal(source.into())), References::default()));
+        }
+        let name = format!("field {}", self.fields);
+        self.fields += 1;
+        self.env.add_template_owned(name.clone(), source.to_owned()).map_err(|error| compile_error(&error, source))?;
+        let template = self.env.get_template(&name).map_err(|error| compile_error(&error, source))?;
+        let references = references(template.undeclared_variables(true), source);
+        let columns = references.columns.iter().cloned().collect();
+        Ok((Field(Kind::Compiled(name, columns)), references))
+    }
+
+    /// Compiles an expression that is true or false.
+    pub fn compile_condition(&mut self, source: &str) -> Result<(Field, References), CompileError> {
+        self.env.compile_expression(source).map_err(|error| compile_error(&error, source))?;
+        self.compile(&format!("{{{{ ({source}) }}}}"))
+    }
+
+    /// Sets `audience.where`.
+    pub fn set_condition(&mut self, condition: Field) {
+        self.admits = Some(condition);
+    }
+
+    /// Sets `audience.template`.
+    pub fn set_selection(&mut self, selection: Field) {
+        self.select = Some(selection);
+    }
+
+    /// Adds a template under its key.
+    pub fn add_template(&mut self, spec: TemplateSpec) {
+        self.templates.insert(spec.head.key.clone(), spec);
+    }
+
+    /// The templates, by key.
+    pub fn templates(&self) -> &BTreeMap<String, TemplateSpec> {
+        &self.templates
+    }
+
+    /// Whether `where` admits a row. The error is a detail without personal data.
+    pub fn admits(&self, row: &Arc<Row>) -> Result<bool, String> {
+        let Some(condition) = &self.admits else { return Ok(true) };
+        let answer = self.render(condition, row, "").map_err(|error| self.tell("where", condition, row, &error))?;
+        match answer.as_str() {
+            "true" | "True" => Ok(true),
+            "false" | "False" => Ok(false),
+            _ => Err("`where` is neither true nor false; compare with `==`, or test with `is defined`".to_owned()),
+        }
+    }
+
+    /// Renders one recipient's message, with `coupon` as the code that they get.
+    pub fn compose(&self, row: &Arc<Row>, coupon: &str) -> Result<Content, Fault> {
+        let template = self.choose(row)?;
+        let render = |what: &str, field: &Field| {
+            self.render(field, row, coupon)
+                .map_err(|error| Fault { reason: Reason::RenderError, detail: self.tell(what, field, row, &error) })
+        };
+        let mut params = Vec::with_capacity(template.params.len());
+        for (index, field) in template.params.iter().enumerate() {
+            let what = format!("`body.params[{index}]`");
+            let value = render(&what, field)?;
+            check_param(&value).map_err(|problem| bad(&what, problem))?;
+            params.push(value);
+        }
+        let url_param = match &template.url_param {
+            None => None,
+            Some(field) => {
+                let value = render("`url_button.param`", field)?;
+                check_url_param(&value, &template.head.button_url)
+                    .map_err(|problem| bad("`url_button.param`", problem))?;
+                Some(value)
+            }
+        };
+        let media = match &template.media {
+            None => None,
+            Some((kind, MediaSpec::File(file))) => Some((*kind, Media::File(Arc::clone(file)))),
+            Some((kind, MediaSpec::Url(field))) => {
+                let url = render("the header's `url`", field)?;
+                check_media_url(&url, *kind).map_err(|problem| bad("the header's `url`", &problem))?;
+                Some((*kind, Media::Url(url)))
+            }
+        };
+        Ok(Content { template: Arc::clone(&template.head), media, params, url_param })
+    }
+
+    /// Renders everything for one row and tells what would fail for every row: an endless loop,
+    /// a filter that does not exist. What depends on the row is not told.
+    pub fn trial(&self, row: &Arc<Row>) -> Vec<String> {
+        let all = self.templates.values().flat_map(|template| {
+            let media = template.media.as_ref().and_then(|(_, media)| match media {
+                MediaSpec::Url(field) => Some(field),
+                MediaSpec::File(_) => None,
+            });
+            template.params.iter().chain(&template.url_param).chain(media)
+        });
+        let mut told = Vec::new();
+        for field in self.admits.iter().chain(&self.select).chain(all) {
+            if let Err(error) = self.render(field, row, "TRIAL")
+                && let Some(problem) = fails_always(&error)
+            {
+                told.push(problem);
+            }
+        }
+        told.dedup();
+        told
+    }
+
+    fn choose(&self, row: &Arc<Row>) -> Result<&TemplateSpec, Fault> {
+        let Some(select) = &self.select else {
+            return self
+                .templates
+                .values()
+                .next()
+                .ok_or_else(|| Fault { reason: Reason::UnknownTemplate, detail: "there is no template".to_owned() });
+        };
+        let key = self.render(select, row, "").map_err(|error| Fault {
+            reason: Reason::RenderError,
+            detail: self.tell("`audience.template`", select, row, &error),
+        })?;
+        self.templates.get(key.trim()).ok_or_else(|| Fault {
+            reason: Reason::UnknownTemplate,
+            detail: "`audience.template` gives a name that `templates` does not have".to_owned(),
+        })
+    }
+
+    fn render(&self, field: &Field, row: &Arc<Row>, coupon: &str) -> Result<String, Error> {
+        match &field.0 {
+            Kind::Literal(text) => Ok(text.to_string()),
+            Kind::Compiled(name, _) => self.env.get_template(name)?.render(context! {
+                recipient => Value::from_dyn_object(Arc::clone(row)),
+                vars => self.vars.clone(),
+                campaign => self.campaign.clone(),
+                coupon => coupon,
+            }),
+        }
+    }
+
+    /// An error in words that hold nothing of the row: minijinja's own may quote values.
+    fn tell(&self, what: &str, field: &Field, row: &Row, error: &Error) -> String {
+        if let Some(problem) = fails_always(error) {
+            return format!("{what}: {problem}");
+        }
+        let empty: Vec<String> = match &field.0 {
+            Kind::Compiled(_, columns) => {
+                columns.iter().filter(|column| row.get(column).is_none()).map(|column| format!("`{column}`")).collect()
+            }
+            Kind::Literal(_) => Vec::new(),
+        };
+        match error.kind() {
+            ErrorKind::UndefinedError if !empty.is_empty() => {
+                format!(
+                    "{what} uses {}, which is empty in this row; `default(…)` can stand in for it",
+                    empty.join(", ")
+                )
+            }
+            ErrorKind::InvalidOperation if error.detail() == Some("the value is none") => {
+                format!("{what} gives none, which is not sent")
+            }
+            kind => format!("{what}: {kind}"),
+        }
+    }
+}
+
+/// Errors that do not depend on the row.
+fn fails_always(error: &Error) -> Option<String> {
+    match error.kind() {
+        ErrorKind::OutOfFuel => Some("an expression takes too long: is there an endless loop?".to_owned()),
+        ErrorKind::UnknownFilter
+        | ErrorKind::UnknownTest
+        | ErrorKind::UnknownFunction
+        | ErrorKind::UnknownMethod
+        | ErrorKind::TemplateNotFound
+        | ErrorKind::BadInclude => Some(match error.detail() {
+            Some(detail) => format!("{}: {detail}", error.kind()),
+            None => error.kind().to_string(),
+        }),
+        _ => None,
+    }
+}
+
+fn bad(what: &str, problem: &str) -> Fault {
+    Fault { reason: Reason::BadParameter, detail: format!("{what} {problem}") }
+}
+
+/// What WhatsApp takes as a body parameter.
+/// Source: Meta's error text "Param text cannot have new-line/tab characters or more than 4 consecutive spaces".
+fn check_param(value: &str) -> Result<(), &'static str> {
+    if value.trim().is_empty() {
+        Err("would be sent empty")
+    } else if value.contains(['\n', '\r', '\t']) {
+        Err("holds a line break or a tab, which WhatsApp refuses in a parameter")
+    } else if value.contains("     ") {
+        Err("holds more than four spaces in a row, which WhatsApp refuses in a parameter")
+    } else {
+        Ok(())
+    }
+}
+
+/// What may end a URL. Source: Meta, "Components", URL buttons: the sender encodes the value.
+fn check_url_param(value: &str, url: &str) -> Result<(), &'static str> {
+    if value.is_empty() {
+        Err("would be sent empty")
+    } else if !value.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)) {
+        Err("holds characters that a URL cannot have; pass the value through `| urlencode`")
+    } else if url.len() + value.len() - "{{1}}".len().min(url.len()) > MAX_URL {
+        Err("makes the URL longer than the 2000 characters that WhatsApp allows")
+    } else {
+        Ok(())
+    }
+}
+
+/// What may be a header's URL: public https with a file extension.
+/// Source: Kaleyra's send-LTO page, `media_url`.
+pub fn check_media_url(url: &str, kind: MediaKind) -> Result<(), String> {
+    let parsed = Url::parse(url).map_err(|_| "is not a URL".to_owned())?;
+    if parsed.scheme() != "https" && parsed.scheme() != "http" {
+        return Err(format!("starts with `{}:`; WhatsApp fetches `https:`", parsed.scheme()));
+    }
+    match parsed.host() {
+        Some(url::Host::Domain(host)) if host.contains('.') && host != "localhost" && !host.ends_with(".local") => {}
+        Some(url::Host::Ipv4(address))
+            if !(address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified()) => {}
+        Some(url::Host::Ipv6(address))
+            if !(address.is_loopback() || address.is_unspecified() || address.is_unique_local()) => {}
+        _ => return Err("is not public: WhatsApp could not fetch it".to_owned()),
+    }
+    let name = parsed.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    match extension {
+        Some(extension) if kind.extensions().contains(&extension.as_str()) => Ok(()),
+        Some(extension) if !extension.is_empty() => {
+            Err(format!("ends in `.{extension}`; {} header takes {}", article(kind), kind.extensions().join(", ")))
+        }
+        _ => Err(format!("has no file extension; {} header takes {}", article(kind), kind.extensions().join(", "))),
+    }
+}
+
+fn article(kind: MediaKind) -> &'static str {
+    match kind {
+        MediaKind::Image => "an image",
+        MediaKind::Video => "a video",
+    }
+}
+
+fn compile_error(error: &Error, source: &str) -> CompileError {
+    let message = match error.detail() {
+        Some(detail) => detail.to_owned(),
+        None => error.kind().to_string(),
+    };
+    let line = error.line().filter(|_| source.trim_end().contains('\n'));
+    CompileError { message, line }
+}
+
+fn references(names: std::collections::HashSet<String>, source: &str) -> References {
+    let mut references = References::default();
+    for name in names {
+        let mut parts = name.splitn(3, '.');
+        let root = parts.next().unwrap_or_default();
+        let member = parts.next();
+        match (root, member) {
+            ("recipient", Some(column)) => drop(references.columns.insert(column.to_owned())),
+            ("vars", Some(var)) => drop(references.vars.insert(var.to_owned())),
+            (root, _) if NAMES.contains(&root) || matches!(root, "range" | "dict" | "namespace") => {}
+            (root, _) => drop(references.unknown.insert(root.to_owned())),
+        }
+    }
+    // `recipient["First name"]`: the engine tells the root of a subscript alone.
+    for quote in ['"', '\''] {
+        for rest in source.split(&format!("recipient[{quote}")).skip(1) {
+            if let Some(end) = rest.find(quote) {
+                references.columns.insert(rest[..end].to_owned());
+            }
+        }
+    }
+    references
+}

@@ -1,0 +1,223 @@
+//! A pool of codes, in the order of its file.
+//!
+//! Codes are held in one buffer, not as a million strings. What was given away is marked, and
+//! [`Pool::take`] hands out the rest in order, so that a resumed campaign gives everybody the code
+//! that the plan gave them.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::path::PathBuf;
+
+use csv::StringRecord;
+
+use super::coupon::CouponCode;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::table::Table;
+
+/// How many broken rows are told one by one before the rest is only counted.
+const MOST_TOLD: usize = 20;
+
+/// Where a pool is read from.
+#[derive(Debug, Clone)]
+pub struct PoolSpec {
+    /// The CSV file.
+    pub path: PathBuf,
+    /// The byte between two cells.
+    pub delimiter: u8,
+    /// The column of the codes; not needed for a file of one column.
+    pub column: Option<String>,
+}
+
+impl PoolSpec {
+    /// Opens the file and finds the column.
+    pub fn open(&self) -> Result<(Table, usize), Diagnostic> {
+        let table = Table::open(&self.path, self.delimiter)?;
+        let column = match &self.column {
+            Some(name) => table.require(name)?,
+            None if table.columns().names().len() == 1 => 0,
+            None => {
+                return Err(Diagnostic::error(
+                    "no-such-column",
+                    format!("`{}` has several columns, and none is named", self.path.display()),
+                )
+                .hint("name the column of the codes with `column:`")
+                .in_file(&self.path, Some(1), None));
+            }
+        };
+        Ok((table, column))
+    }
+
+    /// Reads the codes. Every broken row is told; a code is never shown.
+    pub fn load(&self) -> Result<Pool, Diagnostics> {
+        let (mut table, column) = self.open()?;
+        let mut pool = Pool::default();
+        let mut lines = Vec::new();
+        let mut told = Vec::new();
+        let mut untold = 0_usize;
+        let mut tell = |problem: Diagnostic| {
+            if told.len() < MOST_TOLD {
+                told.push(problem);
+            } else {
+                untold += 1;
+            }
+        };
+        let mut record = StringRecord::new();
+        loop {
+            let line = match table.next(&mut record) {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(problem) => {
+                    let fatal = problem.code == "unreadable-file";
+                    tell(problem);
+                    if fatal {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let problem = match CouponCode::new(record.get(column).unwrap_or_default()) {
+                Ok(code) => match pool.push(&code) {
+                    Ok(()) => {
+                        lines.push(u32::try_from(line).unwrap_or(u32::MAX));
+                        continue;
+                    }
+                    Err(first) => Diagnostic::error(
+                        "pool-duplicate",
+                        format!("this code stands in line {} already", lines[first]),
+                    )
+                    .hint("each code goes to one recipient: remove one of the two"),
+                },
+                Err(error) => Diagnostic::error("pool-bad-code", error.to_string()),
+            };
+            tell(problem.in_file(&self.path, Some(line), None));
+        }
+        if untold > 0 {
+            told.push(Diagnostic::error("and-more", format!("and {untold} more of these")));
+        }
+        if told.is_empty() { Ok(pool) } else { Err(Diagnostics(told)) }
+    }
+}
+
+/// Codes and which of them are given away.
+#[derive(Debug, Default)]
+pub struct Pool {
+    text: String,
+    ends: Vec<u32>,
+    taken: Vec<u64>,
+    /// From a hash of a code to its position. Colliding hashes go on at the next free key.
+    index: HashMap<u64, u32>,
+    hasher: std::hash::RandomState,
+    next: usize,
+}
+
+impl Pool {
+    /// Adds a code at the end. `Err` holds the position, from 0, at which it stands already.
+    pub fn push(&mut self, code: &CouponCode) -> Result<(), usize> {
+        let mut slot = self.hasher.hash_one(code.expose());
+        while let Some(position) = self.index.get(&slot) {
+            if self.at(*position as usize) == code.expose() {
+                return Err(*position as usize);
+            }
+            slot = slot.wrapping_add(1);
+        }
+        let position = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
+        self.index.insert(slot, position);
+        self.text.push_str(code.expose());
+        self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
+        if self.taken.len() * 64 < self.ends.len() {
+            self.taken.push(0);
+        }
+        Ok(())
+    }
+
+    /// How many codes there are, given away or not.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Marks a code as given away. A code that is not in the file, because the file has changed
+    /// since, is nothing to mark.
+    pub fn mark_taken(&mut self, code: &str) {
+        let mut slot = self.hasher.hash_one(code);
+        while let Some(position) = self.index.get(&slot) {
+            let position = *position as usize;
+            if self.at(position) == code {
+                self.taken[position / 64] |= 1 << (position % 64);
+                return;
+            }
+            slot = slot.wrapping_add(1);
+        }
+    }
+
+    /// How many codes can still be given away.
+    pub fn free(&self) -> usize {
+        self.len() - self.taken.iter().map(|word| word.count_ones() as usize).sum::<usize>()
+    }
+
+    /// The next free code, without giving it away.
+    pub fn peek(&mut self) -> Option<&str> {
+        while self.next < self.len() && self.taken[self.next / 64] & (1 << (self.next % 64)) != 0 {
+            self.next += 1;
+        }
+        (self.next < self.len()).then(|| self.at(self.next))
+    }
+
+    /// Gives the code away that [`Pool::peek`] showed.
+    pub fn take(&mut self) {
+        if self.next < self.len() {
+            self.taken[self.next / 64] |= 1 << (self.next % 64);
+            self.next += 1;
+        }
+    }
+
+    fn at(&self, position: usize) -> &str {
+        let start = if position == 0 { 0 } else { self.ends[position - 1] as usize };
+        &self.text[start..self.ends[position] as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(text: &str) -> CouponCode {
+        CouponCode::new(text).unwrap()
+    }
+
+    #[test]
+    fn codes_leave_in_order_and_taken_ones_are_passed_over() {
+        let mut pool = Pool::default();
+        for text in ["A1", "B2", "C3", "D4"] {
+            pool.push(&code(text)).unwrap();
+        }
+        assert_eq!(pool.push(&code("B2")), Err(1));
+        pool.mark_taken("B2");
+        pool.mark_taken("not here");
+        assert_eq!(pool.free(), 3);
+        assert_eq!(pool.peek(), Some("A1"));
+        assert_eq!(pool.peek(), Some("A1"));
+        pool.take();
+        assert_eq!(pool.peek(), Some("C3"));
+        pool.take();
+        pool.take();
+        assert_eq!(pool.peek(), Some("D4").filter(|_| false));
+    }
+
+    #[test]
+    fn a_pool_of_many_finds_each_code() {
+        let mut pool = Pool::default();
+        for number in 0..10_000 {
+            pool.push(&code(&format!("C{number}"))).unwrap();
+        }
+        for number in (0..10_000).step_by(3) {
+            pool.mark_taken(&format!("C{number}"));
+        }
+        assert_eq!(pool.free(), 10_000 - 3_334);
+        assert_eq!(pool.peek(), Some("C1"));
+    }
+}

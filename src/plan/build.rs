@@ -1,0 +1,338 @@
+//! Counting and hashing a pass, and the whole-plan checks: enough codes, enough time, within limits.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    BlockedRow, Counts, CouponSummary, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile, PlanHash, Sample, Standing,
+};
+use crate::audience::{E164, LeftOut, Reason};
+use crate::campaign::{Campaign, CouponSpec};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::ledger::{LedgerKey, Snapshot};
+use crate::manifest::check::{count, words};
+use crate::offer::{ExpiryRule, MessageExpiry};
+
+/// How many messages are shown.
+const SAMPLES: usize = 3;
+
+/// What a plan is made of besides the campaign.
+pub struct Inputs<'a> {
+    /// What the ledger holds.
+    pub snapshot: &'a Snapshot,
+    /// The ledger's key.
+    pub key: &'a LedgerKey,
+    /// Now.
+    pub now: Timestamp,
+    /// The instant of an approved plan, if one is applied.
+    pub planned_at: Option<Timestamp>,
+    /// Whether refused sends are tried again.
+    pub retry_rejected: bool,
+    /// Whether this is for the sandbox.
+    pub sandbox: bool,
+    /// Whether each row that gets no message is listed.
+    pub list_blocked: bool,
+}
+
+/// A plan, and what `apply` needs of it.
+#[derive(Debug)]
+pub struct Built {
+    /// The plan.
+    pub file: PlanFile,
+    /// Its hash.
+    pub hash: PlanHash,
+    /// The instant that its expiry counts from.
+    pub planned_at: Timestamp,
+    /// Every message that was hashed.
+    pub approved: Approved,
+    /// The last instant at which a message may leave, if the offer ends at one.
+    pub leave_by: Option<Timestamp>,
+}
+
+/// Every message that a plan holds, with its recipient.
+#[derive(Debug)]
+pub struct Approved(Vec<[u8; 32]>);
+
+impl Approved {
+    /// Whether this recipient was to get this message.
+    pub fn holds(&self, entry: &[u8; 32]) -> bool {
+        self.0.binary_search(entry).is_ok()
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug)]
+pub enum PlanError {
+    /// The files are wrong.
+    Input(Diagnostics),
+    /// The campaign would go beyond a limit that it sets itself.
+    Limit(String),
+}
+
+impl From<Diagnostics> for PlanError {
+    fn from(diagnostics: Diagnostics) -> Self {
+        PlanError::Input(diagnostics)
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    rows: u64,
+    counts: Counts,
+    reasons: BTreeMap<Reason, u64>,
+    templates: BTreeMap<String, u64>,
+    entries: Vec<[u8; 32]>,
+    samples: Vec<Sample>,
+    blocked: Vec<BlockedRow>,
+    without_code: u64,
+    american: u64,
+    first_problem: Option<(LeftOut, String)>,
+}
+
+/// Makes the plan of a campaign.
+pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanError> {
+    // What was fixed by the first messages stays: the same end for everybody and every retry.
+    let planned_at = inputs.snapshot.planned_at.or(inputs.planned_at).unwrap_or(inputs.now);
+    let planned_at = Timestamp::from_second(planned_at.as_second()).unwrap_or(planned_at);
+    let pass = Pass::new(campaign, inputs.snapshot, inputs.key, planned_at, inputs.retry_rejected)?;
+    let free = pass.free_codes();
+    let mut tally = Tally::default();
+    let file_of = |source: usize| {
+        campaign.audience.sources.get(source).map_or_else(String::new, |source| source.path.display().to_string())
+    };
+    pass.run(|item| {
+        tally.add(item, inputs.list_blocked, &file_of);
+        ControlFlow::Continue(())
+    })?;
+    tally.check(campaign, free)?;
+    let estimate = campaign.delivery.rate.time_for(tally.counts.send);
+    let leave_by = check_time(campaign, &tally, planned_at, inputs.now, estimate)?;
+
+    tally.entries.sort_unstable();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"sendform plan v1");
+    for entry in &tally.entries {
+        hasher.update(entry);
+    }
+    let counted_from_plan = matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_)));
+    let hash = PlanHash { digest: *hasher.finalize().as_bytes(), planned_at: counted_from_plan.then_some(planned_at) };
+
+    let mut file = PlanFile {
+        format_version: FORMAT_VERSION.to_owned(),
+        sendform_version: env!("CARGO_PKG_VERSION").to_owned(),
+        campaign: campaign.name.clone(),
+        edition: campaign.edition,
+        manifest: absolute(&campaign.path),
+        vars: campaign.vars.clone(),
+        sandbox: inputs.sandbox,
+        created_at: inputs.now,
+        hash: hash.to_string(),
+        rows: tally.rows,
+        recipients: tally.entries.len() as u64,
+        counts: tally.counts,
+        blocked_reasons: tally.reasons.iter().map(|(reason, count)| (reason.code().to_owned(), *count)).collect(),
+        warnings: tally.warnings(),
+        templates: tally.templates,
+        coupons: CouponSummary {
+            kind: match &campaign.coupons {
+                CouponSpec::Code(_) => "code",
+                CouponSpec::Pool(_) => "pool",
+                CouponSpec::Generate { .. } => "generate",
+            }
+            .to_owned(),
+            needed: tally.counts.send,
+            free,
+        },
+        expiry: campaign.expiry.map(|rule| match rule.resolve(planned_at) {
+            MessageExpiry::At(instant) => ExpirySummary {
+                at: Some(instant.instant()),
+                after_send_seconds: None,
+                at_least_seconds: campaign.at_least.as_secs(),
+            },
+            MessageExpiry::AfterSend(duration) => ExpirySummary {
+                at: None,
+                after_send_seconds: Some(duration.as_secs()),
+                at_least_seconds: campaign.at_least.as_secs(),
+            },
+        }),
+        rate: campaign.delivery.rate.to_string(),
+        estimated_seconds: estimate.as_secs(),
+        samples: tally.samples,
+        blocked: inputs.list_blocked.then_some(tally.blocked),
+        checksum: String::new(),
+    };
+    file.checksum = file.compute_checksum();
+    Ok(Built { file, hash, planned_at, approved: Approved(tally.entries), leave_by })
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+/// Whether every offer still runs for `at_least` when the last message leaves.
+fn check_time(
+    campaign: &Campaign,
+    tally: &Tally,
+    planned_at: Timestamp,
+    now: Timestamp,
+    estimate: Duration,
+) -> Result<Option<Timestamp>, PlanError> {
+    let Some(MessageExpiry::At(end)) = campaign.expiry.map(|rule| rule.resolve(planned_at)) else { return Ok(None) };
+    let leave_by = end.instant().checked_sub(campaign.at_least).unwrap_or(Timestamp::MIN);
+    let last = now.checked_add(estimate).unwrap_or(Timestamp::MAX);
+    if tally.counts.send > 0 && last > leave_by {
+        let remaining = end.remaining(last);
+        let problem = if remaining.is_zero() {
+            format!("the offer ends at {end}, before the last message leaves at {last:.0}")
+        } else {
+            format!(
+                "the offer ends at {end}, in less than {} when the last message leaves at {last:.0}",
+                words(campaign.at_least)
+            )
+        };
+        let hint = if planned_at < now && matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_))) {
+            format!(
+                "the end counts from the plan of {planned_at:.0}; make a new plan, or, once messages were sent, raise `edition`"
+            )
+        } else {
+            "choose a later end, a higher rate, or a smaller `at_least`".to_owned()
+        };
+        return Err(PlanError::Input(
+            Diagnostic::error("expiry-too-soon", problem).hint(hint).in_file(&campaign.path, None, None).into(),
+        ));
+    }
+    Ok(Some(leave_by))
+}
+
+impl Tally {
+    fn add(&mut self, item: Item, list: bool, file_of: &impl Fn(usize) -> String) {
+        self.rows += 1;
+        let desired = match item {
+            Item::LeftOut(left_out) => {
+                if left_out.reason.is_problem() && self.first_problem.is_none() {
+                    self.first_problem = Some((left_out.clone(), file_of(left_out.place.source)));
+                }
+                return self.block(&left_out, list, file_of);
+            }
+            Item::NoCode => {
+                self.without_code += 1;
+                return;
+            }
+            Item::Desired(desired) => desired,
+        };
+        self.entries.push(desired.entry);
+        match desired.standing {
+            Standing::Send(_) => {
+                self.counts.send += 1;
+                if is_american(desired.address) {
+                    self.american += 1;
+                }
+                match self.templates.get_mut(&desired.message.template.key) {
+                    Some(count) => *count += 1,
+                    None => drop(self.templates.insert(desired.message.template.key.clone(), 1)),
+                }
+                if self.samples.len() < SAMPLES {
+                    self.samples.push(Sample {
+                        to: desired.address.masked(),
+                        row: format!("{}:{}", file_of(desired.place.source), desired.place.line),
+                        template: desired.message.template.key.clone(),
+                        params: desired.message.params.len(),
+                    });
+                }
+            }
+            Standing::Sent => self.counts.sent += 1,
+            Standing::Unknown => self.counts.unknown += 1,
+            Standing::Rejected => {
+                let left_out = LeftOut { place: desired.place, reason: Reason::Rejected, detail: None };
+                self.block(&left_out, list, file_of);
+            }
+        }
+    }
+
+    fn block(&mut self, left_out: &LeftOut, list: bool, file_of: &impl Fn(usize) -> String) {
+        self.counts.blocked += 1;
+        *self.reasons.entry(left_out.reason).or_default() += 1;
+        if list {
+            self.blocked.push(BlockedRow {
+                file: file_of(left_out.place.source),
+                line: left_out.place.line,
+                reason: left_out.reason.code().to_owned(),
+                detail: left_out.detail.clone(),
+            });
+        }
+    }
+
+    fn check(&self, campaign: &Campaign, free: Option<u64>) -> Result<(), PlanError> {
+        if self.without_code > 0 {
+            let needed = self.counts.send + self.without_code;
+            let problem = match (&campaign.coupons, free) {
+                (CouponSpec::Pool(pool), Some(free)) => Diagnostic::error(
+                    "pool-too-small",
+                    format!(
+                        "the pool lacks {}: it has {free} free, and {needed} are needed",
+                        count(usize::try_from(self.without_code).unwrap_or(usize::MAX), "code")
+                    ),
+                )
+                .hint("a code goes to one recipient, for ever; add codes to the file")
+                .in_file(&pool.path, None, None),
+                _ => Diagnostic::error(
+                    "alphabet-too-small",
+                    format!("prefix, alphabet and length cannot give {needed} different codes"),
+                )
+                .hint("raise `length`, or add characters to `alphabet`")
+                .in_file(&campaign.path, None, None),
+            };
+            return Err(PlanError::Input(problem.into()));
+        }
+        if self.entries.is_empty()
+            && let Some((first, file)) = &self.first_problem
+        {
+            let detail = first.detail.clone().unwrap_or_else(|| first.reason.words().to_owned());
+            let problem = Diagnostic::error(
+                "nobody-left",
+                format!("none of the {} rows can get a message; the first: {detail}", self.rows),
+            )
+            .hint("`sendform plan --list-blocked` tells why for each row, once one of them can be sent")
+            .in_file(file, Some(first.place.line), None);
+            return Err(PlanError::Input(problem.into()));
+        }
+        let people = self.entries.len() as u64;
+        match campaign.most_recipients {
+            Some(most) if people > most => Err(PlanError::Limit(format!(
+                "the campaign is for {people} recipients, and `limits.recipients` allows {most}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(pairs) = self.reasons.get(&Reason::PossibleDuplicate) {
+            warnings.push(format!(
+                "{pairs} Argentine numbers are left out because the same digits with or without the mobile `9` have an earlier row: \
+                 the same people, or landlines of others; `--list-blocked` names them"
+            ));
+        }
+        if self.american > 0 {
+            warnings.push(format!(
+                "{} numbers are in the United States, where WhatsApp delivers no marketing messages (since April 2025)",
+                self.american
+            ));
+        }
+        warnings
+    }
+}
+
+/// Whether a number has a US area code; Canada and the Caribbean share `+1`.
+fn is_american(address: E164) -> bool {
+    address.digits() / 10_000_000_000 == 1
+        && rlibphonenumber::PHONE_NUMBER_UTIL
+            .parse(address.to_string(), None)
+            .ok()
+            .and_then(|number| rlibphonenumber::PHONE_NUMBER_UTIL.get_region_for_number(&number))
+            .is_some_and(|region| region == rlibphonenumber::Region::US)
+}

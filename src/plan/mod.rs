@@ -1,0 +1,235 @@
+//! The plan: what is desired minus what is recorded.
+//!
+//! [`pass`] streams the audience once and says of each person what they would get and where their
+//! send stands. [`build`] counts that, and hashes it. `apply` makes the same pass twice: once to
+//! see that the plan is the approved one, once to send, and the second time each message must be
+//! one that the first has hashed.
+//!
+//! # The hash
+//!
+//! The hash covers, in sorted order, each desired message with its recipient: sent or not, with
+//! coupons and expiry resolved as of the plan. So it stays the same while the plan is applied and
+//! after a crash, does not depend on the order of rows where that changes nothing for anybody, and
+//! changes with anything that somebody would see. It is written `v1:` and 64 hexadecimal digits;
+//! where the expiry counts from the plan, `@` and the plan's instant follow, so that the hash alone
+//! is enough to apply it.
+//!
+//! The plan holds no phone number, no coupon and no key.
+
+pub mod build;
+pub mod pass;
+pub mod text;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use build::{Approved, Built, PlanError, build};
+pub use pass::{Desired, Item, Pass, Standing};
+
+/// The version of the plan's machine-readable form: minor adds, major breaks.
+pub const FORMAT_VERSION: &str = "1.0";
+
+/// The fingerprint of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanHash {
+    /// Over all desired messages.
+    pub digest: [u8; 32],
+    /// What the expiry counts from, if it counts from the plan.
+    pub planned_at: Option<Timestamp>,
+}
+
+impl fmt::Display for PlanHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v1:{}", blake3::Hash::from(self.digest).to_hex())?;
+        match self.planned_at {
+            Some(instant) => write!(f, "@{instant:.0}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for PlanHash {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a plan hash; one starts with `v1:` and is printed by `sendform plan`");
+        let rest = text.trim().strip_prefix("v1:").ok_or_else(wrong)?;
+        let (digest, planned_at) = match rest.split_once('@') {
+            Some((digest, instant)) => (digest, Some(instant.parse().map_err(|_| wrong())?)),
+            None => (rest, None),
+        };
+        let digest = blake3::Hash::from_hex(digest).map_err(|_| wrong())?;
+        Ok(Self { digest: *digest.as_bytes(), planned_at })
+    }
+}
+
+/// How many rows stand where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Counts {
+    /// Would be sent.
+    pub send: u64,
+    /// Were sent: the provider took them.
+    pub sent: u64,
+    /// Wait for a later time.
+    pub deferred: u64,
+    /// Get no message; `blocked_reasons` tells why.
+    pub blocked: u64,
+    /// Were started, and cannot be told to have been sent or not.
+    pub unknown: u64,
+}
+
+/// What one recipient would get, with the number masked and the code hidden.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Sample {
+    /// The number with its middle hidden.
+    pub to: String,
+    /// The file and line of the row.
+    pub row: String,
+    /// The template, by its key in the manifest.
+    pub template: String,
+    /// How many parameters fill the body. The text itself is in `sendform preview`, since it may name the person.
+    pub params: usize,
+}
+
+/// A row that gets no message.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct BlockedRow {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u64,
+    /// The reason, as in `blocked_reasons`.
+    pub reason: String,
+    /// More about it. Holds nothing of the row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// The coupons of a plan.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct CouponSummary {
+    /// `code`, `pool` or `generate`.
+    pub kind: String,
+    /// How many codes this plan would give away.
+    pub needed: u64,
+    /// How many codes could be given away before it; for a pool only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free: Option<u64>,
+}
+
+/// The expiry of a plan.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ExpirySummary {
+    /// The instant at which every offer ends, unless each counts from its own send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// How long each offer runs, in seconds, if it counts from its own send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_send_seconds: Option<u64>,
+    /// How long, in seconds, the offer must still run when a message leaves.
+    pub at_least_seconds: u64,
+}
+
+/// A plan, as `plan --format json` prints it and `plan --out` writes it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PlanFile {
+    /// `1.0`: minor adds, major breaks.
+    pub format_version: String,
+    /// The version of the program that made it.
+    pub sendform_version: String,
+    /// The campaign.
+    pub campaign: String,
+    /// Its edition.
+    pub edition: u32,
+    /// Its manifest, absolute, for `apply --plan`.
+    pub manifest: String,
+    /// The values of its variables.
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// Whether it was made for the sandbox.
+    pub sandbox: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// What `apply` compares.
+    pub hash: String,
+    /// How many rows were read.
+    pub rows: u64,
+    /// How many people the campaign is for, sent or not.
+    pub recipients: u64,
+    /// How many rows stand where.
+    pub counts: Counts,
+    /// Why rows get no message, and how many.
+    pub blocked_reasons: BTreeMap<String, u64>,
+    /// How many messages would be sent by each template.
+    pub templates: BTreeMap<String, u64>,
+    /// The codes.
+    pub coupons: CouponSummary,
+    /// The end of the offer, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<ExpirySummary>,
+    /// The rate, as the manifest writes it.
+    pub rate: String,
+    /// How long the sending takes at this rate, in seconds.
+    pub estimated_seconds: u64,
+    /// The first messages that would be sent.
+    pub samples: Vec<Sample>,
+    /// What is worth a look.
+    pub warnings: Vec<String>,
+    /// Each row that gets no message, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<Vec<BlockedRow>>,
+    /// A checksum over everything above, so that a plan edited by hand is noticed.
+    pub checksum: String,
+}
+
+impl PlanFile {
+    /// The checksum that this plan should have.
+    pub fn compute_checksum(&self) -> String {
+        let mut bare = self.clone();
+        bare.checksum = String::new();
+        let canonical = serde_json::to_vec(&bare).unwrap_or_default();
+        format!("blake3:{}", blake3::hash(&canonical).to_hex())
+    }
+
+    /// Reads a plan and checks that it is as it was written.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: String,
+        }
+        let version: Version = serde_json::from_str(text).map_err(|_| "it is not a plan".to_owned())?;
+        let major = |version: &str| version.split('.').next().map(str::to_owned);
+        if major(&version.format_version) != major(FORMAT_VERSION) {
+            return Err(format!(
+                "it has format {}, and this version knows format {FORMAT_VERSION}",
+                version.format_version
+            ));
+        }
+        let plan: Self = serde_json::from_str(text).map_err(|error| format!("it is damaged: {error}"))?;
+        if plan.checksum != plan.compute_checksum() {
+            return Err("it was changed after it was made: its checksum does not fit".to_owned());
+        }
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_survives_being_written_and_read() {
+        let plain = PlanHash { digest: [7; 32], planned_at: None };
+        let timed = PlanHash { planned_at: Some("2026-11-23T10:00:00Z".parse().unwrap()), ..plain.clone() };
+        for hash in [plain, timed] {
+            assert_eq!(hash.to_string().parse(), Ok(hash));
+        }
+        for text in ["", "v1:", "v1:zz", "v2:00", &format!("v1:{}@never", "00".repeat(32))] {
+            assert!(text.parse::<PlanHash>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! One pass over the audience: who would get what, and where their send stands.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::audience::{Audience, E164, Entry, Identity, LeftOut, Reason, Row, RowPlace};
+use crate::campaign::{Campaign, CouponSpec};
+use crate::diagnostic::Diagnostics;
+use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State};
+use crate::message::{ContentDigest, Message};
+use crate::offer::{CouponCode, Generator, MessageExpiry, Pool};
+
+/// How many candidates a generator may go through before its codes count as used up.
+const MAX_SALT: u32 = 64;
+
+/// Where a desired send stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// To be sent, as this attempt.
+    Send(u32),
+    /// Accepted by the provider.
+    Sent,
+    /// Started, and not known how it ended.
+    Unknown,
+    /// Refused by the provider.
+    Rejected,
+}
+
+/// One message that the campaign wants somebody to have.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// Where the row stands.
+    pub place: RowPlace,
+    /// Whom it goes to.
+    pub address: E164,
+    /// The row that it was rendered from.
+    pub row: Arc<Row>,
+    /// Whose send it is.
+    pub key: SendKey,
+    /// What they get.
+    pub message: Message,
+    /// A fingerprint of the message, the same for everybody who gets the same.
+    pub digest: ContentDigest,
+    /// Where the send stands.
+    pub standing: Standing,
+    /// The recipient and the message, as the plan's hash holds them.
+    pub entry: [u8; 32],
+}
+
+/// What a row comes to.
+#[derive(Debug)]
+pub enum Item {
+    /// A message.
+    Desired(Box<Desired>),
+    /// No message.
+    LeftOut(LeftOut),
+    /// A message, but there is no code left for it.
+    NoCode,
+}
+
+/// One pass over the audience. Two passes over the same files with the same snapshot give the same.
+pub struct Pass<'a> {
+    campaign: &'a Campaign,
+    audience: Audience,
+    snapshot: &'a Snapshot,
+    keys: SendKeys,
+    codes: Codes,
+    expiry: Option<MessageExpiry>,
+    retry_rejected: bool,
+}
+
+enum Codes {
+    One(CouponCode),
+    Pool(Pool),
+    Generated(Generator, HashSet<Box<str>>),
+}
+
+impl<'a> Pass<'a> {
+    /// Prepares a pass: reads the suppression lists and the pool.
+    pub fn new(
+        campaign: &'a Campaign,
+        snapshot: &'a Snapshot,
+        key: &LedgerKey,
+        planned_at: Timestamp,
+        retry_rejected: bool,
+    ) -> Result<Self, Diagnostics> {
+        let codes = match &campaign.coupons {
+            CouponSpec::Code(code) => Codes::One(code.clone()),
+            CouponSpec::Pool(spec) => {
+                let mut pool = spec.load()?;
+                let bound = snapshot.sends.values().map(|send| &send.coupon);
+                for code in bound.chain(&snapshot.spent_codes) {
+                    pool.mark_taken(code);
+                }
+                Codes::Pool(pool)
+            }
+            CouponSpec::Generate { prefix, alphabet, length } => {
+                let scope = format!("{}/{}", campaign.name, campaign.edition);
+                let generator = Generator::new(key.for_codes(), scope, prefix, alphabet, *length);
+                let bound = snapshot.sends.values().map(|send| send.coupon.clone()).collect();
+                Codes::Generated(generator, bound)
+            }
+        };
+        Ok(Self {
+            campaign,
+            audience: Audience::open(&campaign.audience)?,
+            snapshot,
+            keys: key.send_keys(&campaign.name, campaign.edition),
+            codes,
+            expiry: campaign.expiry.map(|rule| rule.resolve(planned_at)),
+            retry_rejected,
+        })
+    }
+
+    /// How many codes of a pool can be given away; `None` for other kinds of coupons.
+    pub fn free_codes(&self) -> Option<u64> {
+        match &self.codes {
+            Codes::Pool(pool) => Some(pool.free() as u64),
+            _ => None,
+        }
+    }
+
+    /// Streams every row's item, in the order of the sources.
+    pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()>) -> Result<(), Diagnostics> {
+        let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected } = self;
+        audience.rows(
+            |row| campaign.composer.admits(row),
+            |entry| {
+                let recipient = match entry {
+                    Entry::LeftOut(left_out) => return visit(Item::LeftOut(left_out)),
+                    Entry::Recipient(recipient) => recipient,
+                };
+                let key = keys.of(recipient.identity);
+                let recorded = snapshot.sends.get(&key);
+                let Some(coupon) = codes.propose(recipient.identity, recorded) else {
+                    return visit(Item::NoCode);
+                };
+                let content = match campaign.composer.compose(&recipient.row, coupon.expose()) {
+                    Ok(content) => content,
+                    Err(fault) => {
+                        let left_out =
+                            LeftOut { place: recipient.place, reason: fault.reason, detail: Some(fault.detail) };
+                        return visit(Item::LeftOut(left_out));
+                    }
+                };
+                codes.keep(&coupon, recorded);
+                let expiry = if content.template.has_expiration { expiry } else { None };
+                let message = Message {
+                    template: content.template,
+                    media: content.media,
+                    params: content.params,
+                    url_param: content.url_param,
+                    coupon,
+                    expiry,
+                };
+                let digest = message.digest(campaign.gateway.from);
+                let standing = standing(recorded, retry_rejected);
+                let entry = plan_entry(campaign, recipient.identity, recipient.address, digest);
+                let desired = Desired {
+                    place: recipient.place,
+                    address: recipient.address,
+                    row: recipient.row,
+                    key,
+                    message,
+                    digest,
+                    standing,
+                    entry,
+                };
+                visit(Item::Desired(Box::new(desired)))
+            },
+        )
+    }
+}
+
+impl Codes {
+    /// The code that a person would get: the one that is theirs already, else the next.
+    fn propose(&mut self, person: Identity, recorded: Option<&Recorded>) -> Option<CouponCode> {
+        let bound = recorded.and_then(|recorded| CouponCode::new(&recorded.coupon).ok());
+        match self {
+            Codes::One(code) => Some(code.clone()),
+            Codes::Pool(pool) => bound.or_else(|| pool.peek().and_then(|code| CouponCode::new(code).ok())),
+            Codes::Generated(generator, taken) => bound.or_else(|| {
+                (0..MAX_SALT).find_map(|salt| {
+                    generator.candidate(person, salt).ok().filter(|code| !taken.contains(code.expose()))
+                })
+            }),
+        }
+    }
+
+    /// Gives the proposed code away.
+    fn keep(&mut self, code: &CouponCode, recorded: Option<&Recorded>) {
+        match self {
+            Codes::One(_) => {}
+            Codes::Pool(pool) => {
+                if recorded.is_none() {
+                    pool.take();
+                }
+            }
+            Codes::Generated(_, taken) => drop(taken.insert(code.expose().into())),
+        }
+    }
+}
+
+fn standing(recorded: Option<&Recorded>, retry_rejected: bool) -> Standing {
+    match recorded {
+        None => Standing::Send(1),
+        Some(recorded) => match recorded.state {
+            State::NotSent => Standing::Send(recorded.attempt + 1),
+            State::Accepted => Standing::Sent,
+            State::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
+            State::Rejected => Standing::Rejected,
+            State::Intent | State::Unknown => Standing::Unknown,
+        },
+    }
+}
+
+/// One recipient and one message, in canonical form.
+fn plan_entry(campaign: &Campaign, person: Identity, address: E164, digest: ContentDigest) -> [u8; 32] {
+    let mut canonical = crate::message::Canonical::new(b"sendform entry v1");
+    canonical.text(&campaign.name);
+    canonical.number(u64::from(campaign.edition));
+    canonical.number(person.digits());
+    canonical.number(address.digits());
+    canonical.bytes(&digest.0);
+    canonical.finish()
+}
+
+impl Standing {
+    /// The reason under which a send that is not repeated is counted, if it counts as blocked.
+    pub fn blocked(self) -> Option<Reason> {
+        matches!(self, Standing::Rejected).then_some(Reason::Rejected)
+    }
+}

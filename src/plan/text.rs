@@ -1,0 +1,116 @@
+//! The plan as text, for a terminal of 80 columns and for a log.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+
+use super::PlanFile;
+use crate::audience::Reason;
+use crate::manifest::check::words;
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GREEN: Style = AnsiColor::Green.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+
+/// The plan as text, with ANSI styles; the output strips them where they are not wanted.
+pub fn render(plan: &PlanFile) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write_plan(&mut out, plan);
+    out
+}
+
+fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
+    let sandbox = if plan.sandbox { ", in the sandbox" } else { "" };
+    writeln!(out, "{BOLD}{}{BOLD:#}, edition {}{sandbox}\n", plan.campaign, plan.edition)?;
+    let counts = plan.counts;
+    let mut row = |style: Style, name: &str, number: u64, note: &str| {
+        writeln!(out, "  {style}{name:<10}{style:#}{:>11}  {note}", grouped(number))
+    };
+    row(GREEN, "send", counts.send, "")?;
+    row(Style::new(), "sent", counts.sent, if counts.sent > 0 { "already; nobody gets it twice" } else { "" })?;
+    if counts.deferred > 0 {
+        row(Style::new(), "deferred", counts.deferred, "")?;
+    }
+    row(
+        if counts.unknown > 0 { YELLOW } else { Style::new() },
+        "unknown",
+        counts.unknown,
+        if counts.unknown > 0 { "may have been sent; not sent again" } else { "" },
+    )?;
+    row(Style::new(), "blocked", counts.blocked, "")?;
+    for (code, number) in &plan.blocked_reasons {
+        let reason: Option<Reason> = serde_json::from_value(serde_json::Value::from(code.as_str())).ok();
+        let words = match reason {
+            Some(reason) => reason.words(),
+            None => code,
+        };
+        writeln!(out, "  {DIM}{:<10}{:>11}  {words}{DIM:#}", "", grouped(*number))?;
+    }
+    writeln!(out)?;
+    for (position, (key, number)) in plan.templates.iter().enumerate() {
+        let name = if position == 0 { "Template" } else { "" };
+        writeln!(out, "  {name:<10}{key}, for {}", grouped(*number))?;
+    }
+    let coupons = match (plan.coupons.kind.as_str(), plan.coupons.free) {
+        ("pool", Some(free)) => format!("{} of {} free codes in the pool", grouped(plan.coupons.needed), grouped(free)),
+        ("generate", _) => format!("{} generated codes, one for each", grouped(plan.coupons.needed)),
+        _ => "one code for all".to_owned(),
+    };
+    writeln!(out, "  {:<10}{coupons}", "Coupons")?;
+    if let Some(expiry) = &plan.expiry {
+        let end = match (expiry.at, expiry.after_send_seconds) {
+            (Some(at), _) => {
+                // The plan's instant is cut to the second, so the rest is rounded to it.
+                let left =
+                    Duration::try_from(at.duration_since(plan.created_at)).unwrap_or_default() + Duration::from_secs(1);
+                format!("{at:.0}, in {}", words(left))
+            }
+            (None, Some(seconds)) => format!("{} after each message", words(Duration::from_secs(seconds))),
+            (None, None) => "none".to_owned(),
+        };
+        writeln!(out, "  {:<10}{end}", "Expiry")?;
+    }
+    if counts.send > 0 {
+        writeln!(
+            out,
+            "  {:<10}{}, about {}",
+            "Rate",
+            plan.rate,
+            words(Duration::from_secs(plan.estimated_seconds.max(1)))
+        )?;
+    }
+    if !plan.samples.is_empty() {
+        writeln!(out)?;
+    }
+    for (position, sample) in plan.samples.iter().enumerate() {
+        let name = if position == 0 { "Samples" } else { "" };
+        writeln!(out, "  {name:<10}{}  {}  {DIM}{}{DIM:#}", sample.to, sample.template, sample.row)?;
+    }
+    for row in plan.blocked.iter().flatten() {
+        let detail = row.detail.as_deref().map_or_else(String::new, |detail| format!(": {detail}"));
+        writeln!(out, "  {DIM}{}:{}{DIM:#} {}{detail}", row.file, row.line, row.reason)?;
+    }
+    if !plan.warnings.is_empty() {
+        writeln!(out)?;
+    }
+    for warning in &plan.warnings {
+        writeln!(out, "  {YELLOW}warning{YELLOW:#}: {warning}")?;
+    }
+    writeln!(out, "\nPlan hash {}", plan.hash)
+}
+
+/// A number with its thousands apart.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

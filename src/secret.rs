@@ -1,0 +1,108 @@
+//! Secrets by reference. A manifest names where a secret is; only `apply` reads it, and nothing prints it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use secrecy::SecretString;
+
+/// Where a secret is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// In an environment variable.
+    Env(String),
+    /// In a file; white space at its end does not count.
+    File(PathBuf),
+    /// In what a command prints; white space at its end does not count.
+    Exec(Vec<String>),
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretRef::Env(name) => write!(f, "environment variable `{name}`"),
+            SecretRef::File(path) => write!(f, "file `{}`", path.display()),
+            SecretRef::Exec(words) => write!(f, "command `{}`", words.first().map_or("", String::as_str)),
+        }
+    }
+}
+
+/// Why a secret is not to be had. Holds nothing of the secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} is not to be had: {from} {problem}")]
+pub struct SecretError {
+    what: &'static str,
+    from: SecretRef,
+    problem: String,
+}
+
+impl SecretRef {
+    /// Reads the secret. `what` says what it is for, in errors.
+    pub fn resolve(&self, what: &'static str) -> Result<SecretString, SecretError> {
+        let fail = |problem: String| SecretError { what, from: self.clone(), problem };
+        let text = match self {
+            SecretRef::Env(name) => std::env::var(name).map_err(|error| match error {
+                std::env::VarError::NotPresent => fail("is not set".to_owned()),
+                std::env::VarError::NotUnicode(_) => fail("is not UTF-8".to_owned()),
+            })?,
+            SecretRef::File(path) => {
+                std::fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?
+            }
+            SecretRef::Exec(words) => {
+                let (program, arguments) = words.split_first().ok_or_else(|| fail("names no program".to_owned()))?;
+                let output = Command::new(program)
+                    .args(arguments)
+                    .stdin(std::process::Stdio::null())
+                    .stderr(std::process::Stdio::inherit())
+                    .output()
+                    .map_err(|error| fail(format!("cannot be run: {error}")))?;
+                if !output.status.success() {
+                    return Err(fail(format!("failed with {}", output.status)));
+                }
+                String::from_utf8(output.stdout).map_err(|_| fail("printed something that is not UTF-8".to_owned()))?
+            }
+        };
+        let text = text.trim_end();
+        if text.is_empty() {
+            return Err(fail("is empty".to_owned()));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(fail("holds white space or characters outside ASCII".to_owned()));
+        }
+        Ok(SecretString::from(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_comes_from_a_file_or_a_command_without_its_line_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, "abc123\n").unwrap();
+        assert_eq!(SecretRef::File(path).resolve("the key").unwrap().expose_secret(), "abc123");
+        let command = SecretRef::Exec(vec!["printf".into(), "xyz".into()]);
+        assert_eq!(command.resolve("the key").unwrap().expose_secret(), "xyz");
+    }
+
+    #[test]
+    fn an_error_says_where_it_looked_and_nothing_of_the_secret() {
+        let error = SecretRef::Env("SENDFORM_TEST_NOT_SET".into()).resolve("the API key").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the API key is not to be had: environment variable `SENDFORM_TEST_NOT_SET` is not set"
+        );
+        let error = SecretRef::Exec(vec!["printf".into(), "two words".into()]).resolve("the API key").unwrap_err();
+        assert!(!error.to_string().contains("two words"));
+    }
+}

@@ -1,0 +1,144 @@
+//! CSV files with a header row: what is read, strictly, and what is said when it cannot be.
+//!
+//! A cell is never shown in an error, since it may be somebody's name or number. White space
+//! around a cell is not part of it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use csv::{Reader, ReaderBuilder, StringRecord, Trim};
+
+use crate::diagnostic::{Diagnostic, did_you_mean};
+
+/// The columns of a table, by position and by name.
+#[derive(Debug)]
+pub struct Columns {
+    names: Vec<String>,
+    positions: HashMap<String, usize>,
+}
+
+impl Columns {
+    /// The position of a column.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.positions.get(name).copied()
+    }
+
+    /// The names, in the order of the file.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+}
+
+/// An open CSV file.
+pub struct Table {
+    path: PathBuf,
+    columns: Arc<Columns>,
+    reader: Reader<File>,
+}
+
+impl Table {
+    /// Opens a file and reads its header.
+    pub fn open(path: &Path, delimiter: u8) -> Result<Self, Diagnostic> {
+        let shown = path.display();
+        let problem = |code, message: String| Diagnostic::error(code, message).in_file(path, None, None);
+        let file = File::open(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => problem("no-such-file", format!("there is no file `{shown}`"))
+                .hint("paths are relative to the file that they are written in"),
+            _ => problem("unreadable-file", format!("cannot read `{shown}`: {error}")),
+        })?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(problem("unreadable-file", format!("`{shown}` is a directory")));
+        }
+        let mut reader =
+            ReaderBuilder::new().delimiter(delimiter).trim(Trim::All).buffer_capacity(1 << 16).from_reader(file);
+        let header = reader.headers().map_err(|error| explain(path, &error))?.clone();
+        let names: Vec<String> = header.iter().map(str::to_owned).collect();
+        if names.iter().all(String::is_empty) {
+            return Err(problem("csv-empty", format!("`{shown}` is empty: there is no header row")));
+        }
+        let mut positions = HashMap::new();
+        for (position, name) in names.iter().enumerate() {
+            if !name.is_empty() && positions.insert(name.clone(), position).is_some() {
+                return Err(Diagnostic::error("csv-duplicate-column", format!("`{shown}` has two columns `{name}`"))
+                    .hint("rename one of them")
+                    .in_file(path, Some(1), None));
+            }
+        }
+        if names.iter().any(|name| looks_like_a_number(name)) {
+            return Err(Diagnostic::error(
+                "csv-no-header",
+                format!("the first row of `{shown}` holds a phone number, so it is no header"),
+            )
+            .hint("put a row with the columns' names at the top")
+            .in_file(path, Some(1), None));
+        }
+        Ok(Self { path: path.to_owned(), columns: Arc::new(Columns { names, positions }), reader })
+    }
+
+    /// The file's path, as the user would type it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The columns.
+    pub fn columns(&self) -> &Arc<Columns> {
+        &self.columns
+    }
+
+    /// The position of a column that must be there.
+    pub fn require(&self, column: &str) -> Result<usize, Diagnostic> {
+        self.columns.position(column).ok_or_else(|| self.no_column(column))
+    }
+
+    /// What is said of a column that is not there.
+    pub fn no_column(&self, column: &str) -> Diagnostic {
+        let names = || self.columns.names.iter().map(String::as_str).filter(|name| !name.is_empty());
+        let hint = match did_you_mean(column, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("columns: {}", names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+        };
+        Diagnostic::error("no-such-column", format!("`{}` has no column `{column}`", self.path.display()))
+            .hint(hint)
+            .in_file(&self.path, Some(1), None)
+    }
+
+    /// Reads the next row into `record` and tells its line, from 1. `Ok(None)` at the end.
+    /// After an error the next row can be read.
+    pub fn next(&mut self, record: &mut StringRecord) -> Result<Option<u64>, Diagnostic> {
+        match self.reader.read_record(record) {
+            Ok(true) => Ok(Some(record.position().map_or(0, csv::Position::line))),
+            Ok(false) => Ok(None),
+            Err(error) => Err(explain(&self.path, &error)),
+        }
+    }
+}
+
+/// A first row such as `+919876543210,Asha` is data. Names of columns have letters.
+fn looks_like_a_number(name: &str) -> bool {
+    let digits = name.bytes().filter(u8::is_ascii_digit).count();
+    digits >= 8 && name.chars().all(|character| character.is_ascii_digit() || "+-() ".contains(character))
+}
+
+fn explain(path: &Path, error: &csv::Error) -> Diagnostic {
+    let shown = path.display();
+    let line = error.position().map(csv::Position::line);
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => Diagnostic::error(
+            "csv-ragged",
+            format!("a row of `{shown}` has {len} cells where the header has {expected_len}"),
+        )
+        .hint("a cell that holds the delimiter must be quoted")
+        .in_file(path, line, None),
+        csv::ErrorKind::Utf8 { err, .. } => {
+            Diagnostic::error("csv-not-utf8", format!("cell {} of this row of `{shown}` is not UTF-8", err.field() + 1))
+                .hint("export the file as UTF-8")
+                .in_file(path, line, None)
+        }
+        csv::ErrorKind::Io(error) => {
+            Diagnostic::error("unreadable-file", format!("cannot read `{shown}`: {error}")).in_file(path, line, None)
+        }
+        _ => Diagnostic::error("csv", format!("`{shown}` is not readable as CSV")).in_file(path, line, None),
+    }
+}
