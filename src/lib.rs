@@ -22,6 +22,9 @@
 //! | [`audience`] | rows in, people out |
 //! | [`sandbox`] | a stand-in for the provider, on loopback |
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
 pub mod apply;
 pub mod audience;
 pub mod campaign;

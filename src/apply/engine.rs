@@ -149,25 +149,39 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
         run.queue.push_back(Waiting { desired, attempt, tries: 0 });
     }
 
+    /// How many messages of the queue have a free slot, whatever the time. Requests for several
+    /// recipients wait until they are full, or nothing more comes.
+    fn ready(&self, run: &Run) -> usize {
+        let open = run.open.saturating_sub(run.unsettled.len());
+        let free = self.width(run).saturating_sub(open);
+        let batch = self.batch(run);
+        let waiting = run.queue.len();
+        if run.ending.is_some() || (waiting < batch && run.feed_open) || free < batch.min(waiting) {
+            return 0;
+        }
+        whole_batches(free.min(waiting), batch)
+    }
+
+    fn batch(&self, run: &Run) -> usize {
+        self.delivery.batch.min(self.width(run))
+    }
+
     /// Takes from the queue what may leave now: within the rate and the free slots.
     fn due(&self, run: &mut Run) -> Vec<Waiting> {
-        if run.ending.is_some() || run.queue.is_empty() {
-            return Vec::new();
-        }
         let now = Instant::now();
-        let free = self.width(run).saturating_sub(run.open - run.unsettled.len().min(run.open));
-        let many = run.pacer.due(now).min(free).min(run.queue.len());
-        if many == 0 {
+        let (ready, due) = (self.ready(run), run.pacer.due(now));
+        if ready == 0 || due == 0 {
             return Vec::new();
         }
         if let Some(leave_by) = self.leave_by
             && Timestamp::now() > leave_by
         {
-            run.ending = Some(Ending::Late(format!(
-                "the offer would not run long enough for a message that leaves after {leave_by:.0}"
-            )));
+            let problem = format!("the offer would not run long enough for a message that leaves after {leave_by:.0}");
+            run.ending = Some(Ending::Late(problem));
             return Vec::new();
         }
+        let batch = self.batch(run);
+        let many = whole_batches(ready.min(due.max(batch)), batch);
         run.pacer.take(many, now);
         run.queue.drain(..many).collect()
     }
@@ -240,9 +254,8 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
         requests: &mut JoinSet<Report>,
         stop: &mut tokio::sync::watch::Receiver<bool>,
     ) {
-        let wants_more = run.feed_open && run.ending.is_none() && run.queue.is_empty();
-        let has_room = run.open < self.width(run);
-        let waits_for_time = run.ending.is_none() && !run.queue.is_empty() && has_room;
+        let wants_more = run.feed_open && run.ending.is_none() && run.queue.len() < self.batch(run);
+        let waits_for_time = self.ready(run) > 0;
         let stopping = run.ending.is_some();
         tokio::select! {
             biased;
@@ -363,4 +376,9 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
         run.progress.in_flight = (run.open - run.unsettled.len().min(run.open)) as u64;
         let _ = self.events.send(Event::Progress(run.progress));
     }
+}
+
+/// As many as fill whole batches; fewer than one are the last.
+fn whole_batches(messages: usize, batch: usize) -> usize {
+    if messages <= batch { messages } else { messages - messages % batch }
 }

@@ -134,7 +134,12 @@ impl PhoneReader {
     pub fn new(region: Option<&str>) -> Option<Self> {
         match region {
             None => Some(Self { region: None }),
-            Some(name) => name.parse().ok().map(|region| Self { region: Some(region) }),
+            Some(name) => {
+                let region = name.parse().ok()?;
+                // The list of regions also holds some without a numbering plan.
+                PHONE_NUMBER_UTIL.get_country_code_for_region(region)?;
+                Some(Self { region: Some(region) })
+            }
         }
     }
 
@@ -171,7 +176,7 @@ fn check_characters(cell: &str) -> Result<(), PhoneError> {
     if cell.is_empty() {
         return Err(PhoneError::Missing);
     }
-    let number = cell.strip_prefix(['+', '\u{ff0b}']).unwrap_or(cell);
+    let number = cell.strip_prefix(['+', '\u{ff0b}']).or(cell.strip_prefix("(+")).unwrap_or(cell);
     let mut digits = 0_usize;
     for character in number.chars() {
         match character {

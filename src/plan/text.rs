@@ -27,7 +27,8 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
     writeln!(out, "{BOLD}{}{BOLD:#}, edition {}{sandbox}\n", plan.campaign, plan.edition)?;
     let counts = plan.counts;
     let mut row = |style: Style, name: &str, number: u64, note: &str| {
-        writeln!(out, "  {style}{name:<10}{style:#}{:>11}  {note}", grouped(number))
+        let note = if note.is_empty() { String::new() } else { format!("  {note}") };
+        writeln!(out, "  {style}{name:<10}{style:#}{:>11}{note}", grouped(number))
     };
     row(GREEN, "send", counts.send, "")?;
     row(Style::new(), "sent", counts.sent, if counts.sent > 0 { "already; nobody gets it twice" } else { "" })?;

@@ -1,0 +1,14 @@
+//! Black-box tests, filed by capability. Each runs the program as a user would.
+
+mod support;
+
+mod apply;
+mod audience;
+mod bad_input;
+mod crash;
+mod examples;
+mod kaleyra;
+mod manifest;
+mod offer;
+mod plan;
+mod sandbox;

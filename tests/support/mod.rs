@@ -1,0 +1,229 @@
+//! A project in a temporary directory, the program in an empty environment, and a sandbox process.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+/// A directory with a campaign.
+pub struct Project {
+    directory: TempDir,
+    pub base_url: String,
+}
+
+impl Project {
+    /// An empty one.
+    pub fn empty() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), base_url: "http://127.0.0.1:9".to_owned() }
+    }
+
+    /// One with a valid campaign for three people.
+    pub fn new() -> Self {
+        let project = Self::empty();
+        project.people("mobile,first_name\n9876543210,Asha\n9876543211,Ravi\n9876543212,Meera\n");
+        project.campaign(&[]);
+        project
+    }
+
+    /// The same, sending to a running sandbox.
+    pub fn with_sandbox(sandbox: &Sandbox) -> Self {
+        let mut project = Self::new();
+        project.base_url = sandbox.url.clone();
+        project.campaign(&[]);
+        project
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub fn people(&self, csv: &str) {
+        self.write("people.csv", csv);
+    }
+
+    /// Writes `campaign.yaml`: the valid one, with some texts replaced. Each must be there.
+    #[track_caller]
+    pub fn campaign(&self, replacements: &[(&str, &str)]) {
+        let mut text = CAMPAIGN.replace("BASE_URL", &self.base_url);
+        for (old, new) in replacements {
+            assert!(text.contains(old), "the campaign has no `{old}`");
+            text = text.replace(old, new);
+        }
+        self.write("campaign.yaml", text);
+    }
+
+    /// The program, ready to run, in an environment that holds nothing of the machine's.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sendform"));
+        command
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("KALEYRA_SID", "HXSANDBOX")
+            .env("KALEYRA_API_KEY", "sandbox-key")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        output(&mut self.command(arguments))
+    }
+
+    /// `apply campaign.yaml --auto-approve` and more.
+    pub fn apply(&self, more: &[&str]) -> Output {
+        self.run(&[&["apply", "campaign.yaml", "--auto-approve"], more].concat())
+    }
+
+    pub fn plan_json(&self) -> Value {
+        self.run(&["plan", "campaign.yaml", "--format", "json"]).expect(0).json()
+    }
+
+    /// The counts of `status`.
+    pub fn counts(&self) -> Counts {
+        let status = self.run(&["status", "campaign.yaml", "--format", "json"]).expect(0).json();
+        let count = |name: &str| status["counts"][name].as_u64().unwrap();
+        Counts {
+            accepted: count("accepted"),
+            rejected: count("rejected"),
+            unknown: count("unknown"),
+            pending: count("pending"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    pub accepted: u64,
+    pub rejected: u64,
+    pub unknown: u64,
+    pub pending: u64,
+}
+
+impl Counts {
+    pub fn total(self) -> u64 {
+        self.accepted + self.rejected + self.unknown + self.pending
+    }
+}
+
+pub fn output(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// `sendform sandbox` in a process of its own.
+pub struct Sandbox {
+    child: Child,
+    pub url: String,
+}
+
+impl Sandbox {
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sendform"))
+            .arg("sandbox")
+            .args(arguments)
+            .env_clear()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, url: line.trim().to_owned() }
+    }
+
+    pub fn host(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.host()).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.host()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// What it accepted.
+    pub fn messages(&self) -> Vec<Value> {
+        serde_json::from_str(&self.get("/sandbox/messages")).unwrap()
+    }
+
+    /// A field of everything that it accepted, sorted.
+    pub fn accepted(&self, field: &str) -> Vec<String> {
+        let mut values: Vec<String> =
+            self.messages().iter().map(|message| message[field].as_str().unwrap_or_default().to_owned()).collect();
+        values.sort();
+        values
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A valid campaign.
+pub const CAMPAIGN: &str = r#"apiVersion: sendform/v1
+kind: Campaign
+name: test-offer
+gateway:
+  kaleyra:
+    base_url: BASE_URL
+    sid: { env: KALEYRA_SID }
+    api_key: { env: KALEYRA_API_KEY }
+    from: "+919900112233"
+templates:
+  en:
+    name: test_offer
+    language: en
+    header: { image: { url: "https://cdn.example.com/offer.png" } }
+    offer: { text: Ends soon!, has_expiration: true }
+    body:
+      text: "Hi {{1}}."
+      params: ["{{ recipient.first_name | default('there') }}"]
+    url_button: { label: Shop now, url: "https://shop.example.com/offer" }
+audience:
+  sources: [{ csv: people.csv }]
+  phone: mobile
+  default_region: IN
+coupons: { code: HELLO25 }
+expiry: { at: "2099-12-31T23:59:59", timezone: Asia/Kolkata }
+delivery: { rate: 2000/s, concurrency: 20 }
+"#;
