@@ -192,7 +192,7 @@ impl SqliteLedger {
             let kind: i64 = row.get(0).map_err(fail)?;
             let key = SendKey(row.get(1).map_err(fail)?);
             let attempt: u32 = row.get(2).map_err(fail)?;
-            let state = state(kind).ok_or_else(|| LedgerError::Newer { found: kind, known: FORMAT })?;
+            let state = state(kind).ok_or(LedgerError::Newer { found: kind, known: FORMAT })?;
             let coupon: Option<String> = row.get(3).map_err(fail)?;
             let entry = snapshot.sends.entry(key).or_insert_with(|| Recorded {
                 state,

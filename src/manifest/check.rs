@@ -795,7 +795,7 @@ impl Check<'_> {
         let hint = match error {
             ExpiryError::NotATime(_) => "such as \"2026-12-31T23:59:59\"".to_owned(),
             ExpiryError::BareNumber(number) => match number.parse::<f64>() {
-                Ok(milliseconds) if milliseconds >= 864_000.0 && milliseconds < 1e12 => {
+                Ok(milliseconds) if (864_000.0..1e12).contains(&milliseconds) => {
                     let days = milliseconds / 86_400_000.0;
                     format!("durations carry their unit: {number} milliseconds are `after: {days}d`")
                 }
@@ -898,9 +898,9 @@ fn nearest_zone(zone: &str) -> Option<String> {
 pub fn words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (amount, unit) = match seconds {
-        0..=119 => (seconds, "second"),
-        120..=7_199 if seconds % 3_600 != 0 => (seconds / 60, "minute"),
-        0..=172_799 => (seconds / 3_600, "hour"),
+        0..120 => (seconds, "second"),
+        120..7_200 if !seconds.is_multiple_of(3_600) => (seconds / 60, "minute"),
+        120..172_800 => (seconds / 3_600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
     count(usize::try_from(amount).unwrap_or(usize::MAX), unit)
