@@ -63,3 +63,32 @@ fn a_run_that_is_killed_again_and_again_sends_each_offer_once() {
     assert!(PEOPLE - messages.len() as u64 <= counts.unknown);
     eprintln!("{landed} kills of a running apply, {} sends in doubt of {PEOPLE}", counts.unknown);
 }
+
+#[test]
+fn a_lock_that_is_lost_does_not_let_anybody_send_twice() {
+    let sandbox = Sandbox::start(&["--latency", "40ms"]);
+    let project = Project::with_sandbox(&sandbox);
+    let rows: String = (0..600).map(|row| format!("98{row:08},A\n")).collect();
+    project.people(&format!("mobile,first_name\n{rows}"));
+    let apply = || {
+        let mut command = project.command(&["apply", "campaign.yaml", "--auto-approve"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let first = apply();
+    while sandbox.messages().len() < 50 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Somebody tidies up, or a file system loses its locks: both now believe that they hold the lease.
+    std::fs::remove_file(project.path().join(".sendform/ledger.db.lock")).unwrap();
+    let second = apply();
+    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
+    let told = String::from_utf8_lossy(&first.stderr).into_owned() + &String::from_utf8_lossy(&second.stderr);
+    assert!(told.contains("another process wrote to the ledger"), "{told}");
+    project.apply(&[]);
+    let counts = project.counts();
+    assert_eq!((counts.pending, counts.accepted + counts.unknown), (0, 600));
+    assert!(counts.unknown <= 2 * CONCURRENCY, "{counts:?}");
+    let messages = sandbox.messages();
+    let different: HashSet<_> = messages.iter().map(|message| message["to"].as_str().unwrap()).collect();
+    assert_eq!(different.len(), messages.len(), "somebody got it twice");
+}

@@ -21,6 +21,9 @@ const HOPELESS: u64 = 10;
 /// How often one send is tried again after it was provably not sent.
 const MOST_TRIES: u32 = 8;
 
+/// The same for a provider that was not reached at all yet: its address may be wrong.
+const FIRST_TRIES: u32 = 4;
+
 /// The first pause after a failed connection or a 429; each further one in a row is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -101,10 +104,7 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
             // What ended while the last commit was under way is made durable by the next: commits group themselves.
             if !claims.is_empty() || !run.unsettled.is_empty() {
                 if let Err(problem) = self.commit(&mut run, claims, &mut requests).await {
-                    // Nothing more may start; what is under way is waited for, though it cannot be recorded.
-                    let _ = self.events.send(Event::Stopping);
-                    while requests.join_next().await.is_some() {}
-                    run.progress.unknown += run.open as u64;
+                    self.salvage(&mut run, &mut requests).await;
                     break Ending::Ledger(problem);
                 }
                 continue;
@@ -205,10 +205,10 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
                 masked: waiting.desired.address.masked(),
             })
             .collect();
-        let settle = std::mem::take(&mut run.unsettled);
-        let settled = settle.len();
+        let settle = run.unsettled.clone();
         let answers = self.ledger.commit(Batch { settle, claim: intents }).await.map_err(|error| error.to_string())?;
-        run.open -= settled.min(run.open);
+        run.open = run.open.saturating_sub(run.unsettled.len());
+        run.unsettled.clear();
 
         let mut together: Vec<Waiting> = Vec::new();
         for (waiting, answer) in claims.into_iter().zip(answers) {
@@ -229,6 +229,32 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
         }
         self.tell(run);
         Ok(())
+    }
+
+    /// After the ledger failed nothing more starts. What is under way is waited for, and its
+    /// outcomes are offered to the ledger once more; what it does not take is in doubt.
+    async fn salvage(&mut self, run: &mut Run, requests: &mut JoinSet<Report>) {
+        let _ = self.events.send(Event::Stopping);
+        run.ending = Some(Ending::Interrupted);
+        while let Some(joined) = requests.join_next().await {
+            if let Ok(report) = joined {
+                self.settle(run, report);
+            }
+        }
+        let settle = run.unsettled.clone();
+        if self.ledger.commit(Batch { settle, claim: Vec::new() }).await.is_ok() {
+            run.open = run.open.saturating_sub(run.unsettled.len());
+            run.unsettled.clear();
+        }
+        for lost in &run.unsettled {
+            match &lost.ending {
+                ledger::Ending::Outcome(Outcome::Accepted { .. }) => run.progress.accepted -= 1,
+                ledger::Ending::Outcome(Outcome::Rejected { .. }) => run.progress.rejected -= 1,
+                ledger::Ending::Outcome(Outcome::Unknown { .. }) => run.progress.unknown -= 1,
+                ledger::Ending::NotSent { .. } => {}
+            }
+        }
+        run.progress.unknown += run.open as u64;
     }
 
     fn start(&self, carried: Vec<Waiting>, intent: Timestamp, requests: &mut JoinSet<Report>) {
@@ -349,7 +375,8 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
             return;
         };
         let tries = carried.iter().map(|waiting| waiting.tries).max().unwrap_or(0);
-        if tries + 1 >= MOST_TRIES {
+        let never_reached = run.progress.accepted == 0 && matches!(not_sent, NotSent::Unreachable { .. });
+        if tries + 1 >= if never_reached { FIRST_TRIES } else { MOST_TRIES } {
             run.ending.get_or_insert(Ending::Unreachable(not_sent.reason().to_owned()));
         }
         if run.ending.is_none() {

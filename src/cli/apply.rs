@@ -93,6 +93,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         sandbox,
         list_blocked: false,
     };
+    tracing::info!(ledger = %ledger_path.display(), recorded = snapshot.sends.len(), "lease taken");
     let built = build(&campaign, &inputs)?;
     if let Some(approved) = &approval.hash
         && *approved != built.hash

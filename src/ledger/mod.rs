@@ -126,6 +126,8 @@ pub struct Recorded {
 /// What the ledger holds of one edition of a campaign.
 #[derive(Debug, Default)]
 pub struct Snapshot {
+    /// How far the ledger went when this was read: a run may only begin where nothing was written since.
+    pub position: i64,
     /// Its sends.
     pub sends: HashMap<SendKey, Recorded>,
     /// The instant of the plan that its first messages were sent under.

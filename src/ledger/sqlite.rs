@@ -14,7 +14,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -117,27 +117,13 @@ impl SqliteLedger {
     /// Opens a ledger for a run, and makes it if there is none: takes the lease, or tells who has it.
     pub fn open_for_run(path: &Path, key: &LedgerKey) -> Result<Self, LedgerError> {
         let lease = take_lease(path)?;
-        let create = !path.exists() || std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0);
-        if create {
-            private(path).map_err(|error| io(path, "created", &error))?;
+        if !path.exists() {
+            create(path, key)?;
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection =
-            Connection::open_with_flags(path, flags).map_err(|error| storage(path, "opened", &error))?;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| storage(path, "opened", &error))?;
         let fail = |error: rusqlite::Error| storage(path, "written", &error);
         connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(fail)?;
-        if create {
-            connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
-            connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
-            let transaction = connection.transaction().map_err(fail)?;
-            transaction.execute_batch(SCHEMA).map_err(fail)?;
-            transaction
-                .execute("INSERT INTO property VALUES ('key_fingerprint', ?1)", [key.fingerprint()])
-                .map_err(fail)?;
-            transaction.pragma_update(None, "application_id", APPLICATION).map_err(fail)?;
-            transaction.pragma_update(None, "user_version", FORMAT).map_err(fail)?;
-            transaction.commit().map_err(fail)?;
-        }
         let ledger = Self { path: path.to_owned(), connection, lease: Some(lease) };
         ledger.check(Some(key))?;
         ledger.connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
@@ -178,8 +164,11 @@ impl SqliteLedger {
 
     /// Everything that is recorded of one edition of a campaign.
     pub fn snapshot(&self, campaign: &str, edition: u32, pool: bool) -> Result<Snapshot, LedgerError> {
-        let mut snapshot = Snapshot::default();
         let fail = |error: rusqlite::Error| self.unreadable(&error);
+        // One read transaction: all of it is as of one moment.
+        let _moment = self.connection.unchecked_transaction().map_err(fail)?;
+        let position = position(&self.connection).map_err(fail)?;
+        let mut snapshot = Snapshot { position, ..Snapshot::default() };
         let mut rows = self
             .connection
             .prepare(
@@ -287,10 +276,13 @@ impl SqliteLedger {
         let lease =
             self.lease.ok_or_else(|| LedgerError::Held { holder: "nobody: it was opened for reading".to_owned() })?;
         let mut connection = self.connection;
-        let last: i64 =
-            connection.query_row("SELECT coalesce(max(seq), 0) FROM journal", [], |row| row.get(0)).map_err(fail)?;
-        let mut seq = last;
-        let transaction = connection.transaction().map_err(fail)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+        // What is known in memory is what was read then. If anybody has written since, whatever
+        // became of the lease, it would be incomplete, and somebody could get an offer twice.
+        let mut seq = snapshot.position;
+        if position(&transaction).map_err(fail)? != seq {
+            return Err(LedgerError::Fenced);
+        }
         transaction
             .execute(
                 "INSERT INTO run (campaign, edition, plan_hash, planned_at, pool, recipients, host, actor, pid, version, started_at, first_seq)
@@ -457,7 +449,7 @@ impl Writer {
     fn append(&mut self, batch: &Batch, answers: &[Claim]) -> Result<i64, rusqlite::Error> {
         let now = Timestamp::now().as_millisecond();
         let mut seq = self.seq;
-        let transaction = self.connection.transaction()?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut insert = transaction.prepare(
                 "INSERT INTO journal (seq, run, at, kind, send_key, attempt, digest, address, coupon, expires, message_id, reason)
@@ -509,6 +501,11 @@ impl Writer {
         transaction.commit()?;
         Ok(seq)
     }
+}
+
+/// The number of the last row of the journal.
+fn position(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.query_row("SELECT coalesce(max(seq), 0) FROM journal", [], |row| row.get(0))
 }
 
 fn state_of(ending: &Ending) -> State {
@@ -573,6 +570,32 @@ fn take_lease(ledger: &Path) -> Result<File, LedgerError> {
 
 fn lease_is_taken(ledger: &Path) -> bool {
     File::open(lock_path(ledger)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Makes a ledger. It appears under its name whole or not at all, whenever the process dies.
+fn create(path: &Path, key: &LedgerKey) -> Result<(), LedgerError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let unfinished = PathBuf::from(name);
+    let fail = |error: rusqlite::Error| storage(path, "written", &error);
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(path, "written", &error)),
+        _ => {}
+    }
+    private(&unfinished).map_err(|error| io(path, "created", &error))?;
+    let mut connection = Connection::open(&unfinished).map_err(fail)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+    let transaction = connection.transaction().map_err(fail)?;
+    transaction.execute_batch(SCHEMA).map_err(fail)?;
+    transaction.execute("INSERT INTO property VALUES ('key_fingerprint', ?1)", [key.fingerprint()]).map_err(fail)?;
+    transaction.pragma_update(None, "application_id", APPLICATION).map_err(fail)?;
+    transaction.pragma_update(None, "user_version", FORMAT).map_err(fail)?;
+    transaction.commit().map_err(fail)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
+    connection.close().map_err(|(_, error)| fail(error))?;
+    std::fs::rename(&unfinished, path).map_err(|error| io(path, "created", &error))?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| io(path, "created", &error))
 }
 
 /// Makes an empty file that only its owner can read.

@@ -163,6 +163,7 @@ impl KaleyraV1 {
         }
         let unknown =
             |reason: String| Reply::Settled(vec![Outcome::Unknown { reason: self.clean(&reason) }; recipients]);
+        let started = std::time::Instant::now();
         let response = match self.client.post(self.url.clone()).multipart(form).send().await {
             Ok(response) => response,
             // Only these prove that not one byte of the request left.
@@ -173,6 +174,7 @@ impl KaleyraV1 {
             Err(error) => return unknown(format!("the connection broke: {}", root_cause(error))),
         };
         let status = response.status().as_u16();
+        tracing::debug!(status, recipients, milliseconds = started.elapsed().as_millis(), "answered");
         let retry_after = response
             .headers()
             .get(reqwest::header::RETRY_AFTER)
