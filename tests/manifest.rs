@@ -123,6 +123,35 @@ fn whatsapps_limits_are_checked() {
 }
 
 #[test]
+fn a_literal_secret_is_refused_and_never_shown() {
+    let project = Project::new();
+    project.campaign(&[("api_key: { env: KALEYRA_API_KEY }", "api_key: Abf2e77c4d1cfa6854a7423a68e7")]);
+    for format in ["text", "json", "github", "sarif"] {
+        let output = project.run(&["validate", "campaign.yaml", "--format", format]).expect(3);
+        let all = output.stdout + &output.stderr;
+        assert!(all.contains("holds the secret itself"), "{all}");
+        assert!(!all.contains("Abf2e77c"), "the secret is on the screen:\n{all}");
+    }
+}
+
+#[test]
+fn what_the_schema_and_the_checks_find_is_told_together() {
+    let project = Project::new();
+    project.campaign(&[
+        ("text: Ends soon!", "text: This ends very soon!"),
+        ("csv: people.csv", "csv: peple.csv"),
+        ("rate: 2000/s", "rate: fast"),
+    ]);
+    let text = project.run(&["validate", "campaign.yaml"]).expect(3).stderr;
+    for words in ["1 to 16 characters", "there is no file", "`fast` is not a rate", "3 errors"] {
+        assert!(text.contains(words), "`{words}` is not in:\n{text}");
+    }
+    project.campaign(&[("templates:\n", "templates: {}\nx-rest:\n")]);
+    let text = project.run(&["validate", "campaign.yaml"]).expect(3).stderr;
+    assert!(text.contains("has no key `x-rest`"), "{text}");
+}
+
+#[test]
 fn a_block_may_stand_in_a_file_of_its_own_and_errors_point_there() {
     let project = Project::new();
     project.write("shared/coupons.yaml", "pool: { csv: codes.csv }\n");

@@ -45,7 +45,10 @@ impl Ui {
 
     /// Tells what is wrong.
     pub fn problems(&self, problems: &[Diagnostic]) {
-        for problem in problems {
+        for (position, problem) in problems.iter().enumerate() {
+            if position > 0 {
+                self.say("");
+            }
             self.say(&problem.render(true));
         }
     }

@@ -36,6 +36,11 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// under one hour the timer is red from the start. Source: Meta, "Limited-time offer templates".
 const DEFAULT_AT_LEAST: Duration = Duration::from_secs(3_600);
 
+/// A pointer from keys and positions.
+macro_rules! at {
+    ($($step:expr),+) => { Pointer(vec![$(super::source::Step::from($step)),+]) };
+}
+
 /// Checks a manifest that fits its schema. The campaign is there unless a part of it could not be built.
 pub fn check(
     path: &Path,
@@ -50,6 +55,14 @@ pub fn check(
     let declared: BTreeSet<&str> = manifest.vars.keys().map(String::as_str).collect();
     let timed = manifest.templates.values().any(|template| template.offer.has_expiration);
 
+    if manifest.templates.is_empty() {
+        check.error(
+            &at!("templates"),
+            "missing-key",
+            "`templates` is empty",
+            "describe at least one approved template",
+        );
+    }
     for (key, template) in &manifest.templates {
         if let Some(spec) = check.template(key, template, &mut composer, &declared) {
             composer.add_template(spec);
@@ -88,11 +101,6 @@ struct Check<'a> {
     /// The columns that expressions read, and where each is read first.
     columns: BTreeMap<String, Pointer>,
     now: Timestamp,
-}
-
-/// A pointer from keys and positions.
-macro_rules! at {
-    ($($step:expr),+) => { Pointer(vec![$(super::source::Step::from($step)),+]) };
 }
 
 impl Check<'_> {

@@ -39,11 +39,19 @@ pub struct Checked {
 /// Reads and checks a campaign as of `now`, without credentials and without a ledger.
 pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagnostics> {
     let document = read::read(path)?;
-    let violations = schema::validate(&document);
+    let mut violations = schema::validate(&document);
+    let manifest = serde_json::from_value::<types::Campaign>(document.value.clone());
     if !violations.is_empty() {
+        // What violates a bound of the schema can often be looked at all the same, so that
+        // everything is told at once; what the schema has told of a place is not told again.
+        if let Ok(manifest) = manifest {
+            let told: Vec<_> = violations.iter().map(Diagnostic::position).collect();
+            let (_, found) = check::check(path, &manifest, &document, given, now);
+            violations.extend(found.into_iter().filter(|finding| !told.contains(&finding.position())));
+        }
         return Err(Diagnostics(violations));
     }
-    let manifest: types::Campaign = serde_json::from_value(document.value.clone()).map_err(|error| {
+    let manifest: types::Campaign = manifest.map_err(|error| {
         Diagnostics::from(
             Diagnostic::error("manifest", format!("the manifest does not fit its schema: {error}"))
                 .in_file(path, None, None),

@@ -241,6 +241,15 @@ impl Telling<'_> {
         let names: Vec<&str> = branches.iter().filter_map(|branch| branch["required"][0].as_str()).collect();
         let known = list(&names);
         let problem = match instance.as_object() {
+            None if names.contains(&"env") && instance.is_string() => {
+                // The line holds what should be secret, so it is not shown, only named.
+                let literal = Diagnostic::error("secret-literal", format!("{name} holds the secret itself"))
+                    .hint("write `{ env: NAME }`, `{ file: PATH }` or `{ exec: [COMMAND] }`; what was in Git is no secret any more: replace it at the provider");
+                let (file, line, column) =
+                    Diagnostic { place: self.document.sources.value(at), ..literal.clone() }.position();
+                found.push(literal.in_file(file.unwrap_or_default(), line, column));
+                return;
+            }
             None => Diagnostic::error(
                 "wrong-type",
                 format!("{name} must be a mapping with one of {known}, but this is {}", noun(kind_of(instance))),
