@@ -40,3 +40,4 @@ pub mod project;
 pub mod sandbox;
 pub mod secret;
 pub mod table;
+pub mod words;

@@ -17,9 +17,10 @@ use crate::gateway::kaleyra::KaleyraV1;
 use crate::ledger::sqlite::{SqliteLedger, SqliteRun};
 use crate::ledger::{LedgerKey, RunStart, Snapshot};
 use crate::plan::build::{Inputs, build};
-use crate::plan::text::{grouped, render};
+use crate::plan::text::render;
 use crate::plan::{Built, Item, Pass, PlanFile, PlanHash, Standing};
 use crate::sandbox::{self, Preview, Sandbox};
+use crate::words::grouped;
 
 /// Send what the plan says; run again to resume
 #[derive(Debug, Args)]
@@ -303,7 +304,7 @@ impl Job<'_> {
         };
         if let Some(sandbox) = &sandbox {
             let page = ledger_path.with_file_name("inbox.html");
-            if super::plan::write(&page, &sandbox.page()).is_ok() {
+            if super::plan::write(&page, &sandbox.page(), 0o600).is_ok() {
                 ui.say(&format!("Inbox     {}", page.display()));
             }
         }

@@ -68,7 +68,7 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
         Format::Json => ui.data(&json(&plan)),
     }
     if let Some(out) = &args.out {
-        write(out, &json(&plan)).map_err(|error| {
+        write(out, &json(&plan), 0o644).map_err(|error| {
             Stop::new(Exit::Error, format!("the plan cannot be written to `{}`: {error}", out.display()))
         })?;
         ui.say(&format!("Written to {}. To send it: sendform apply --plan {}", out.display(), out.display()));
@@ -81,15 +81,12 @@ fn json(plan: &PlanFile) -> String {
 }
 
 /// A file appears whole or not at all.
-pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
+pub fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().permissions(permissions()).tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .tempfile_in(directory)?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
     file.persist(path).map(drop).map_err(|error| error.error)
-}
-
-#[cfg(unix)]
-fn permissions() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }

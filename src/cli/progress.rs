@@ -7,8 +7,7 @@ use tokio::sync::mpsc;
 
 use super::ui::Ui;
 use crate::apply::{Event, Progress};
-use crate::manifest::check::words;
-use crate::plan::text::grouped;
+use crate::words::{self, grouped};
 
 /// How often a plain line is printed.
 const EVERY: Duration = Duration::from_secs(5);
@@ -82,7 +81,7 @@ fn line(progress: &Progress, total: u64, elapsed: Duration) -> String {
     let done = done(progress);
     let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
     let left = if rate > 0.0 {
-        words(Duration::from_secs_f64((total.saturating_sub(done)) as f64 / rate))
+        words::duration(Duration::from_secs_f64((total.saturating_sub(done)) as f64 / rate))
     } else {
         "unknown time".to_owned()
     };
@@ -92,5 +91,5 @@ fn line(progress: &Progress, total: u64, elapsed: Duration) -> String {
 }
 
 fn words_short(pause: Duration) -> String {
-    if pause < Duration::from_secs(2) { format!("{} ms", pause.as_millis()) } else { words(pause) }
+    if pause < Duration::from_secs(2) { format!("{} ms", pause.as_millis()) } else { words::duration(pause) }
 }

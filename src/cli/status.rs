@@ -10,7 +10,7 @@ use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::sqlite::{CampaignStatus, SqliteLedger};
 use crate::plan::FORMAT_VERSION;
-use crate::plan::text::grouped;
+use crate::words::grouped;
 
 /// Show what happened, from the ledger
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use super::ui::Ui;
 use super::{Exit, Stop, VarArgs, context};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::manifest;
-use crate::manifest::check::count;
+use crate::words::count;
 
 /// Check campaigns offline: schema, WhatsApp's limits, columns, expressions
 #[derive(Debug, Args)]

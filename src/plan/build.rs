@@ -14,8 +14,8 @@ use crate::audience::{E164, LeftOut, Reason};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::{LedgerKey, Snapshot};
-use crate::manifest::check::{count, words};
 use crate::offer::{ExpiryRule, MessageExpiry};
+use crate::words::{self, count};
 
 /// How many messages are shown.
 const SAMPLES: usize = 3;
@@ -191,7 +191,7 @@ fn check_time(
         } else {
             format!(
                 "the offer ends at {end}, in less than {} when the last message leaves at {last:.0}",
-                words(campaign.at_least)
+                words::duration(campaign.at_least)
             )
         };
         let hint = if planned_at < now && matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_))) {

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::PlanFile;
 use crate::audience::Reason;
-use crate::manifest::check::words;
+use crate::words::{self, grouped};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -67,9 +67,9 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
                 // The plan's instant is cut to the second, so the rest is rounded to it.
                 let left =
                     Duration::try_from(at.duration_since(plan.created_at)).unwrap_or_default() + Duration::from_secs(1);
-                format!("{at:.0}, in {}", words(left))
+                format!("{at:.0}, in {}", words::duration(left))
             }
-            (None, Some(seconds)) => format!("{} after each message", words(Duration::from_secs(seconds))),
+            (None, Some(seconds)) => format!("{} after each message", words::duration(Duration::from_secs(seconds))),
             (None, None) => "none".to_owned(),
         };
         writeln!(out, "  {:<10}{end}", "Expiry")?;
@@ -80,7 +80,7 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
             "  {:<10}{}, about {}",
             "Rate",
             plan.rate,
-            words(Duration::from_secs(plan.estimated_seconds.max(1)))
+            words::duration(Duration::from_secs(plan.estimated_seconds.max(1)))
         )?;
     }
     if !plan.samples.is_empty() {
@@ -101,17 +101,4 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
         writeln!(out, "  {YELLOW}warning{YELLOW:#}: {warning}")?;
     }
     writeln!(out, "\nPlan hash {}", plan.hash)
-}
-
-/// A number with its thousands apart.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

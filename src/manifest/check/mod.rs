@@ -4,9 +4,11 @@
 //! state them; where providers disagree, the stricter figure counts. Every check runs, so that a
 //! manifest gets all of its errors at once.
 
+mod offer;
+mod template;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,15 +18,11 @@ use super::read::Document;
 use super::source::Pointer;
 use super::{Given, types};
 use crate::audience::{AudienceSpec, E164, PhoneReader, SourceSpec, SuppressSpec};
-use crate::campaign::{Campaign, CouponSpec, Delivery, Rate};
+use crate::campaign::{Campaign, Delivery, Rate};
 use crate::diagnostic::{Diagnostic, Severity, did_you_mean};
 use crate::gateway::kaleyra::{Callback, KaleyraSpec};
-use crate::message::TemplateHead;
-use crate::message::media::{MediaFile, MediaKind};
-use crate::message::render::{Composer, Field, MediaSpec, NAMES, References, TemplateSpec, check_media_url};
-use crate::offer::coupon::{self, CouponCode};
-use crate::offer::expiry::{self, Encoding, ExpiryError, ExpiryRule};
-use crate::offer::pool::PoolSpec;
+use crate::message::render::{Composer, Field, NAMES, References};
+use crate::offer::expiry::{self, Encoding};
 use crate::secret::SecretRef;
 use crate::table::Table;
 
@@ -38,8 +36,10 @@ const DEFAULT_AT_LEAST: Duration = Duration::from_secs(3_600);
 
 /// A pointer from keys and positions.
 macro_rules! at {
-    ($($step:expr),+) => { Pointer(vec![$(super::source::Step::from($step)),+]) };
+    ($($step:expr),+) => { $crate::manifest::source::Pointer(vec![$($crate::manifest::source::Step::from($step)),+]) };
 }
+
+use at;
 
 /// Checks a manifest that fits its schema. The campaign is there unless a part of it could not be built.
 pub fn check(
@@ -191,174 +191,6 @@ impl Check<'_> {
             self.columns.entry(column).or_insert_with(|| at.clone());
         }
         Some(field)
-    }
-
-    fn template(
-        &mut self,
-        key: &str,
-        template: &types::Template,
-        composer: &mut Composer,
-        vars: &BTreeSet<&str>,
-    ) -> Option<TemplateSpec> {
-        let before = self.errors();
-        let root = at!("templates", key);
-        let media =
-            template.header.as_ref().and_then(|header| self.header(&root.join("header"), header, composer, vars));
-
-        let body = root.join("body");
-        let wanted = self.placeholders(&body.join("text"), &template.body.text);
-        if wanted != template.body.params.len() {
-            let given = template.body.params.len();
-            self.error(
-                &body.join(if template.body.params.is_empty() { "text" } else { "params" }),
-                "param-count",
-                format!("`body.text` has {} but `body.params` has {given}", count(wanted, "placeholder")),
-                "WhatsApp refuses a message whose parameters do not match the template (its error 132000)",
-            );
-        }
-        let mut params = Vec::new();
-        for (index, param) in template.body.params.iter().enumerate() {
-            params.extend(self.field(&body.join("params").join(index), param, composer, vars));
-        }
-        let url_param = self.url_button(&root.join("url_button"), &template.url_button, composer, vars);
-        if self.errors() > before {
-            return None;
-        }
-        let head = TemplateHead {
-            key: key.to_owned(),
-            name: template.name.clone(),
-            language: template.language.clone(),
-            offer_text: template.offer.text.clone(),
-            has_expiration: template.offer.has_expiration,
-            body: template.body.text.clone(),
-            button_label: template.url_button.label.clone(),
-            button_url: template.url_button.url.clone(),
-        };
-        Some(TemplateSpec { head: Arc::new(head), params, url_param, media })
-    }
-
-    fn header(
-        &mut self,
-        at: &Pointer,
-        header: &types::Header,
-        composer: &mut Composer,
-        vars: &BTreeSet<&str>,
-    ) -> Option<(MediaKind, MediaSpec)> {
-        let (kind, media) = match header {
-            types::Header::Image(media) => (MediaKind::Image, media),
-            types::Header::Video(media) => (MediaKind::Video, media),
-        };
-        let at = at.join(kind.word());
-        match media {
-            types::Media::Url(url) => {
-                let at = at.join("url");
-                let field = self.field(&at, url, composer, vars)?;
-                if let Some(url) = field.literal()
-                    && let Err(problem) = check_media_url(url, kind)
-                {
-                    self.error(
-                        &at,
-                        "media-url",
-                        format!("this URL {problem}"),
-                        "Kaleyra takes a public URL with a file extension, such as `https://cdn.example.com/offer.mp4`",
-                    );
-                    return None;
-                }
-                Some((kind, MediaSpec::Url(field)))
-            }
-            types::Media::File(path) => {
-                let at = at.join("file");
-                let resolved = self.path(&at, path);
-                match MediaFile::read(&resolved, kind) {
-                    Ok(file) => Some((kind, MediaSpec::File(Arc::new(file)))),
-                    Err(error) => {
-                        self.error(
-                            &at,
-                            "media-file",
-                            error.to_string(),
-                            "paths are relative to the file that they are written in",
-                        );
-                        None
-                    }
-                }
-            }
-        }
-    }
-
-    /// How many placeholders a text has; tells those that are out of order.
-    fn placeholders(&mut self, at: &Pointer, text: &str) -> usize {
-        let mut numbers = BTreeSet::new();
-        for part in text.split("{{").skip(1) {
-            let inside = part.split("}}").next().unwrap_or_default().trim();
-            match inside.parse::<usize>() {
-                Ok(number) if number >= 1 && part.contains("}}") => drop(numbers.insert(number)),
-                _ => self.error(
-                    at,
-                    "placeholder",
-                    format!("`{{{{{inside}` is no placeholder: the approved text has `{{{{1}}}}`, `{{{{2}}}}`…"),
-                    "write the text as it was approved, and the expressions into `params`",
-                ),
-            }
-        }
-        let highest = numbers.last().copied().unwrap_or(0);
-        if highest != numbers.len() {
-            self.error(
-                at,
-                "placeholder",
-                format!("the placeholders must be numbered 1 to {}, without gaps", numbers.len()),
-                "",
-            );
-        }
-        numbers.len()
-    }
-
-    fn url_button(
-        &mut self,
-        at: &Pointer,
-        button: &types::UrlButton,
-        composer: &mut Composer,
-        vars: &BTreeSet<&str>,
-    ) -> Option<Field> {
-        let url_at = at.join("url");
-        let variables = button.url.matches("{{").count();
-        let plain = button.url.replace("{{1}}", "x");
-        if variables > 1 || (variables == 1 && !button.url.ends_with("{{1}}")) {
-            self.error(
-                &url_at,
-                "url-variable",
-                "a button's URL may hold one variable, `{{1}}`, and only at its end",
-                "this is how WhatsApp approves templates; put the rest into `param`",
-            );
-        } else if !Url::parse(&plain).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
-            self.error(
-                &url_at,
-                "url",
-                format!("`{}` is not a web address", button.url),
-                "such as `https://shop.example.com/{{1}}`",
-            );
-        }
-        match (&button.param, variables) {
-            (Some(param), 1..) => self.field(&at.join("param"), param, composer, vars),
-            (Some(_), _) => {
-                self.error(
-                    &at.join("param"),
-                    "url-param",
-                    "there is nothing for `param` to fill: the URL has no `{{1}}`",
-                    "end the URL with `{{1}}`, or remove `param`",
-                );
-                None
-            }
-            (None, 1..) => {
-                self.error(
-                    &url_at,
-                    "url-param",
-                    "the URL ends in `{{1}}`, and no `param` fills it",
-                    "add `param:` beside `url:`",
-                );
-                None
-            }
-            (None, _) => None,
-        }
     }
 
     fn secret(&mut self, at: &Pointer, secret: &types::Secret) -> SecretRef {
@@ -606,225 +438,6 @@ impl Check<'_> {
         if line.is_some() { self.found.push(problem) } else { self.report(at, problem) }
     }
 
-    fn coupons(&mut self, coupons: &types::Coupons) -> Option<CouponSpec> {
-        let root = at!("coupons");
-        match coupons {
-            types::Coupons::Code(code) => match CouponCode::new(code) {
-                Ok(code) => {
-                    if !code.is_plain() {
-                        self.report(&root.join("code"), plain_warning());
-                    }
-                    Some(CouponSpec::Code(code))
-                }
-                Err(error) => {
-                    self.error(&root.join("code"), "coupon", error.to_string(), "");
-                    None
-                }
-            },
-            types::Coupons::Pool(pool) => {
-                let at = root.join("pool").join("csv");
-                let spec = PoolSpec {
-                    path: self.path(&at, &pool.csv),
-                    delimiter: byte(pool.delimiter),
-                    column: pool.column.clone(),
-                };
-                if let Err(problem) = spec.open() {
-                    self.table_problem(&at, problem);
-                }
-                Some(CouponSpec::Pool(spec))
-            }
-            types::Coupons::Generate(generate) => self.generate(&root.join("generate"), generate),
-        }
-    }
-
-    fn generate(&mut self, at: &Pointer, generate: &types::Generate) -> Option<CouponSpec> {
-        let alphabet: BTreeSet<char> = generate.alphabet.chars().collect();
-        let total = generate.prefix.chars().count() + usize::from(generate.length);
-        let before = self.errors();
-        if alphabet.len() != generate.alphabet.chars().count() {
-            self.error(
-                &at.join("alphabet"),
-                "coupon",
-                "the alphabet has a character twice",
-                "some codes would be likelier than others",
-            );
-        } else if alphabet.len() < 2 {
-            self.error(&at.join("alphabet"), "coupon", "the alphabet needs at least two characters", "");
-        }
-        if let Err(error) =
-            coupon::check(&format!("{}{}", generate.prefix, generate.alphabet.chars().next().unwrap_or('A')))
-        {
-            self.error(&at.join("prefix"), "coupon", error.to_string(), "");
-        } else if total > coupon::MAX_CHARACTERS {
-            self.error(
-                &at.join("length"),
-                "coupon",
-                format!("prefix and length together give codes of {total} characters; WhatsApp allows at most 15"),
-                "shorten one of them",
-            );
-        }
-        if generate.alphabet.chars().any(|character| character.is_whitespace() || character.is_control()) {
-            self.error(&at.join("alphabet"), "coupon", "the alphabet holds white space or an invisible character", "");
-        }
-        if self.errors() > before {
-            return None;
-        }
-        if !generate.prefix.chars().chain(generate.alphabet.chars()).all(|character| character.is_ascii_alphanumeric())
-        {
-            self.report(at, plain_warning());
-        }
-        Some(CouponSpec::Generate {
-            prefix: generate.prefix.clone(),
-            alphabet: generate.alphabet.clone(),
-            length: usize::from(generate.length),
-        })
-    }
-
-    fn expiry(&mut self, expiry: Option<&types::Expiry>, timed: bool) -> (Option<ExpiryRule>, Duration) {
-        let root = at!("expiry");
-        let Some(expiry) = expiry else {
-            if timed {
-                self.error(
-                    &at!("templates"),
-                    "missing-key",
-                    "a template has `has_expiration: true`, and there is no `expiry`",
-                    "add `expiry: { after: 14d }`, or `at:` with a `timezone`",
-                );
-            }
-            return (None, DEFAULT_AT_LEAST);
-        };
-        if !timed {
-            self.error(
-                &root,
-                "expiry-unused",
-                "no template has `has_expiration: true`, so `expiry` would never be shown",
-                "remove it, or set `has_expiration` as the template was approved",
-            );
-        }
-        let at_least = match &expiry.at_least {
-            Some(text) => self.duration(&root.join("at_least"), text).unwrap_or(DEFAULT_AT_LEAST),
-            None => DEFAULT_AT_LEAST,
-        };
-        let rule = match (&expiry.at, &expiry.after) {
-            (Some(at), None) => {
-                if expiry.from.is_some() {
-                    self.error(
-                        &root.join("from"),
-                        "expiry",
-                        "`from` goes with `after`; `at` is an instant already",
-                        "remove `from`",
-                    );
-                }
-                self.expiry_at(&root, at, expiry.timezone.as_deref(), at_least)
-            }
-            (None, Some(after)) => {
-                if expiry.timezone.is_some() {
-                    self.error(
-                        &root.join("timezone"),
-                        "expiry",
-                        "`timezone` goes with `at`; `after` needs none",
-                        "remove `timezone`",
-                    );
-                }
-                let duration = self.duration(&root.join("after"), after);
-                if let Some(duration) = duration
-                    && duration < at_least
-                {
-                    self.error(
-                        &root.join("after"),
-                        "expiry-too-soon",
-                        format!("an offer of {after} never runs for {} when a message leaves", words(at_least)),
-                        "lengthen `after`, or set `at_least`",
-                    );
-                }
-                duration.map(|duration| match expiry.from.unwrap_or_default() {
-                    types::ExpiryFrom::Plan => ExpiryRule::AfterPlan(duration),
-                    types::ExpiryFrom::Send => ExpiryRule::AfterSend(duration),
-                })
-            }
-            (Some(_), Some(_)) => {
-                self.error(&root, "expiry", "`at` and `after` both say when the offer ends", "keep one of them");
-                None
-            }
-            (None, None) => {
-                self.error(
-                    &root,
-                    "missing-key",
-                    "`expiry` needs `at` or `after`",
-                    "such as `after: 14d`, or `at: \"2026-12-31T23:59:59\"` with `timezone: Asia/Kolkata`",
-                );
-                None
-            }
-        };
-        (rule, at_least)
-    }
-
-    fn expiry_at(
-        &mut self,
-        root: &Pointer,
-        at: &str,
-        timezone: Option<&str>,
-        at_least: Duration,
-    ) -> Option<ExpiryRule> {
-        let instant = match expiry::parse_at(at, timezone) {
-            Ok(instant) => instant,
-            Err(error) => {
-                let key = if matches!(error, ExpiryError::UnknownZone(_) | ExpiryError::ZoneTwice(_)) {
-                    "timezone"
-                } else {
-                    "at"
-                };
-                self.expiry_error(&root.join(key), &error);
-                return None;
-            }
-        };
-        let at = root.join("at");
-        if instant.instant().as_second() < 86_400 * 365 {
-            self.error(
-                &at,
-                "expiry-past",
-                format!("{instant} is in 1970"),
-                "a number of milliseconds is not an instant; for a duration use `after: 14d`",
-            );
-        } else if instant.instant() <= self.now {
-            self.error(&at, "expiry-past", format!("the offer ended at {instant}"), "choose an instant in the future");
-        } else if instant.remaining(self.now) < at_least {
-            self.error(
-                &at,
-                "expiry-too-soon",
-                format!("the offer ends at {instant}, in less than {}", words(at_least)),
-                "choose a later end, or set `at_least`",
-            );
-        }
-        Some(ExpiryRule::At(instant))
-    }
-
-    fn expiry_error(&mut self, at: &Pointer, error: &ExpiryError) {
-        let hint = match error {
-            ExpiryError::NotATime(_) => "such as \"2026-12-31T23:59:59\"".to_owned(),
-            ExpiryError::BareNumber(number) => match number.parse::<f64>() {
-                Ok(milliseconds) if (864_000.0..1e12).contains(&milliseconds) => {
-                    let days = milliseconds / 86_400_000.0;
-                    format!("durations carry their unit: {number} milliseconds are `after: {days}d`")
-                }
-                _ => "write an instant such as \"2026-12-31T23:59:59\", or a duration with its unit, such as `14d`"
-                    .to_owned(),
-            },
-            ExpiryError::NoZone(_) => {
-                "add `timezone:`, such as `Asia/Kolkata`, or an offset, such as `+05:30`".to_owned()
-            }
-            ExpiryError::ZoneTwice(_) => "remove `timezone`, or the offset".to_owned(),
-            ExpiryError::UnknownZone(zone) => match nearest_zone(zone) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "a name of the IANA time zone database, such as `Asia/Kolkata`".to_owned(),
-            },
-            ExpiryError::Gap(..) => "choose a time an hour earlier or later".to_owned(),
-            ExpiryError::Fold(..) => "say which one with an offset, such as `+02:00`, and remove `timezone`".to_owned(),
-            ExpiryError::NotADuration(_) => "durations are written `14d`, `36h` or `90m`".to_owned(),
-        };
-        self.error(at, "expiry", error.to_string(), hint);
-    }
-
     fn delivery(&mut self, delivery: &types::Delivery, coupons: &types::Coupons) -> Option<Delivery> {
         let root = at!("delivery");
         let rate = match &delivery.rate {
@@ -868,11 +481,6 @@ impl Check<'_> {
     }
 }
 
-fn plain_warning() -> Diagnostic {
-    Diagnostic::warning("coupon-characters", "this code has characters other than letters and digits")
-        .hint("Meta states no character set; some clients refuse others, so send one to yourself first")
-}
-
 fn byte(delimiter: types::Delimiter) -> u8 {
     match delimiter {
         types::Delimiter::Comma => b',',
@@ -895,26 +503,4 @@ fn like(value: &serde_json::Value, default: Option<&serde_json::Value>) -> Optio
         (value, Some(Value::String(_))) if !value.is_string() => Some(Value::String(value.to_string())),
         (value, _) => Some(value.clone()),
     }
-}
-
-fn nearest_zone(zone: &str) -> Option<String> {
-    let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-    did_you_mean(zone, names.iter().map(String::as_str)).map(str::to_owned)
-}
-
-/// A duration as a person writes it.
-pub fn words(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (amount, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7_200 if !seconds.is_multiple_of(3_600) => (seconds / 60, "minute"),
-        120..172_800 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    count(usize::try_from(amount).unwrap_or(usize::MAX), unit)
-}
-
-/// `1 row`, `2 rows`.
-pub fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
