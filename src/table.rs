@@ -13,7 +13,7 @@ use csv::{Reader, ReaderBuilder, StringRecord, Trim};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
 /// The columns of a table, by position and by name.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Columns {
     names: Vec<String>,
     positions: HashMap<String, usize>,

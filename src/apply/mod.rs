@@ -15,6 +15,8 @@
 
 mod engine;
 mod pace;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -128,7 +128,7 @@ impl Reason {
 
 /// One row, as expressions see it: `recipient.first_name`. Empty cells are undefined, so that
 /// `default('there')` works and a bare use of them is an error instead of "Hi ,".
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Row {
     columns: Arc<Columns>,
     record: StringRecord,

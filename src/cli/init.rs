@@ -1,6 +1,6 @@
 //! `sendform init`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -36,8 +36,10 @@ pub fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, Stop> {
     }
     let fail = |error: std::io::Error| Stop::new(Exit::Error, format!("cannot write to `{shown}`: {error}"));
     std::fs::create_dir_all(&args.directory).map_err(fail)?;
-    for (name, text) in FILES {
-        std::fs::write(args.directory.join(name), text).map_err(fail)?;
+    let campaign_name = name(&args.directory);
+    for (file, text) in FILES {
+        let text = text.replace("name: my-offer", &format!("name: {campaign_name}"));
+        std::fs::write(args.directory.join(file), text).map_err(fail)?;
     }
     let campaign = args.directory.join("campaign.yaml");
     ui.say(&format!(
@@ -48,4 +50,14 @@ pub fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, Stop> {
         campaign.display()
     ));
     Ok(Exit::Done)
+}
+
+/// The directory's name as a campaign's. Two campaigns of one name in one project are one campaign.
+fn name(directory: &Path) -> String {
+    let full = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let last = full.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let fits = |character: char| if character.is_ascii_alphanumeric() { character } else { '-' };
+    let name: String = last.chars().take(64).map(fits).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "my-offer".to_owned() } else { name.to_owned() }
 }

@@ -58,6 +58,12 @@ pub struct Built {
 pub struct Approved(Vec<[u8; 32]>);
 
 impl Approved {
+    /// A set of entries.
+    pub fn of(mut entries: Vec<[u8; 32]>) -> Self {
+        entries.sort_unstable();
+        Self(entries)
+    }
+
     /// Whether this recipient was to get this message.
     pub fn holds(&self, entry: &[u8; 32]) -> bool {
         self.0.binary_search(entry).is_ok()
@@ -112,10 +118,10 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
     let estimate = campaign.delivery.rate.time_for(tally.counts.send);
     let leave_by = check_time(campaign, &tally, planned_at, inputs.now, estimate)?;
 
-    tally.entries.sort_unstable();
+    let approved = Approved::of(std::mem::take(&mut tally.entries));
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"sendform plan v1");
-    for entry in &tally.entries {
+    for entry in &approved.0 {
         hasher.update(entry);
     }
     let counted_from_plan = matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_)));
@@ -132,7 +138,7 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
         created_at: inputs.now,
         hash: hash.to_string(),
         rows: tally.rows,
-        recipients: tally.entries.len() as u64,
+        recipients: approved.0.len() as u64,
         counts: tally.counts,
         blocked_reasons: tally.reasons.iter().map(|(reason, count)| (reason.code().to_owned(), *count)).collect(),
         warnings: tally.warnings(),
@@ -166,7 +172,7 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
         checksum: String::new(),
     };
     file.checksum = file.compute_checksum();
-    Ok(Built { file, hash, planned_at, approved: Approved(tally.entries), leave_by })
+    Ok(Built { file, hash, planned_at, approved, leave_by })
 }
 
 fn absolute(path: &Path) -> String {
