@@ -307,3 +307,14 @@ fn a_plan_file_edited_by_hand() {
     project.run(&["apply", "--plan", "plan.json"]).expect(3);
     assert!(sandbox.messages().is_empty());
 }
+
+#[test]
+fn none_is_never_sent() {
+    let sandbox = Sandbox::start(&[]);
+    let project = Project::with_sandbox(&sandbox);
+    project.campaign(&[(PARAM, "{{ none if recipient.first_name == 'Ravi' else recipient.first_name }}")]);
+    project.apply(&[]).expect(0);
+    assert_eq!(sandbox.accepted("to"), ["+919876543210", "+919876543212"]);
+    let plan = project.run(&["plan", "campaign.yaml", "--list-blocked"]).expect(0).stdout;
+    assert!(plan.contains("gives none, which is not sent"), "{plan}");
+}
