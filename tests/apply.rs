@@ -318,3 +318,26 @@ fn files_that_change_during_a_run_send_nothing_that_was_not_approved() {
     assert!(stderr.contains("files changed while it was sent"), "{stderr}");
     assert!(sandbox.messages().iter().all(|message| message["params"][0] == "Asha"));
 }
+
+#[test]
+fn a_trial_ignores_the_ledger_that_real_runs_are_given() {
+    let sandbox = Sandbox::start(&[]);
+    let project = Project::with_sandbox(&sandbox);
+    let apply = ["apply", "campaign.yaml", "--auto-approve"];
+    let named = "sqlite:real.db";
+    output(project.command(&apply).arg("--sandbox").env("SENDFORM_LEDGER", named)).expect(0);
+    assert!(!project.path().join("real.db").exists());
+    project.apply(&["--sandbox", "--ledger", named]).expect(64);
+    output(project.command(&apply).env("SENDFORM_LEDGER", named)).expect(0);
+    assert_eq!(sandbox.messages().len(), 3);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_no_missing_ledger() {
+    let sandbox = Sandbox::start(&[]);
+    let project = Project::with_sandbox(&sandbox);
+    std::os::unix::fs::symlink("/nowhere/at/all/real.db", project.path().join("link.db")).unwrap();
+    let output = project.apply(&["--ledger", "sqlite:link.db"]).expect(1);
+    assert!(output.stderr.contains("cannot be found"), "{}", output.stderr);
+    assert!(sandbox.messages().is_empty());
+}

@@ -80,6 +80,10 @@ struct Run {
     open: usize,
     /// How many failures to get through there were in a row.
     setbacks: u32,
+    /// Until when nothing leaves after the last of them.
+    held_until: Option<Instant>,
+    /// How many sends in a row ended without being accepted.
+    streak: u64,
     ending: Option<Ending>,
 }
 
@@ -94,6 +98,8 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
             unsettled: Vec::new(),
             open: 0,
             setbacks: 0,
+            held_until: None,
+            streak: 0,
             ending: None,
         };
         let mut requests: JoinSet<Report> = JoinSet::new();
@@ -113,6 +119,8 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
             let nothing_left = run.queue.is_empty() && !run.feed_open;
             if idle && (nothing_left || run.ending.is_some()) {
                 run.progress.not_sent += run.queue.len() as u64;
+                // Intents whose task did not report.
+                run.progress.unknown += run.open as u64;
                 break run.ending.take().unwrap_or(Ending::Finished);
             }
             self.wait(&mut run, &mut feed, &mut requests, &mut stop).await;
@@ -286,12 +294,9 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
         tokio::select! {
             biased;
             Some(joined) = requests.join_next(), if !requests.is_empty() => {
-                // A task that panicked leaves its intents open: they are unknown, and found by the next run.
-                if let Ok(report) = joined {
-                    self.settle(run, report);
-                }
-                while let Some(Ok(report)) = requests.try_join_next() {
-                    self.settle(run, report);
+                self.joined(run, joined);
+                while let Some(joined) = requests.try_join_next() {
+                    self.joined(run, joined);
                 }
                 self.tell(run);
             }
@@ -307,17 +312,30 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
         }
     }
 
+    /// A task that panicked leaves its intents open: they are unknown, and found by the next run.
+    fn joined(&self, run: &mut Run, joined: Result<Report, tokio::task::JoinError>) {
+        match joined {
+            Ok(report) => self.settle(run, report),
+            Err(error) => {
+                run.ending.get_or_insert(Ending::Hopeless(format!("a request broke off inside this program: {error}")));
+            }
+        }
+    }
+
     fn settle(&self, run: &mut Run, report: Report) {
         match report.reply {
             Reply::Settled(outcomes) => {
                 run.setbacks = 0;
-                for (waiting, outcome) in report.carried.into_iter().zip(outcomes) {
+                let untold =
+                    std::iter::repeat_with(|| Outcome::Unknown { reason: "the answer left this one out".to_owned() });
+                for (waiting, outcome) in report.carried.into_iter().zip(outcomes.into_iter().chain(untold)) {
                     self.settle_one(run, &waiting, outcome);
                 }
                 let p = run.progress;
-                if p.accepted == 0 && p.rejected + p.unknown >= HOPELESS {
-                    let problem =
-                        format!("the first {} sends were all refused or cannot be told", p.rejected + p.unknown);
+                // Once some were accepted, as many as may be under way together may fail together.
+                let bound = if p.accepted == 0 { HOPELESS } else { HOPELESS.max(self.delivery.concurrency as u64) };
+                if run.streak >= bound {
+                    let problem = format!("{} sends in a row were refused or cannot be told", run.streak);
                     run.ending.get_or_insert(Ending::Hopeless(problem));
                 }
             }
@@ -334,12 +352,17 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
             });
         };
         match &outcome {
-            Outcome::Accepted { .. } => run.progress.accepted += 1,
+            Outcome::Accepted { .. } => {
+                run.progress.accepted += 1;
+                run.streak = 0;
+            }
             Outcome::Rejected { reason } => {
+                run.streak += 1;
                 run.progress.rejected += 1;
                 trouble("rejected", reason);
             }
             Outcome::Unknown { reason } => {
+                run.streak += 1;
                 run.progress.unknown += 1;
                 trouble("unknown", reason);
             }
@@ -388,11 +411,18 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
         // The whole number waits, not this message alone. Requests that were under way together
         // fail together, so only the first of them makes the pause longer.
         let now = Instant::now();
-        if run.pacer.next() <= now + FIRST_PAUSE {
+        let asked = retry_after.map(|asked| now + asked.min(LONGEST_RETRY_AFTER));
+        if run.held_until.is_some_and(|until| until > now) {
+            if let Some(until) = asked {
+                run.pacer.hold(until);
+                run.held_until = run.held_until.max(asked);
+            }
+        } else {
             let chosen = FIRST_PAUSE.saturating_mul(1 << run.setbacks.min(8)).min(LONGEST_PAUSE);
             let pause = retry_after.map_or(chosen, |asked| asked.min(LONGEST_RETRY_AFTER).max(chosen));
             run.setbacks += 1;
             run.pacer.hold(now + pause);
+            run.held_until = Some(now + pause);
             if run.ending.is_none() {
                 let _ = self.events.send(Event::Waiting { reason: not_sent.reason().to_owned(), pause });
             }

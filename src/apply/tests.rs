@@ -289,3 +289,20 @@ proptest! {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_in_mid_run_does_not_put_everybody_in_doubt() {
+    let ran = run(500, fast(20), None, |number| if number < 30 { Step::Accept } else { Step::Lose }).await;
+    assert!(matches!(ran.ending, Ending::Hopeless(_)), "{:?}", ran.ending);
+    assert!(ran.progress.unknown <= 40, "{} in doubt", ran.progress.unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_holds_at_a_low_rate_as_well() {
+    let delivery = Delivery { rate: Rate::parse("120/m").unwrap(), concurrency: 5, batch: 1 };
+    let steps = |number: usize| if (3..8).contains(&number) { Step::Throttle } else { Step::Accept };
+    let ran = run(12, delivery, None, steps).await;
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 12));
+    let starts = ran.gateway.starts.lock().unwrap();
+    assert!(starts[7] - starts[6] >= Duration::from_secs(1), "the pauses do not grow");
+}

@@ -416,7 +416,9 @@ impl Report<'_> {
             .hint(
                 "compare the template, the parameters and the address with the provider's console before the next try",
             )),
-            Ending::Unreachable(reason) => partly(&format!("the provider cannot be reached: {reason}")),
+            Ending::Unreachable(reason) => {
+                partly(&format!("the provider cannot be reached, or takes nothing more: {reason}"))
+            }
             Ending::Ledger(problem) => partly(&format!("{problem}; nothing more was sent")),
             Ending::Changed => {
                 partly("the campaign's files changed while it was sent; what was not approved was not sent")

@@ -189,8 +189,8 @@ struct VarArgs {
 /// Which record is used.
 #[derive(Debug, Clone, Default, Args)]
 struct LedgerArgs {
-    /// The ledger, as `sqlite:PATH` [default: from `sendform.yaml`, else `.sendform/ledger.db`]
-    #[arg(long, value_name = "URL", env = "SENDFORM_LEDGER")]
+    /// The ledger, as `sqlite:PATH` [default: `SENDFORM_LEDGER`, else from `sendform.yaml`, else `.sendform/ledger.db`]
+    #[arg(long, value_name = "URL", conflicts_with = "sandbox")]
     ledger: Option<String>,
     /// Use an embedded stand-in provider and a ledger of its own
     #[arg(long)]

@@ -64,7 +64,9 @@ impl LedgerKey {
             Ok(text) => {
                 parse(text.trim()).ok_or_else(|| LedgerError::Key(format!("in `{shown}` is not 64 hexadecimal digits")))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !ledger.exists() => Self::create(&path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !super::exists(ledger)? => {
+                Self::create(&path)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(LedgerError::Key(format!(
                 "`{shown}` is missing; without it nobody can tell who got an offer already"
             ))),

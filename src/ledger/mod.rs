@@ -201,6 +201,22 @@ pub enum LedgerError {
     Key(String),
 }
 
+/// Whether there is a ledger file. Only a name that nothing stands under is absent: a link that
+/// leads nowhere or a disk that does not answer is an error, since a new ledger in its place would
+/// have forgotten everybody.
+pub fn exists(path: &std::path::Path) -> Result<bool, LedgerError> {
+    let unclear = |error: std::io::Error| LedgerError::Storage {
+        path: path.display().to_string(),
+        doing: "found",
+        problem: error.to_string(),
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unclear(error)),
+        Ok(_) => std::fs::metadata(path).map(|_| true).map_err(unclear),
+    }
+}
+
 /// The ledger as the engine sees it during a run: it holds the lease.
 pub trait RunLedger: Send + 'static {
     /// Makes a batch durable, and answers each claim in order. An error means that nothing of the

@@ -104,7 +104,7 @@ pub struct RunRecord {
 impl SqliteLedger {
     /// Opens a ledger for reading. `None` if there is none yet.
     pub fn open_existing(path: &Path, key: Option<&LedgerKey>) -> Result<Option<Self>, LedgerError> {
-        if !path.exists() {
+        if !super::exists(path)? {
             return Ok(None);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -117,7 +117,7 @@ impl SqliteLedger {
     /// Opens a ledger for a run, and makes it if there is none: takes the lease, or tells who has it.
     pub fn open_for_run(path: &Path, key: &LedgerKey) -> Result<Self, LedgerError> {
         let lease = take_lease(path)?;
-        if !path.exists() {
+        if !super::exists(path)? {
             create(path, key)?;
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -593,7 +593,9 @@ fn create(path: &Path, key: &LedgerKey) -> Result<(), LedgerError> {
     transaction.commit().map_err(fail)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
     connection.close().map_err(|(_, error)| fail(error))?;
-    std::fs::rename(&unfinished, path).map_err(|error| io(path, "created", &error))?;
+    // A link, unlike a renaming, never takes the place of a file that is there.
+    std::fs::hard_link(&unfinished, path).map_err(|error| io(path, "created", &error))?;
+    std::fs::remove_file(&unfinished).map_err(|error| io(path, "created", &error))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| io(path, "created", &error))
 }

@@ -24,10 +24,19 @@ const ACCOUNT_CODES: [&str; 4] = ["RBC201", "RBC001", "E110", "WAV2101"];
 const MAX_REASON: usize = 300;
 
 /// Reads an answer to a request for `recipients` recipients.
-pub fn read(status: u16, retry_after: Option<std::time::Duration>, body: &[u8], recipients: usize) -> Reply {
+///
+/// `hidden` is what must not be repeated: secrets, and what belongs to the recipient.
+pub fn read(
+    status: u16,
+    retry_after: Option<std::time::Duration>,
+    body: &[u8],
+    recipients: usize,
+    hidden: &[&str],
+) -> Reply {
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    let error_text = |body: &Value| error_text(body, hidden);
     if status == 429 {
-        let reason = parsed.as_ref().and_then(error_text).unwrap_or_else(|| "too many requests (429)".to_owned());
+        let reason = parsed.as_ref().and_then(&error_text).unwrap_or_else(|| "too many requests (429)".to_owned());
         return Reply::NotSent(NotSent::Throttled { reason, retry_after });
     }
     let unknown = |reason: String| Reply::Settled(vec![Outcome::Unknown { reason }; recipients]);
@@ -85,7 +94,7 @@ fn message_ids(body: &Value) -> Vec<String> {
 }
 
 /// What an error body says, without numbers that may be somebody's. `None` if it holds no error.
-fn error_text(body: &Value) -> Option<String> {
+fn error_text(body: &Value, hidden: &[&str]) -> Option<String> {
     let code = body.get("code").and_then(Value::as_str).filter(|code| !code.is_empty());
     let details: Vec<String> = match body.get("error") {
         Some(Value::Object(map)) => map
@@ -110,6 +119,8 @@ fn error_text(body: &Value) -> Option<String> {
         Some(code) => format!("{code}: {words}"),
         None => words,
     };
+    // Before anything else is cut or masked, which could leave half a secret standing.
+    let text = hidden.iter().filter(|part| part.len() >= 3).fold(text, |text, part| text.replace(part, "•••"));
     Some(without_numbers(&text))
 }
 
@@ -150,7 +161,7 @@ mod tests {
     const REFUSED: &str = r#"{"code":"RBC201","message":"Incorrect SID or API key.","data":[],"error":{"error":"Incorrect SID or API key."}}"#;
 
     fn one(status: u16, body: &str) -> Reply {
-        read(status, None, body.as_bytes(), 1)
+        read(status, None, body.as_bytes(), 1, &[])
     }
 
     #[test]
@@ -173,6 +184,17 @@ mod tests {
     fn a_refusal_of_the_message_is_rejected_and_hides_numbers() {
         let reply = one(400, r#"{"error":{"to":"invalid number 919876543210"}}"#);
         assert_eq!(reply, Reply::Settled(vec![Outcome::Rejected { reason: "to: invalid number •••".into() }]));
+    }
+
+    #[test]
+    fn what_the_provider_repeats_of_a_secret_is_hidden_whatever_the_answer() {
+        let key = "Ab1234567890cdEF";
+        for (status, data) in [(429, ""), (400, ""), (401, ""), (200, r#""data":[{"message_id":"a:0"}],"#)] {
+            let body = format!(r#"{{{data}"error":{{"x":"key {key} and HAPPY76 for 9876543210"}}}}"#);
+            let told = format!("{:?}", read(status, None, body.as_bytes(), 1, &[key, "HAPPY76"]));
+            assert!(told.contains("•••"), "{told}");
+            assert!(!told.contains("cdEF") && !told.contains("HAPPY76") && !told.contains("98765"), "{told}");
+        }
     }
 
     #[test]
@@ -209,7 +231,7 @@ mod tests {
     #[test]
     fn several_recipients_get_the_ids_that_are_theirs() {
         let body = r#"{"data":[{"message_id":"r:2"},{"message_id":"r:0"}],"error":{}}"#;
-        match read(200, None, body.as_bytes(), 3) {
+        match read(200, None, body.as_bytes(), 3, &[]) {
             Reply::Settled(outcomes) => {
                 assert_eq!(outcomes[0], Outcome::Accepted { message_id: "r:0".into() });
                 assert!(matches!(outcomes[1], Outcome::Unknown { .. }));

@@ -147,7 +147,8 @@ impl KaleyraV1 {
         Ok(Self { spec, url, client, secrets: [sid, api_key] })
     }
 
-    async fn post(&self, fields: Vec<(&'static str, Value)>, recipients: usize) -> Reply {
+    async fn post(&self, fields: Vec<(&'static str, Value)>, request: &Request) -> Reply {
+        let recipients = request.to.len();
         let mut form = Form::new();
         for (name, value) in fields {
             form = match value {
@@ -181,26 +182,14 @@ impl KaleyraV1 {
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .map(std::time::Duration::from_secs);
         match body(response).await {
-            Ok(body) => self.cleaned(reply::read(status, retry_after, &body, recipients)),
-            Err(reason) => unknown(format!("the answer (status {status}) broke off: {reason}")),
-        }
-    }
-
-    fn cleaned(&self, reply: Reply) -> Reply {
-        match reply {
-            Reply::Settled(outcomes) => Reply::Settled(
-                outcomes
-                    .into_iter()
-                    .map(|outcome| match outcome {
-                        Outcome::Rejected { reason } => Outcome::Rejected { reason: self.clean(&reason) },
-                        other => other,
-                    })
-                    .collect(),
-            ),
-            Reply::NotSent(NotSent::Account { reason }) => {
-                Reply::NotSent(NotSent::Account { reason: self.clean(&reason) })
+            Ok(body) => {
+                let message = &request.message;
+                let own = message.params.iter().chain(&message.url_param).map(String::as_str);
+                let secrets = self.secrets.iter().map(|secret| secret.expose_secret());
+                let hidden: Vec<&str> = secrets.chain([message.coupon.expose()]).chain(own).collect();
+                reply::read(status, retry_after, &body, recipients, &hidden)
             }
-            other => other,
+            Err(reason) => unknown(format!("the answer (status {status}) broke off: {reason}")),
         }
     }
 
@@ -238,7 +227,7 @@ fn root_cause(error: reqwest::Error) -> String {
 impl Gateway for KaleyraV1 {
     async fn send(&self, request: Request) -> Reply {
         match form(&self.spec, &request, Timestamp::now()) {
-            Ok(fields) => self.post(fields, request.to.len()).await,
+            Ok(fields) => self.post(fields, &request).await,
             Err(expired) => Reply::NotSent(NotSent::Expired { reason: expired.to_string() }),
         }
     }
