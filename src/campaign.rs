@@ -19,6 +19,10 @@ pub struct Campaign {
     pub path: PathBuf,
     /// Its identity.
     pub name: String,
+    /// The name that it is recorded under: its first one, if it was renamed.
+    pub record: String,
+    /// The name that it had before, as the manifest says.
+    pub moved_from: Option<String>,
     /// Raised to send again on purpose.
     pub edition: u32,
     /// The provider.
@@ -68,6 +72,51 @@ pub struct Delivery {
     pub concurrency: usize,
     /// How many recipients one request may carry.
     pub batch: usize,
+    /// What stops a run before its end.
+    pub stop_when: Option<StopWhen>,
+}
+
+/// Bounds on what may go wrong within the last sends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StopWhen {
+    /// How many of the last sends are looked at.
+    pub within: usize,
+    /// How many of them may be refused.
+    pub rejected: Option<Bound>,
+    /// How many of them may be unknown.
+    pub unknown: Option<Bound>,
+}
+
+/// A number, or a share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bound {
+    /// So many.
+    Count(u64),
+    /// A share of all that are looked at, from 0 to 1.
+    Share(f64),
+}
+
+impl Bound {
+    /// Reads `10` or `5%`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.trim().strip_suffix('%') {
+            Some(share) => {
+                let share: f64 = share.trim().parse().ok()?;
+                (share > 0.0 && share <= 100.0).then_some(Bound::Share(share / 100.0))
+            }
+            None => text.trim().parse().ok().filter(|count| *count > 0).map(Bound::Count),
+        }
+    }
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Bound::Count(count) => write!(f, "{count}"),
+            // As it was written: 5 %, not 5.000000000000001 %.
+            Bound::Share(share) => write!(f, "{}%", (share * 1e8).round() / 1e6),
+        }
+    }
 }
 
 /// So many messages in so much time.

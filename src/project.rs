@@ -5,6 +5,7 @@
 //! the nearest directory with `sendform.yaml` or `.sendform`, else with `.git`, else the directory
 //! one stands in if the campaign is below it, else the campaign's own.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -22,7 +23,7 @@ pub const DIRECTORY: &str = ".sendform";
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectFile {
-    /// Where sends are recorded: `sqlite:PATH`, relative to this file.
+    /// Where sends are recorded: `sqlite:PATH`, relative to this file, or `postgres://HOST/DATABASE`.
     pub ledger: Option<String>,
 }
 
@@ -32,7 +33,35 @@ pub struct Project {
     /// Its root.
     pub root: PathBuf,
     /// The ledger that is used without `--ledger`.
-    pub ledger: PathBuf,
+    pub ledger: Place,
+}
+
+/// Where a ledger is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file.
+    File(PathBuf),
+    /// A database, by its URL, which may hold a password.
+    Database(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File(path) => write!(f, "{}", path.display()),
+            Place::Database(url) => {
+                let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+                let rest = rest.split('?').next().unwrap_or_default();
+                write!(f, "{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Finds the project of a path: a campaign's file, or the directory one stands in.
@@ -48,10 +77,15 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
     let file = root.join(FILE);
     let settings = if file.exists() { read(&file)? } else { ProjectFile::default() };
     let ledger = match settings.ledger {
-        Some(url) => root.join(
-            ledger_path(&url).map_err(|problem| Diagnostic::error("ledger", problem).in_file(&file, None, None))?,
-        ),
-        None => root.join(DIRECTORY).join("ledger.db"),
+        Some(url) => {
+            match ledger_place(&url)
+                .map_err(|problem| Diagnostic::error("ledger", problem).in_file(&file, None, None))?
+            {
+                Place::File(path) => Place::File(root.join(path)),
+                database => database,
+            }
+        }
+        None => Place::File(root.join(DIRECTORY).join("ledger.db")),
     };
     Ok(Project { root, ledger })
 }
@@ -67,11 +101,18 @@ fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
     serde_yaml::from_str(&text).map_err(|error| problem(format!("`{}` is wrong: {error}", file.display())))
 }
 
-/// The path in a ledger URL.
-pub fn ledger_path(url: &str) -> Result<PathBuf, String> {
+/// Where a ledger URL leads.
+pub fn ledger_place(url: &str) -> Result<Place, String> {
     match url.split_once(':') {
-        Some(("sqlite", path)) if !path.is_empty() => Ok(PathBuf::from(path.strip_prefix("//").unwrap_or(path))),
-        _ => Err(format!("`{url}` is not a ledger; write `sqlite:PATH`")),
+        Some(("sqlite", path)) if !path.is_empty() => {
+            Ok(Place::File(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
+        }
+        Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Ok(Place::Database(url.to_owned())),
+        // What it holds may be a password: only its beginning is told.
+        Some((scheme, _)) => {
+            Err(format!("`{scheme}:…` is not a ledger; write `sqlite:PATH` or `postgres://HOST/DATABASE`"))
+        }
+        None => Err(format!("`{url}` is not a ledger; write `sqlite:PATH` or `postgres://HOST/DATABASE`")),
     }
 }
 
@@ -107,7 +148,10 @@ mod tests {
         std::fs::create_dir(root.join(DIRECTORY)).unwrap();
         assert_eq!(find(&manifest, &campaigns).unwrap().root, root);
         std::fs::write(root.join(FILE), "ledger: sqlite:record/sends.db\n").unwrap();
-        assert_eq!(find(&manifest, &campaigns).unwrap().ledger, root.join("record/sends.db"));
+        assert_eq!(find(&manifest, &campaigns).unwrap().ledger, Place::File(root.join("record/sends.db")));
+        std::fs::write(root.join(FILE), "ledger: postgres://me:secret@db/offers?sslmode=require\n").unwrap();
+        let place = find(&manifest, &campaigns).unwrap().ledger;
+        assert_eq!(place.to_string(), "postgres://db/offers");
         std::fs::write(root.join(FILE), "leger: x\n").unwrap();
         assert!(find(&manifest, &campaigns).is_err());
     }

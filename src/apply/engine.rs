@@ -1,22 +1,21 @@
 //! The dispatcher.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::{Ending, Event, Pacer, Progress};
+use super::breaker::{Breaker, Verdict};
+use super::share::{Shares, Whose};
+use super::{Ending, Event, Pacer, Progress, Stop};
 use crate::campaign::Delivery;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{self, Batch, Claim, Intent, RunLedger, Settlement};
+use crate::ledger::{self, Batch, Claim, Intent, LedgerError, Peers, RunLedger, SendKey, Settlement, Snapshot};
 use crate::plan::{Approved, Desired, Standing};
-
-/// How many sends may end without one being accepted before the run is given up.
-const HOPELESS: u64 = 10;
 
 /// How often one send is tried again after it was provably not sent.
 const MOST_TRIES: u32 = 8;
@@ -33,13 +32,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause that a provider's `Retry-After` is followed for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
+/// How long a ledger that does not answer is waited for.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The same once the run is to stop, or has failed otherwise.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often others are asked whether they are done.
+const ASK_OTHERS: Duration = Duration::from_millis(300);
+
 /// Where messages come from: those to be sent, in the order of the plan.
 pub type Feed = mpsc::Receiver<Box<Desired>>;
 
 /// What a run works with.
-pub struct Engine<L, G> {
+pub struct Setup<G> {
     /// The record, with the lease held.
-    pub ledger: L,
+    pub ledger: Box<dyn RunLedger>,
     /// The provider.
     pub gateway: Arc<G>,
     /// How fast.
@@ -48,8 +56,8 @@ pub struct Engine<L, G> {
     pub approved: Arc<Approved>,
     /// After this instant nothing leaves.
     pub leave_by: Option<Timestamp>,
-    /// Becomes true when the user asks to stop.
-    pub stop: tokio::sync::watch::Receiver<bool>,
+    /// Whether the user asks to stop.
+    pub stop: watch::Receiver<Stop>,
     /// What is told while the run is under way.
     pub events: mpsc::UnboundedSender<Event>,
 }
@@ -67,117 +75,213 @@ struct Report {
     reply: Reply,
 }
 
-/// The changing part of a run.
-struct Run {
+/// A run: see the module.
+pub struct Engine<G> {
+    ledger: Box<dyn RunLedger>,
+    gateway: Arc<G>,
+    delivery: Delivery,
+    approved: Arc<Approved>,
+    leave_by: Option<Timestamp>,
+    stop: watch::Receiver<Stop>,
+    events: mpsc::UnboundedSender<Event>,
+
+    peers: Option<Arc<dyn Peers>>,
+    shares: Option<Shares>,
     pacer: Pacer,
+    /// A slot of time that was asked for: for how many messages.
+    asked: Option<(u32, JoinHandle<Result<Duration, LedgerError>>)>,
+    breaker: Breaker,
     progress: Progress,
+    requests: JoinSet<Report>,
     /// What waits, before what the feed still holds.
     queue: VecDeque<Waiting>,
+    /// What came out of the feed before it was known whose it is.
+    parked: Option<Box<Desired>>,
     feed_open: bool,
     /// Outcomes that are not durable yet.
     unsettled: Vec<Settlement>,
-    /// Intents whose outcome is not durable: what would be in doubt if the process died now.
-    open: usize,
+    /// Intents whose request has not reported yet. With `unsettled` they are what would be in doubt
+    /// if the process died now.
+    flying: HashMap<SendKey, u32>,
     /// How many failures to get through there were in a row.
     setbacks: u32,
     /// Until when nothing leaves after the last of them.
     held_until: Option<Instant>,
-    /// How many sends in a row ended without being accepted.
-    streak: u64,
     ending: Option<Ending>,
 }
 
-impl<L: RunLedger, G: Gateway> Engine<L, G> {
-    /// Sends what the feed holds. Returns how the run ended, what happened, and the ledger.
-    pub async fn run(mut self, mut feed: Feed) -> (Ending, Progress, L) {
-        let mut run = Run {
-            pacer: Pacer::new(self.delivery.rate, Instant::now()),
+impl<G: Gateway> Engine<G> {
+    /// A run that has sent nothing yet.
+    pub fn new(setup: Setup<G>) -> Self {
+        let Setup { ledger, gateway, delivery, approved, leave_by, stop, events } = setup;
+        let peers = ledger.peers();
+        let now = Instant::now();
+        Self {
+            pacer: if peers.is_some() { Pacer::shared(delivery.rate, now) } else { Pacer::new(delivery.rate, now) },
+            shares: peers.clone().map(Shares::of),
+            breaker: Breaker::new(delivery.stop_when, delivery.concurrency),
+            ledger,
+            gateway,
+            delivery,
+            approved,
+            leave_by,
+            stop,
+            events,
+            peers,
+            asked: None,
             progress: Progress::default(),
+            requests: JoinSet::new(),
             queue: VecDeque::new(),
+            parked: None,
             feed_open: true,
             unsettled: Vec::new(),
-            open: 0,
+            flying: HashMap::new(),
             setbacks: 0,
             held_until: None,
-            streak: 0,
             ending: None,
-        };
-        let mut requests: JoinSet<Report> = JoinSet::new();
-        let mut stop = self.stop.clone();
+        }
+    }
+
+    /// What happened so far.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// The ledger, to write down how the run ended.
+    pub fn into_ledger(self) -> Box<dyn RunLedger> {
+        self.ledger
+    }
+
+    /// Sends what the feed holds, and tells how that ended. May be called again with a further feed.
+    pub async fn run(&mut self, mut feed: Feed) -> Ending {
+        self.feed_open = true;
         let ending = loop {
-            self.fill(&mut run, &mut feed);
-            let claims = self.due(&mut run);
+            if *self.stop.borrow() == Stop::Now {
+                self.abandon().await;
+                break Ending::Interrupted;
+            }
+            self.fill(&mut feed);
+            let claims = self.due();
             // What ended while the last commit was under way is made durable by the next: commits group themselves.
-            if !claims.is_empty() || !run.unsettled.is_empty() {
-                if let Err(problem) = self.commit(&mut run, claims, &mut requests).await {
-                    self.salvage(&mut run, &mut requests).await;
-                    break Ending::Ledger(problem);
+            if !claims.is_empty() || !self.unsettled.is_empty() {
+                if let Err(ending) = self.commit(claims).await {
+                    self.salvage().await;
+                    break ending;
                 }
                 continue;
             }
-            let idle = requests.is_empty() && run.unsettled.is_empty();
-            let nothing_left = run.queue.is_empty() && !run.feed_open;
-            if idle && (nothing_left || run.ending.is_some()) {
-                run.progress.not_sent += run.queue.len() as u64;
-                // Intents whose task did not report.
-                run.progress.unknown += run.open as u64;
-                break run.ending.take().unwrap_or(Ending::Finished);
+            let nothing_left = self.queue.is_empty() && self.parked.is_none() && !self.feed_open;
+            if self.requests.is_empty() && (nothing_left || self.ending.is_some()) {
+                if self.lay_down_broken() {
+                    continue;
+                }
+                self.progress.not_sent += self.queue.drain(..).len() as u64;
+                break self.ending.take().unwrap_or(Ending::Finished);
             }
-            self.wait(&mut run, &mut feed, &mut requests, &mut stop).await;
+            self.wait(&mut feed).await;
         };
-        let _ = self.events.send(Event::Progress(run.progress));
-        (ending, run.progress, self.ledger)
+        self.parked = None;
+        self.tell();
+        ending
     }
 
-    /// How many sends may be open now: one until one was accepted.
-    fn width(&self, run: &Run) -> usize {
-        if run.progress.accepted > 0 { self.delivery.concurrency } else { 1 }
+    /// After a round that came to its end: what there is for a further round, because other appliers
+    /// may have left something. Waits until they have nothing under way. `granted_before` is what was
+    /// granted before that round.
+    pub async fn leftover(&mut self, granted_before: u64) -> Result<Option<Snapshot>, LedgerError> {
+        let Some(peers) = self.peers.clone() else { return Ok(None) };
+        let shares = self.shares.take();
+        let alone = shares.is_some_and(|shares| !shares.skipped) && self.progress.held == 0;
+        let mut waited = false;
+        loop {
+            let others = match peers.others().await {
+                Ok(others) => others,
+                Err(LedgerError::Lost { .. }) => ledger::Others { appliers: 1, open: 1 },
+                Err(error) => return Err(error),
+            };
+            if others.open == 0 {
+                let idle = self.progress.granted == granted_before && !waited;
+                if idle || (alone && others.appliers == 0 && !waited) {
+                    return Ok(None);
+                }
+                return self.ledger.snapshot().await.map(Some);
+            }
+            waited = true;
+            let _ = self.events.send(Event::Others(others));
+            let mut stop = self.stop.clone();
+            tokio::select! {
+                () = tokio::time::sleep(ASK_OTHERS) => {}
+                _ = stop.wait_for(|stop| *stop > Stop::No) => return Ok(None),
+            }
+        }
+    }
+
+    /// How many sends may be open now: one until one was accepted, and one after a setback.
+    fn width(&self) -> usize {
+        if self.progress.accepted > 0 && self.setbacks == 0 { self.delivery.concurrency } else { 1 }
     }
 
     /// Takes from the feed what could leave soon, without waiting.
-    fn fill(&self, run: &mut Run, feed: &mut Feed) {
-        while run.feed_open
-            && run.ending.is_none()
-            && run.queue.len() < self.delivery.concurrency.max(self.delivery.batch)
-        {
-            match feed.try_recv() {
-                Ok(desired) => self.enqueue(run, desired),
-                Err(mpsc::error::TryRecvError::Empty) => return,
-                Err(mpsc::error::TryRecvError::Disconnected) => run.feed_open = false,
+    fn fill(&mut self, feed: &mut Feed) {
+        while self.ending.is_none() && self.queue.len() < self.delivery.concurrency.max(self.delivery.batch) {
+            let next = match self.parked.take() {
+                Some(desired) => desired,
+                None if !self.feed_open => return,
+                None => match feed.try_recv() {
+                    Ok(desired) => desired,
+                    Err(mpsc::error::TryRecvError::Empty) => return,
+                    Err(mpsc::error::TryRecvError::Disconnected) => {
+                        self.feed_open = false;
+                        return;
+                    }
+                },
+            };
+            if !self.enqueue(next) {
+                return;
             }
         }
     }
 
-    fn enqueue(&self, run: &mut Run, desired: Box<Desired>) {
-        let Standing::Send(attempt) = desired.standing else { return };
-        if !self.approved.holds(&desired.entry) {
-            run.ending.get_or_insert(Ending::Changed);
-            return;
+    /// Puts a message into the queue. False: it is not known yet whose it is.
+    fn enqueue(&mut self, desired: Box<Desired>) -> bool {
+        let Standing::Send(attempt) = desired.standing else { return true };
+        match self.shares.as_mut().map_or(Whose::Ours, |shares| shares.whose(desired.ordinal)) {
+            Whose::Ours => {}
+            Whose::Theirs => return true,
+            Whose::Open => {
+                self.parked = Some(desired);
+                return false;
+            }
         }
-        run.queue.push_back(Waiting { desired, attempt, tries: 0 });
+        if !self.approved.holds(&desired.entry) {
+            self.ending.get_or_insert(Ending::Changed);
+            return true;
+        }
+        self.queue.push_back(Waiting { desired, attempt, tries: 0 });
+        true
     }
 
     /// How many messages of the queue have a free slot, whatever the time. Requests for several
     /// recipients wait until they are full, or nothing more comes.
-    fn ready(&self, run: &Run) -> usize {
-        let open = run.open.saturating_sub(run.unsettled.len());
-        let free = self.width(run).saturating_sub(open);
-        let batch = self.batch(run);
-        let waiting = run.queue.len();
-        if run.ending.is_some() || (waiting < batch && run.feed_open) || free < batch.min(waiting) {
+    fn ready(&self) -> usize {
+        let free = self.width().saturating_sub(self.flying.len());
+        let batch = self.batch();
+        let waiting = self.queue.len();
+        let more_comes = self.feed_open || self.parked.is_some();
+        if self.ending.is_some() || (waiting < batch && more_comes) || free < batch.min(waiting) {
             return 0;
         }
         whole_batches(free.min(waiting), batch)
     }
 
-    fn batch(&self, run: &Run) -> usize {
-        self.delivery.batch.min(self.width(run))
+    fn batch(&self) -> usize {
+        self.delivery.batch.min(self.width())
     }
 
     /// Takes from the queue what may leave now: within the rate and the free slots.
-    fn due(&self, run: &mut Run) -> Vec<Waiting> {
+    fn due(&mut self) -> Vec<Waiting> {
         let now = Instant::now();
-        let (ready, due) = (self.ready(run), run.pacer.due(now));
+        let (ready, due) = (self.ready(), self.pacer.due(now));
         if ready == 0 || due == 0 {
             return Vec::new();
         }
@@ -185,89 +289,207 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
             && Timestamp::now() > leave_by
         {
             let problem = format!("the offer would not run long enough for a message that leaves after {leave_by:.0}");
-            run.ending = Some(Ending::Late(problem));
+            self.ending = Some(Ending::Late(problem));
             return Vec::new();
         }
-        let batch = self.batch(run);
+        let batch = self.batch();
         let many = whole_batches(ready.min(due.max(batch)), batch);
-        run.pacer.take(many, now);
-        run.queue.drain(..many).collect()
+        self.pacer.take(many, now);
+        self.queue.drain(..many).collect()
     }
 
     /// Makes outcomes and intents durable in one commit, then starts the requests of those granted.
-    async fn commit(
-        &mut self,
-        run: &mut Run,
-        claims: Vec<Waiting>,
-        requests: &mut JoinSet<Report>,
-    ) -> Result<(), String> {
-        let now = Timestamp::now();
-        let intents: Vec<Intent> = claims
+    async fn commit(&mut self, claims: Vec<Waiting>) -> Result<(), Ending> {
+        let (asked_at, now) = (Instant::now(), Timestamp::now());
+        let claim = claims
             .iter()
             .map(|waiting| Intent {
                 key: waiting.desired.key,
                 attempt: waiting.attempt,
                 digest: waiting.desired.digest,
+                likeness: waiting.desired.likeness,
                 coupon: waiting.desired.message.coupon.clone(),
                 expires: waiting.desired.message.expiry.map(|expiry| expiry.at(now)),
                 masked: waiting.desired.address.masked(),
             })
             .collect();
-        let settle = run.unsettled.clone();
-        let answers = self.ledger.commit(Batch { settle, claim: intents }).await.map_err(|error| error.to_string())?;
-        run.open = run.open.saturating_sub(run.unsettled.len());
-        run.unsettled.clear();
-
+        let batch = Batch { settle: std::mem::take(&mut self.unsettled), claim };
+        let (answers, asked_at) = self.persist(batch, asked_at).await?;
+        // The run may have been asked to stop while the ledger did not answer: then nothing was claimed.
+        if answers.is_empty() && !claims.is_empty() {
+            self.queue.extend(claims);
+            self.ending.get_or_insert(Ending::Interrupted);
+            let _ = self.events.send(Event::Stopping);
+            self.tell();
+            return Ok(());
+        }
         let mut together: Vec<Waiting> = Vec::new();
+        let mut not_granted = 0;
         for (waiting, answer) in claims.into_iter().zip(answers) {
-            if answer == Claim::Held {
-                run.progress.held += 1;
-                continue;
+            match answer {
+                Claim::Granted => {}
+                Claim::Held => {
+                    self.progress.held += 1;
+                    not_granted += 1;
+                    continue;
+                }
+                Claim::CodeTaken => {
+                    self.ending.get_or_insert(Ending::Outdated);
+                    not_granted += 1;
+                    continue;
+                }
             }
-            run.open += 1;
+            self.progress.granted += 1;
+            self.flying.insert(waiting.desired.key, waiting.attempt);
             let apart = together.len() >= self.delivery.batch
                 || together.first().is_some_and(|first| first.desired.digest != waiting.desired.digest);
             if apart {
-                self.start(std::mem::take(&mut together), now, requests);
+                self.start(std::mem::take(&mut together), now, asked_at);
             }
             together.push(waiting);
         }
         if !together.is_empty() {
-            self.start(together, now, requests);
+            self.start(together, now, asked_at);
         }
-        self.tell(run);
+        self.pacer.give_back(not_granted);
+        self.tell();
         Ok(())
+    }
+
+    /// Has the ledger take a batch, and waits for it while it does not answer. Answers for the
+    /// claims, and the moment at which the commit that took them started; no answers if the claims
+    /// were given up because the run is to stop. On failure the settlements are unsettled again.
+    async fn persist(&mut self, mut batch: Batch, mut asked_at: Instant) -> Result<(Vec<Claim>, Instant), Ending> {
+        let mut stop = self.stop.clone();
+        let mut pause = FIRST_PAUSE;
+        let mut deadline = Instant::now() + LEDGER_PATIENCE;
+        let mut gave_up = false;
+        loop {
+            let error = match self.ledger.commit(&batch).await {
+                Ok(answers) => return Ok((if gave_up { Vec::new() } else { answers }, asked_at)),
+                Err(error) => error,
+            };
+            let stopping = *self.stop.borrow() > Stop::No;
+            let lost = matches!(error, LedgerError::Lost { .. });
+            let over = Instant::now() + pause > deadline;
+            if lost && !gave_up && (stopping || over) {
+                // Their requests never started, whatever became of the claims.
+                gave_up = true;
+                if stopping {
+                    deadline = Instant::now() + LAST_PATIENCE;
+                }
+                let reason = "the run was stopped before the request could start";
+                batch.settle.extend(batch.claim.drain(..).map(|intent| Settlement {
+                    key: intent.key,
+                    attempt: intent.attempt,
+                    ending: ledger::Ending::NotSent { reason: reason.to_owned() },
+                }));
+            }
+            if !lost || over || *self.stop.borrow() == Stop::Now {
+                self.unsettled = batch.settle;
+                return Err(match error {
+                    LedgerError::Fenced(_) => Ending::Fenced(error.to_string()),
+                    _ => Ending::Ledger(error.to_string()),
+                });
+            }
+            let _ = self.events.send(Event::Waiting { reason: error.to_string(), pause });
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop > Stop::No), if !stopping => {}
+            }
+            pause = (pause * 2).min(Duration::from_secs(5));
+            asked_at = Instant::now();
+        }
     }
 
     /// After the ledger failed nothing more starts. What is under way is waited for, and its
     /// outcomes are offered to the ledger once more; what it does not take is in doubt.
-    async fn salvage(&mut self, run: &mut Run, requests: &mut JoinSet<Report>) {
+    async fn salvage(&mut self) {
         let _ = self.events.send(Event::Stopping);
-        run.ending = Some(Ending::Interrupted);
-        while let Some(joined) = requests.join_next().await {
-            if let Ok(report) = joined {
-                self.settle(run, report);
+        self.ending = Some(Ending::Interrupted);
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                biased;
+                joined = self.requests.join_next() => match joined {
+                    Some(Ok(report)) => self.settle(report),
+                    Some(Err(_)) => {}
+                    None => break,
+                },
+                _ = stop.wait_for(|stop| *stop == Stop::Now) => break,
             }
         }
-        let settle = run.unsettled.clone();
-        if self.ledger.commit(Batch { settle, claim: Vec::new() }).await.is_ok() {
-            run.open = run.open.saturating_sub(run.unsettled.len());
-            run.unsettled.clear();
-        }
-        for lost in &run.unsettled {
-            match &lost.ending {
-                ledger::Ending::Outcome(Outcome::Accepted { .. }) => run.progress.accepted -= 1,
-                ledger::Ending::Outcome(Outcome::Rejected { .. }) => run.progress.rejected -= 1,
-                ledger::Ending::Outcome(Outcome::Unknown { .. }) => run.progress.unknown -= 1,
-                ledger::Ending::NotSent { .. } => {}
-            }
-        }
-        run.progress.unknown += run.open as u64;
+        self.last_words().await;
     }
 
-    fn start(&self, carried: Vec<Waiting>, intent: Timestamp, requests: &mut JoinSet<Report>) {
+    /// Stops at once: what has reported is recorded, the rest is unknown.
+    async fn abandon(&mut self) {
+        self.ending = Some(Ending::Interrupted);
+        while let Some(joined) = self.requests.try_join_next() {
+            if let Ok(report) = joined {
+                self.settle(report);
+            }
+        }
+        self.requests.abort_all();
+        self.last_words().await;
+    }
+
+    /// Offers the ledger what it does not know yet. What it does not take is in doubt.
+    async fn last_words(&mut self) {
+        let reason = "the run was stopped before its answer came";
+        let broken: Vec<Settlement> = self
+            .flying
+            .drain()
+            .map(|(key, attempt)| Settlement {
+                key,
+                attempt,
+                ending: ledger::Ending::Outcome(Outcome::Unknown { reason: reason.to_owned() }),
+            })
+            .collect();
+        self.progress.unknown += broken.len() as u64;
+        let mut batch = Batch { settle: std::mem::take(&mut self.unsettled), claim: Vec::new() };
+        batch.settle.extend(broken);
+        if batch.settle.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + LAST_PATIENCE;
+        loop {
+            match tokio::time::timeout_at(deadline, self.ledger.commit(&batch)).await {
+                Ok(Ok(_)) => return,
+                Ok(Err(LedgerError::Lost { .. })) if Instant::now() + FIRST_PAUSE < deadline => {
+                    tokio::time::sleep(FIRST_PAUSE).await;
+                }
+                _ => break,
+            }
+        }
+        // The record does not know these outcomes, so nobody does.
+        for lost in &batch.settle {
+            let counted = match &lost.ending {
+                ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
+                ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
+                ledger::Ending::Outcome(Outcome::Unknown { .. }) | ledger::Ending::NotSent { .. } => continue,
+            };
+            *counted = counted.saturating_sub(1);
+            self.progress.unknown += 1;
+        }
+    }
+
+    /// Intents whose task broke off without a report: unknown.
+    fn lay_down_broken(&mut self) -> bool {
+        let reason = "the request broke off inside this program";
+        let broken: Vec<(SendKey, u32)> = self.flying.drain().collect();
+        for (key, attempt) in &broken {
+            let ending = ledger::Ending::Outcome(Outcome::Unknown { reason: reason.to_owned() });
+            self.unsettled.push(Settlement { key: *key, attempt: *attempt, ending });
+            self.progress.unknown += 1;
+        }
+        !broken.is_empty()
+    }
+
+    fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, asked_at: Instant) {
         let gateway = Arc::clone(&self.gateway);
-        requests.spawn(async move {
+        let within = self.ledger.start_within();
+        self.requests.spawn(async move {
             let first = &carried[0].desired;
             let request = Request {
                 to: carried.iter().map(|waiting| waiting.desired.address).collect(),
@@ -275,163 +497,212 @@ impl<L: RunLedger, G: Gateway> Engine<L, G> {
                 expires: first.message.expiry.map(|expiry| expiry.at(intent)),
                 reference: (carried.len() == 1).then(|| first.key.to_string()),
             };
-            let reply = gateway.send(request).await;
+            // This process may have been paused since the claim: by a signal, or with its machine,
+            // and a clock that stands still in a pause is not enough to tell.
+            let asleep = Duration::try_from(Timestamp::now().duration_since(intent)).unwrap_or_default();
+            let reply = if within.is_some_and(|within| asked_at.elapsed().max(asleep) > within) {
+                let reason = "this process was paused for too long between the intent and the request".to_owned();
+                Reply::NotSent(NotSent::Unreachable { reason })
+            } else {
+                gateway.send(request).await
+            };
             Report { carried, reply }
         });
     }
 
-    /// Waits for whatever comes first: a report, a message, the next slot in time, or the user.
-    async fn wait(
-        &self,
-        run: &mut Run,
-        feed: &mut Feed,
-        requests: &mut JoinSet<Report>,
-        stop: &mut tokio::sync::watch::Receiver<bool>,
-    ) {
-        let wants_more = run.feed_open && run.ending.is_none() && run.queue.len() < self.batch(run);
-        let waits_for_time = self.ready(run) > 0;
-        let stopping = run.ending.is_some();
+    /// Waits for whatever comes first: a report, a message, a share, the next slot in time, or the user.
+    async fn wait(&mut self, feed: &mut Feed) {
+        let wants_share = self.parked.is_some() && self.ending.is_none();
+        let wants_more =
+            self.feed_open && self.ending.is_none() && self.parked.is_none() && self.queue.len() < self.batch();
+        let ready = self.ready();
+        if ready > 0
+            && self.asked.is_none()
+            && let Some(many) = self.pacer.wants(self.queue.len())
+            && let Some(peers) = self.peers.clone()
+        {
+            self.asked = Some((many, tokio::spawn(async move { peers.reserve(many).await })));
+        }
+        let next = self.pacer.next().filter(|_| ready > 0);
+        let heard = *self.stop.borrow_and_update();
+        let mut stop = self.stop.clone();
         tokio::select! {
             biased;
-            Some(joined) = requests.join_next(), if !requests.is_empty() => {
-                self.joined(run, joined);
-                while let Some(joined) = requests.try_join_next() {
-                    self.joined(run, joined);
+            Some(joined) = self.requests.join_next(), if !self.requests.is_empty() => {
+                self.joined(joined);
+                while let Some(joined) = self.requests.try_join_next() {
+                    self.joined(joined);
                 }
-                self.tell(run);
+                self.tell();
             }
-            Ok(_) = stop.wait_for(|stop| *stop), if !stopping => {
-                run.ending = Some(Ending::Interrupted);
-                let _ = self.events.send(Event::Stopping);
+            Ok(level) = stop.wait_for(|stop| *stop > heard || *stop > Stop::No && self.ending.is_none()) => {
+                if *level == Stop::Soon {
+                    let _ = self.events.send(Event::Stopping);
+                }
+                self.ending = Some(Ending::Interrupted);
             }
             desired = feed.recv(), if wants_more => match desired {
-                Some(desired) => self.enqueue(run, desired),
-                None => run.feed_open = false,
+                Some(desired) => drop(self.enqueue(desired)),
+                None => self.feed_open = false,
             },
-            () = tokio::time::sleep_until(run.pacer.next()), if waits_for_time => {}
+            () = share(&mut self.shares), if wants_share => {}
+            slot = slot(&mut self.asked), if self.asked.is_some() => {
+                let many = self.asked.take().map_or(0, |(many, _)| many);
+                match slot {
+                    Ok(delay) => self.pacer.grant(many, Instant::now() + delay),
+                    // The ledger does not answer: the next commit waits for it.
+                    Err(_) => tokio::time::sleep(FIRST_PAUSE).await,
+                }
+            }
+            () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
         }
     }
 
-    /// A task that panicked leaves its intents open: they are unknown, and found by the next run.
-    fn joined(&self, run: &mut Run, joined: Result<Report, tokio::task::JoinError>) {
+    /// A task that panicked leaves its intents open: they are unknown.
+    fn joined(&mut self, joined: Result<Report, tokio::task::JoinError>) {
         match joined {
-            Ok(report) => self.settle(run, report),
+            Ok(report) => self.settle(report),
             Err(error) => {
-                run.ending.get_or_insert(Ending::Hopeless(format!("a request broke off inside this program: {error}")));
+                let problem = format!("a request broke off inside this program: {error}");
+                self.ending.get_or_insert(Ending::Hopeless(problem));
             }
         }
     }
 
-    fn settle(&self, run: &mut Run, report: Report) {
+    fn settle(&mut self, report: Report) {
+        for waiting in &report.carried {
+            self.flying.remove(&waiting.desired.key);
+        }
         match report.reply {
             Reply::Settled(outcomes) => {
-                run.setbacks = 0;
                 let untold =
                     std::iter::repeat_with(|| Outcome::Unknown { reason: "the answer left this one out".to_owned() });
                 for (waiting, outcome) in report.carried.into_iter().zip(outcomes.into_iter().chain(untold)) {
-                    self.settle_one(run, &waiting, outcome);
-                }
-                let p = run.progress;
-                // Once some were accepted, as many as may be under way together may fail together.
-                let bound = if p.accepted == 0 { HOPELESS } else { HOPELESS.max(self.delivery.concurrency as u64) };
-                if run.streak >= bound {
-                    let problem = format!("{} sends in a row were refused or cannot be told", run.streak);
-                    run.ending.get_or_insert(Ending::Hopeless(problem));
+                    self.settle_one(&waiting, outcome);
                 }
             }
-            Reply::NotSent(not_sent) => self.not_sent(run, report.carried, &not_sent),
+            Reply::NotSent(not_sent) => self.not_sent(report.carried, &not_sent),
         }
     }
 
-    fn settle_one(&self, run: &mut Run, waiting: &Waiting, outcome: Outcome) {
-        let trouble = |outcome: &'static str, reason: &str| {
-            let _ = self.events.send(Event::Trouble {
-                to: waiting.desired.address.masked(),
-                outcome,
-                reason: reason.to_owned(),
-            });
-        };
-        match &outcome {
+    fn settle_one(&mut self, waiting: &Waiting, outcome: Outcome) {
+        let trouble = match &outcome {
             Outcome::Accepted { .. } => {
-                run.progress.accepted += 1;
-                run.streak = 0;
+                self.progress.accepted += 1;
+                self.setbacks = 0;
+                None
             }
             Outcome::Rejected { reason } => {
-                run.streak += 1;
-                run.progress.rejected += 1;
-                trouble("rejected", reason);
+                self.progress.rejected += 1;
+                self.setbacks = 0;
+                Some(("rejected", reason.clone()))
             }
             Outcome::Unknown { reason } => {
-                run.streak += 1;
-                run.progress.unknown += 1;
-                trouble("unknown", reason);
+                self.progress.unknown += 1;
+                Some(("unknown", reason.clone()))
             }
+        };
+        let verdict = self.breaker.judge(&outcome, self.setbacks);
+        if let Some((outcome, reason)) = trouble.clone() {
+            let to = waiting.desired.address.masked();
+            let _ = self.events.send(Event::Trouble { to, outcome, reason });
         }
-        run.unsettled.push(Settlement {
+        self.unsettled.push(Settlement {
             key: waiting.desired.key,
             attempt: waiting.attempt,
             ending: ledger::Ending::Outcome(outcome),
         });
+        match verdict {
+            Verdict::Fine => {}
+            Verdict::Pause => self.pause(trouble.map(|(_, reason)| reason).unwrap_or_default(), None),
+            Verdict::Hopeless(problem) => drop(self.ending.get_or_insert(Ending::Hopeless(problem))),
+            Verdict::Limit(problem) => drop(self.ending.get_or_insert(Ending::Limit(problem))),
+        }
     }
 
     /// Nothing was sent: the attempts end, and the messages wait for another, unless the run is over.
-    fn not_sent(&self, run: &mut Run, carried: Vec<Waiting>, not_sent: &NotSent) {
-        for waiting in &carried {
-            let ending = ledger::Ending::NotSent { reason: not_sent.reason().to_owned() };
-            run.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, ending });
-        }
+    fn not_sent(&mut self, carried: Vec<Waiting>, not_sent: &NotSent) {
         let reason = not_sent.reason().to_owned();
-        let asked = match not_sent {
+        self.progress.attempts_not_sent += carried.len() as u64;
+        for waiting in &carried {
+            let ending = ledger::Ending::NotSent { reason: reason.clone() };
+            self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, ending });
+        }
+        let retry_after = match not_sent {
             NotSent::Account { .. } => {
-                run.ending.get_or_insert(Ending::Account(reason));
-                None
+                self.ending.get_or_insert(Ending::Account(reason));
+                self.progress.not_sent += carried.len() as u64;
+                return;
             }
             NotSent::Expired { .. } => {
-                run.ending.get_or_insert(Ending::Late(reason));
-                None
+                self.ending.get_or_insert(Ending::Late(reason));
+                self.progress.not_sent += carried.len() as u64;
+                return;
             }
-            NotSent::Throttled { retry_after, .. } => Some(*retry_after),
-            NotSent::Unreachable { .. } => Some(None),
-        };
-        let Some(retry_after) = asked else {
-            run.progress.not_sent += carried.len() as u64;
-            return;
+            NotSent::Throttled { retry_after, .. } => *retry_after,
+            NotSent::Unreachable { .. } => None,
         };
         let tries = carried.iter().map(|waiting| waiting.tries).max().unwrap_or(0);
-        let never_reached = run.progress.accepted == 0 && matches!(not_sent, NotSent::Unreachable { .. });
+        let never_reached = self.progress.accepted == 0 && matches!(not_sent, NotSent::Unreachable { .. });
         if tries + 1 >= if never_reached { FIRST_TRIES } else { MOST_TRIES } {
-            run.ending.get_or_insert(Ending::Unreachable(not_sent.reason().to_owned()));
+            self.ending.get_or_insert(Ending::Unreachable(reason.clone()));
         }
-        if run.ending.is_none() {
-            run.progress.retries += carried.len() as u64;
+        if self.ending.is_none() {
+            self.progress.retries += carried.len() as u64;
         }
         for waiting in carried.into_iter().rev() {
-            run.queue.push_front(Waiting { attempt: waiting.attempt + 1, tries: waiting.tries + 1, ..waiting });
+            self.queue.push_front(Waiting { attempt: waiting.attempt + 1, tries: waiting.tries + 1, ..waiting });
         }
-        // The whole number waits, not this message alone. Requests that were under way together
-        // fail together, so only the first of them makes the pause longer.
+        self.pause(reason, retry_after);
+    }
+
+    /// The whole number waits. Requests that were under way together fail together, so only the
+    /// first of them makes the pause longer.
+    fn pause(&mut self, reason: String, retry_after: Option<Duration>) {
         let now = Instant::now();
-        let asked = retry_after.map(|asked| now + asked.min(LONGEST_RETRY_AFTER));
-        if run.held_until.is_some_and(|until| until > now) {
-            if let Some(until) = asked {
-                run.pacer.hold(until);
-                run.held_until = run.held_until.max(asked);
-            }
+        let asked = retry_after.map(|asked| asked.min(LONGEST_RETRY_AFTER));
+        let until = if self.held_until.is_some_and(|until| until > now) {
+            let Some(asked) = asked else { return };
+            self.held_until.map_or(now + asked, |until| until.max(now + asked))
         } else {
-            let chosen = FIRST_PAUSE.saturating_mul(1 << run.setbacks.min(8)).min(LONGEST_PAUSE);
-            let pause = retry_after.map_or(chosen, |asked| asked.min(LONGEST_RETRY_AFTER).max(chosen));
-            run.setbacks += 1;
-            run.pacer.hold(now + pause);
-            run.held_until = Some(now + pause);
-            if run.ending.is_none() {
-                let _ = self.events.send(Event::Waiting { reason: not_sent.reason().to_owned(), pause });
+            let chosen = FIRST_PAUSE.saturating_mul(1 << self.setbacks.min(8)).min(LONGEST_PAUSE);
+            let pause = asked.map_or(chosen, |asked| asked.max(chosen));
+            self.setbacks += 1;
+            if self.ending.is_none() {
+                let _ = self.events.send(Event::Waiting { reason, pause });
             }
+            now + pause
+        };
+        self.pacer.hold(until);
+        self.held_until = Some(until);
+        if let Some(peers) = self.peers.clone() {
+            tokio::spawn(async move { peers.hold(until - now).await });
         }
     }
 
-    fn tell(&self, run: &mut Run) {
-        run.progress.in_flight = (run.open - run.unsettled.len().min(run.open)) as u64;
-        let _ = self.events.send(Event::Progress(run.progress));
+    fn tell(&mut self) {
+        self.progress.in_flight = self.flying.len() as u64;
+        let _ = self.events.send(Event::Progress(self.progress));
+    }
+}
+
+/// The next share, if shares are given out.
+async fn share(shares: &mut Option<Shares>) {
+    match shares {
+        Some(shares) => shares.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The slot that was asked for.
+async fn slot(asked: &mut Option<(u32, JoinHandle<Result<Duration, LedgerError>>)>) -> Result<Duration, String> {
+    match asked {
+        Some((_, handle)) => match handle.await {
+            Ok(Ok(delay)) => Ok(delay),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        },
+        None => std::future::pending().await,
     }
 }
 

@@ -12,16 +12,37 @@
 //!   request, not one for each recipient.
 //! * What is provably not sent is tried again after a pause, as a new attempt with a new intent. A
 //!   429 pauses the whole number. What cannot be told is never tried again.
+//! * After a failed connection, a 429, or several doubts in a row, one send alone is tried after each
+//!   pause, and the pauses grow, until one gets through.
+//! * While the ledger does not answer nothing is claimed; outcomes are kept and recorded once it does.
+//! * Where the ledger is shared with other appliers, they share the rate and the work: each takes the
+//!   next share of the plan, and at the end looks for what others have left.
 
+mod breaker;
 mod engine;
 mod pace;
+mod share;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-pub use engine::{Engine, Feed};
+use crate::ledger::Others;
+
+pub use engine::{Engine, Feed, Setup};
 pub use pace::Pacer;
+
+/// How urgently a run is asked to stop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not at all.
+    #[default]
+    No,
+    /// No further claims; wait for what is under way.
+    Soon,
+    /// Wait for nothing: what is under way is unknown.
+    Now,
+}
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,12 +57,18 @@ pub enum Ending {
     Late(String),
     /// Nothing was accepted, again and again.
     Hopeless(String),
+    /// A bound of `delivery.stop_when` was reached.
+    Limit(String),
     /// The provider could not be reached, or asked to slow down, for too long.
     Unreachable(String),
     /// The ledger failed: nothing more may be sent.
     Ledger(String),
+    /// Others took this run for dead: it is granted nothing more.
+    Fenced(String),
     /// A message was none of the approved plan's: the files changed during the run.
     Changed,
+    /// A code of the plan went to somebody else since the plan was made.
+    Outdated,
 }
 
 /// What happened in a run so far.
@@ -59,6 +86,10 @@ pub struct Progress {
     pub retries: u64,
     /// Held by somebody else, or sent before.
     pub held: u64,
+    /// Granted to this run, retries included.
+    pub granted: u64,
+    /// Attempts that provably sent nothing.
+    pub attempts_not_sent: u64,
     /// Under way.
     pub in_flight: u64,
 }
@@ -84,6 +115,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// This applier is done, and waits for what others have under way.
+    Others(Others),
     /// No further claims; what is under way is waited for.
     Stopping,
 }

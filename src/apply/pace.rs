@@ -1,5 +1,6 @@
 //! Pacing: how many messages may leave now.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,45 +11,140 @@ use crate::campaign::Rate;
 /// most one tick's worth.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How far ahead leave is asked for where the rate is shared: long enough that asking costs little,
+/// short enough that little is lost when an applier dies or has nothing to send.
+const AHEAD: Duration = Duration::from_millis(100);
+
 /// Hands out leave for messages at a constant rate. Time that was not used is lost, but for one
 /// tick, so that nothing ever bursts to catch up.
+///
+/// Where several appliers share the rate, each asks for slots of time: during its slot an applier
+/// sends at the whole rate, and nobody else does.
 #[derive(Debug)]
 pub struct Pacer {
     interval: Duration,
     /// When the next message may leave.
     next: Instant,
+    slots: Option<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    granted: VecDeque<Slot>,
+    /// Whether the last slot was used up: then the next is asked for ahead of time.
+    used_up: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    next: Instant,
+    left: u32,
+    end: Instant,
 }
 
 impl Pacer {
     /// A pacer whose first message may leave at once.
     pub fn new(rate: Rate, now: Instant) -> Self {
-        Self { interval: rate.interval(), next: now }
+        Self { interval: rate.interval(), next: now, slots: None }
+    }
+
+    /// A pacer that needs slots granted.
+    pub fn shared(rate: Rate, now: Instant) -> Self {
+        Self { slots: Some(Slots::default()), ..Self::new(rate, now) }
     }
 
     /// How many messages may leave at `now`.
-    pub fn due(&self, now: Instant) -> usize {
+    pub fn due(&mut self, now: Instant) -> usize {
         if self.next > now {
             return 0;
         }
-        let late = (now - self.next).min(TICK);
+        let (next, most) = match &mut self.slots {
+            None => (self.next, usize::MAX),
+            Some(slots) => {
+                // What was not used in its time is lost: the next slot may be another applier's.
+                while slots.granted.front().is_some_and(|slot| slot.end + TICK < now) {
+                    slots.granted.pop_front();
+                    slots.used_up = false;
+                }
+                match slots.granted.front() {
+                    Some(slot) if slot.next <= now => (slot.next, slot.left as usize),
+                    _ => return 0,
+                }
+            }
+        };
+        let late = (now - next).min(TICK);
         let more = late.as_nanos() / self.interval.as_nanos().max(1);
-        1 + usize::try_from(more).unwrap_or(usize::MAX - 1)
+        usize::try_from(more).unwrap_or(usize::MAX - 1).saturating_add(1).min(most)
     }
 
     /// Takes leave for `messages`.
     pub fn take(&mut self, messages: usize, now: Instant) {
-        let start = self.next.max(now.checked_sub(TICK).unwrap_or(now));
-        self.next = start + self.interval * u32::try_from(messages).unwrap_or(u32::MAX);
+        let earliest = now.checked_sub(TICK).unwrap_or(now);
+        let span = self.interval * u32::try_from(messages).unwrap_or(u32::MAX);
+        match &mut self.slots {
+            None => self.next = self.next.max(earliest) + span,
+            Some(slots) => {
+                if let Some(slot) = slots.granted.front_mut() {
+                    slot.next = slot.next.max(earliest) + span;
+                    slot.left = slot.left.saturating_sub(u32::try_from(messages).unwrap_or(u32::MAX));
+                    if slot.left == 0 {
+                        slots.granted.pop_front();
+                        slots.used_up = true;
+                    }
+                }
+            }
+        }
     }
 
-    /// When the next message may leave.
-    pub fn next(&self) -> Instant {
-        self.next
+    /// Gives leave back for messages that did not leave after all.
+    pub fn give_back(&mut self, messages: usize) {
+        let span = self.interval * u32::try_from(messages).unwrap_or(u32::MAX);
+        match &mut self.slots {
+            None => self.next = self.next.checked_sub(span).unwrap_or(self.next),
+            Some(slots) => {
+                if let Some(slot) = slots.granted.front_mut() {
+                    slot.next = slot.next.checked_sub(span).unwrap_or(slot.next);
+                    slot.left = slot.left.saturating_add(u32::try_from(messages).unwrap_or(u32::MAX));
+                }
+            }
+        }
+    }
+
+    /// For how many messages a slot should be asked for now, if `waiting` wait.
+    pub fn wants(&self, waiting: usize) -> Option<u32> {
+        let slots = self.slots.as_ref()?;
+        let block = (AHEAD.as_nanos() / self.interval.as_nanos().max(1)).clamp(1, 10_000);
+        let ahead = match (slots.granted.len(), slots.granted.front()) {
+            (0, _) => true,
+            (1, Some(slot)) => slots.used_up && u128::from(slot.left) * 2 <= block,
+            _ => false,
+        };
+        let many = u128::try_from(waiting).unwrap_or(u128::MAX).min(block);
+        (ahead && many > 0).then(|| u32::try_from(many).unwrap_or(u32::MAX))
+    }
+
+    /// A slot for `messages` that starts at `start`.
+    pub fn grant(&mut self, messages: u32, start: Instant) {
+        if let Some(slots) = &mut self.slots {
+            let end = start + self.interval * messages;
+            slots.granted.push_back(Slot { next: start, left: messages, end });
+        }
+    }
+
+    /// When the next message may leave; `None` while no slot is granted.
+    pub fn next(&self) -> Option<Instant> {
+        match &self.slots {
+            None => Some(self.next),
+            Some(slots) => slots.granted.front().map(|slot| slot.next.max(self.next)),
+        }
     }
 
     /// Lets nothing leave before `until`.
     pub fn hold(&mut self, until: Instant) {
         self.next = self.next.max(until);
+        if let Some(slots) = &mut self.slots {
+            slots.granted.clear();
+        }
     }
 }
 
@@ -67,10 +163,48 @@ mod tests {
             assert!(due <= 11, "{due} at once");
             pacer.take(due, now);
             sent += due;
-            tokio::time::sleep_until(pacer.next().max(now + Duration::from_millis(1))).await;
+            tokio::time::sleep_until(pacer.next().unwrap().max(now + Duration::from_millis(1))).await;
         }
         assert!((9_900..=10_100).contains(&sent), "{sent}");
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(pacer.due(Instant::now()) <= 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn appliers_that_take_turns_hold_the_rate_together() {
+        let start = Instant::now();
+        let rate = Rate::parse("500/s").unwrap();
+        let mut pacers: Vec<Pacer> = (0..3).map(|_| Pacer::shared(rate, start)).collect();
+        let mut next_at = start;
+        let mut sent = Vec::new();
+        while start.elapsed() < Duration::from_secs(10) {
+            let now = Instant::now();
+            for pacer in &mut pacers {
+                if let Some(many) = pacer.wants(1_000) {
+                    let from = next_at.max(now);
+                    next_at = from + rate.interval() * many;
+                    pacer.grant(many, from);
+                }
+                let due = pacer.due(now);
+                pacer.take(due, now);
+                sent.extend(std::iter::repeat_n(now, due));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!((4_900..=5_100).contains(&sent.len()), "{}", sent.len());
+        for window in sent.windows(60) {
+            assert!(window[59] - window[0] >= Duration::from_millis(100), "60 within {:?}", window[59] - window[0]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_is_not_used_is_lost() {
+        let start = Instant::now();
+        let mut pacer = Pacer::shared(Rate::parse("100/s").unwrap(), start);
+        pacer.grant(10, start);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!(pacer.due(Instant::now()), 0);
+        assert_eq!(pacer.next(), None);
+        assert_eq!(pacer.wants(3), Some(3));
     }
 }

@@ -1,6 +1,6 @@
 //! The engine on a paused clock, with a ledger in memory and a gateway that follows a script.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 
-use super::{Ending, Engine, Event, Progress};
+use super::{Ending, Engine, Event, Progress, Setup, Stop};
 use crate::audience::{E164, RowPlace};
-use crate::campaign::{Delivery, Rate};
+use crate::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{Batch, Claim, LedgerError, RunLedger, SendKey};
+use crate::ledger::{Batch, Claim, Head, LedgerError, Peers, RunCounts, RunLedger, SendKey, Snapshot, State};
 use crate::message::{ContentDigest, Message, TemplateHead};
 use crate::offer::CouponCode;
 use crate::plan::{Approved, Desired, Standing};
@@ -28,6 +28,17 @@ enum Step {
     Drop,
 }
 
+/// What a script says of one commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It fails, and so does every further one.
+    Broken,
+    /// The answer is lost; whether it was done is as said.
+    Lost { done: bool },
+    /// The process stands still for this long before the answer.
+    Paused(Duration),
+}
+
 /// Keeps everything, fails on demand, and watches the promise.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Record>>);
@@ -38,40 +49,110 @@ struct Record {
     open: HashMap<SendKey, u32>,
     ended: HashMap<SendKey, Vec<&'static str>>,
     most_open: usize,
-    commits_left: Option<usize>,
+    commits: usize,
+    faults: HashMap<usize, Fault>,
+    broken: bool,
+    /// What was claimed by a commit whose answer was lost.
+    doubtful: HashSet<(SendKey, u32)>,
+    start_within: Option<Duration>,
+    finished: Option<RunCounts>,
 }
 
-impl RunLedger for Memory {
-    async fn commit(&mut self, batch: Batch) -> Result<Vec<Claim>, LedgerError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        let mut record = self.0.lock().unwrap();
-        if let Some(left) = &mut record.commits_left {
-            *left = left.checked_sub(1).ok_or(LedgerError::Fenced)?;
-        }
+impl Record {
+    fn take(&mut self, batch: &Batch) -> Vec<Claim> {
         for settlement in &batch.settle {
-            assert_eq!(record.open.remove(&settlement.key), Some(settlement.attempt), "settled what was not open");
-            let word = match &settlement.ending {
-                crate::ledger::Ending::Outcome(Outcome::Accepted { .. }) => "accepted",
-                crate::ledger::Ending::Outcome(Outcome::Rejected { .. }) => "rejected",
-                crate::ledger::Ending::Outcome(Outcome::Unknown { .. }) => "unknown",
-                crate::ledger::Ending::NotSent { .. } => "not sent",
+            if self.open.get(&settlement.key) != Some(&settlement.attempt) {
+                // Done by an earlier try, or never claimed because its commit was lost.
+                assert!(!self.doubtful.is_empty(), "settled what was not open");
+                continue;
+            }
+            self.open.remove(&settlement.key);
+            let word = match settlement.ending.state() {
+                State::Accepted => "accepted",
+                State::Rejected => "rejected",
+                State::Unknown => "unknown",
+                _ => "not sent",
             };
-            record.ended.entry(settlement.key).or_default().push(word);
+            self.ended.entry(settlement.key).or_default().push(word);
         }
-        for intent in &batch.claim {
-            let before = record.ended.get(&intent.key).cloned().unwrap_or_default();
+        let answers = batch.claim.iter().map(|intent| {
+            if self.doubtful.contains(&(intent.key, intent.attempt))
+                && self.open.get(&intent.key) == Some(&intent.attempt)
+            {
+                return Claim::Granted;
+            }
+            let before = self.ended.get(&intent.key).cloned().unwrap_or_default();
             assert!(before.iter().all(|word| *word == "not sent"), "claimed again after {before:?}");
             assert_eq!(intent.attempt as usize, before.len() + 1);
-            assert!(record.open.insert(intent.key, intent.attempt).is_none(), "claimed twice");
+            assert!(self.open.insert(intent.key, intent.attempt).is_none(), "claimed twice");
+            Claim::Granted
+        });
+        let answers = answers.collect();
+        self.most_open = self.most_open.max(self.open.len());
+        answers
+    }
+}
+
+#[async_trait::async_trait]
+impl RunLedger for Memory {
+    fn id(&self) -> i64 {
+        1
+    }
+
+    fn head(&self) -> Head {
+        Head::of_ledger("memory")
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let fault = {
+            let mut record = self.0.lock().unwrap();
+            record.commits += 1;
+            let number = record.commits;
+            record.faults.get(&number).copied()
+        };
+        if let Some(Fault::Paused(pause)) = fault {
+            tokio::time::sleep(pause).await;
         }
-        record.most_open = record.most_open.max(record.open.len());
-        Ok(vec![Claim::Granted; batch.claim.len()])
+        let mut record = self.0.lock().unwrap();
+        record.broken |= fault == Some(Fault::Broken);
+        if record.broken {
+            return Err(LedgerError::Storage { path: "memory".into(), doing: "written", problem: "scripted".into() });
+        }
+        if let Some(Fault::Lost { done }) = fault {
+            record.doubtful.extend(batch.claim.iter().map(|intent| (intent.key, intent.attempt)));
+            // Settlements may be offered twice as well.
+            record.doubtful.extend(batch.settle.iter().map(|settlement| (settlement.key, settlement.attempt)));
+            if done {
+                record.take(batch);
+            }
+            return Err(LedgerError::Lost { place: "memory".into(), problem: "scripted".into() });
+        }
+        Ok(record.take(batch))
+    }
+
+    fn start_within(&self) -> Option<Duration> {
+        self.0.lock().unwrap().start_within
+    }
+
+    fn peers(&self) -> Option<Arc<dyn Peers>> {
+        None
+    }
+
+    async fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
+        Ok(Snapshot::default())
+    }
+
+    async fn finish(self: Box<Self>, _ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+        self.0.lock().unwrap().finished = Some(counts);
+        Ok(self.head())
     }
 }
 
 struct Script {
     ledger: Memory,
     steps: Box<dyn Fn(usize) -> Step + Send + Sync>,
+    latency: Duration,
     requests: AtomicUsize,
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
@@ -88,7 +169,7 @@ impl Gateway for Script {
         }
         let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_under_way.fetch_max(now, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(self.latency).await;
         self.under_way.fetch_sub(1, Ordering::SeqCst);
         let all = |outcome: Outcome| Reply::Settled(vec![outcome; request.to.len()]);
         let reason = || "scripted".to_owned();
@@ -134,6 +215,9 @@ fn desired(person: u64) -> Box<Desired> {
         key: SendKey(key),
         message,
         digest: ContentDigest([0; 32]),
+        likeness: 0,
+        ordinal: person,
+        identity: address.identity(),
         standing: Standing::Send(1),
         entry,
     })
@@ -144,6 +228,7 @@ struct Ran {
     progress: Progress,
     record: Memory,
     gateway: Arc<Script>,
+    took: Duration,
 }
 
 impl Ran {
@@ -152,55 +237,83 @@ impl Ran {
     }
 }
 
-async fn run(
+/// A run, set up to be changed before it starts.
+struct Scene {
     people: u64,
     delivery: Delivery,
-    commits: Option<usize>,
-    steps: impl Fn(usize) -> Step + Send + Sync + 'static,
-) -> Ran {
-    let ledger = Memory::default();
-    ledger.0.lock().unwrap().commits_left = commits;
-    let gateway = Arc::new(Script {
-        ledger: ledger.clone(),
-        steps: Box::new(steps),
-        requests: AtomicUsize::new(0),
-        under_way: AtomicUsize::new(0),
-        most_under_way: AtomicUsize::new(0),
-        starts: Mutex::default(),
-    });
-    let messages: Vec<Box<Desired>> = (0..people).map(desired).collect();
-    let approved = Approved::of(messages.iter().map(|message| message.entry).collect());
-    let (sender, feed) = mpsc::channel(8);
-    tokio::spawn(async move {
-        for message in messages {
-            if sender.send(message).await.is_err() {
-                return;
+    ledger: Memory,
+    /// When the user asks to stop, and how.
+    stops: Vec<(Duration, Stop)>,
+    latency: Duration,
+}
+
+impl Scene {
+    fn new(people: u64, delivery: Delivery) -> Self {
+        Self { people, delivery, ledger: Memory::default(), stops: Vec::new(), latency: Duration::from_millis(20) }
+    }
+
+    fn fault(self, commit: usize, fault: Fault) -> Self {
+        self.ledger.0.lock().unwrap().faults.insert(commit, fault);
+        self
+    }
+
+    async fn run(self, steps: impl Fn(usize) -> Step + Send + Sync + 'static) -> Ran {
+        let gateway = Arc::new(Script {
+            ledger: self.ledger.clone(),
+            steps: Box::new(steps),
+            latency: self.latency,
+            requests: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            most_under_way: AtomicUsize::new(0),
+            starts: Mutex::default(),
+        });
+        let messages: Vec<Box<Desired>> = (0..self.people).map(desired).collect();
+        let approved = Approved::of(messages.iter().map(|message| message.entry).collect());
+        let (sender, feed) = mpsc::channel(8);
+        tokio::spawn(async move {
+            for message in messages {
+                if sender.send(message).await.is_err() {
+                    return;
+                }
             }
-        }
-    });
-    let (_stop_sender, stop) = watch::channel(false);
-    let (events, mut told) = mpsc::unbounded_channel::<Event>();
-    tokio::spawn(async move { while told.recv().await.is_some() {} });
-    let engine = Engine {
-        ledger: ledger.clone(),
-        gateway: Arc::clone(&gateway),
-        delivery,
-        approved: Arc::new(approved),
-        leave_by: None,
-        stop,
-        events,
-    };
-    let (ending, progress, _) = engine.run(feed).await;
-    Ran { ending, progress, record: ledger, gateway }
+        });
+        let (stop_sender, stop) = watch::channel(Stop::No);
+        let stops = self.stops.clone();
+        tokio::spawn(async move {
+            for (after, level) in stops {
+                tokio::time::sleep(after).await;
+                let _ = stop_sender.send(level);
+            }
+            std::future::pending::<()>().await;
+        });
+        let (events, mut told) = mpsc::unbounded_channel::<Event>();
+        tokio::spawn(async move { while told.recv().await.is_some() {} });
+        let mut engine = Engine::new(Setup {
+            ledger: Box::new(self.ledger.clone()),
+            gateway: Arc::clone(&gateway),
+            delivery: self.delivery,
+            approved: Arc::new(approved),
+            leave_by: None,
+            stop,
+            events,
+        });
+        let started = tokio::time::Instant::now();
+        let ending = engine.run(feed).await;
+        Ran { ending, progress: engine.progress(), record: self.ledger, gateway, took: started.elapsed() }
+    }
+}
+
+async fn run(people: u64, delivery: Delivery, steps: impl Fn(usize) -> Step + Send + Sync + 'static) -> Ran {
+    Scene::new(people, delivery).run(steps).await
 }
 
 fn fast(concurrency: usize) -> Delivery {
-    Delivery { rate: Rate::parse("1000/s").unwrap(), concurrency, batch: 1 }
+    Delivery { rate: Rate::parse("1000/s").unwrap(), concurrency, batch: 1, stop_when: None }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_run_starts_alone_and_widens_when_one_is_accepted() {
-    let ran = run(200, fast(10), None, |number| if number < 3 { Step::Reject } else { Step::Accept }).await;
+    let ran = run(200, fast(10), |number| if number < 3 { Step::Reject } else { Step::Accept }).await;
     assert_eq!(ran.ending, Ending::Finished);
     assert_eq!((ran.progress.accepted, ran.progress.rejected), (197, 3));
     let starts = ran.gateway.starts.lock().unwrap();
@@ -214,32 +327,30 @@ async fn a_run_starts_alone_and_widens_when_one_is_accepted() {
 
 #[tokio::test(start_paused = true)]
 async fn an_account_that_is_refused_costs_one_request() {
-    let ran = run(500, fast(50), None, |_| Step::Refuse).await;
+    let ran = run(500, fast(50), |_| Step::Refuse).await;
     assert_eq!(ran.ending, Ending::Account("scripted".into()));
     assert_eq!(ran.requests(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_run_without_any_acceptance_is_given_up() {
-    let ran = run(500, fast(50), None, |number| if number % 2 == 0 { Step::Reject } else { Step::Lose }).await;
+    let ran = run(500, fast(50), |number| if number % 2 == 0 { Step::Reject } else { Step::Lose }).await;
     assert!(matches!(ran.ending, Ending::Hopeless(_)));
     assert_eq!(ran.requests(), 10);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_is_not_there_is_given_up_soon_and_one_that_was_there_later() {
-    let never = run(50, fast(10), None, |_| Step::Drop).await;
+    let never = run(50, fast(10), |_| Step::Drop).await;
     assert!(matches!(never.ending, Ending::Unreachable(_)));
     assert_eq!(never.requests(), 4);
-    let gone =
-        run(50, fast(10), None, |number| if !(20..=60).contains(&number) { Step::Accept } else { Step::Drop }).await;
+    let gone = run(50, fast(10), |number| if !(20..=26).contains(&number) { Step::Accept } else { Step::Drop }).await;
     assert_eq!((gone.ending, gone.progress.accepted), (Ending::Finished, 50));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_429_holds_the_whole_number_and_everybody_is_reached() {
-    let ran =
-        run(100, fast(10), None, |number| if (20..25).contains(&number) { Step::Throttle } else { Step::Accept }).await;
+    let ran = run(100, fast(10), |number| if (20..25).contains(&number) { Step::Throttle } else { Step::Accept }).await;
     assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 100));
     let starts = ran.gateway.starts.lock().unwrap();
     let longest = starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
@@ -248,7 +359,7 @@ async fn a_429_holds_the_whole_number_and_everybody_is_reached() {
 
 #[tokio::test(start_paused = true)]
 async fn a_ledger_that_fails_stops_every_further_request() {
-    let ran = run(500, fast(10), Some(6), |_| Step::Accept).await;
+    let ran = Scene::new(500, fast(10)).fault(7, Fault::Broken).run(|_| Step::Accept).await;
     assert!(matches!(ran.ending, Ending::Ledger(_)));
     let record = ran.record.0.lock().unwrap();
     assert!(ran.requests() <= record.ended.len() + record.open.len());
@@ -258,8 +369,8 @@ async fn a_ledger_that_fails_stops_every_further_request() {
 
 #[tokio::test(start_paused = true)]
 async fn the_rate_holds_at_any_latency() {
-    let delivery = Delivery { rate: Rate::parse("100/s").unwrap(), concurrency: 50, batch: 1 };
-    let ran = run(1_001, delivery, None, |_| Step::Accept).await;
+    let delivery = Delivery { rate: Rate::parse("100/s").unwrap(), concurrency: 50, batch: 1, stop_when: None };
+    let ran = run(1_001, delivery, |_| Step::Accept).await;
     let starts = ran.gateway.starts.lock().unwrap();
     let span = (starts[1_000] - starts[1]).as_secs_f64();
     assert!((span - 9.99).abs() < 0.2, "{span} s for 999 intervals of 10 ms");
@@ -279,7 +390,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let delivery = Delivery { batch: batch.min(concurrency), ..fast(concurrency) };
-        let ran = runtime.block_on(run(40, delivery, None, move |number| script[number % script.len()]));
+        let ran = runtime.block_on(run(40, delivery, move |number| script[number % script.len()]));
         let record = ran.record.0.lock().unwrap();
         prop_assert!(record.most_open <= concurrency);
         prop_assert!(record.open.is_empty());
@@ -292,17 +403,109 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_in_mid_run_does_not_put_everybody_in_doubt() {
-    let ran = run(500, fast(20), None, |number| if number < 30 { Step::Accept } else { Step::Lose }).await;
+    let ran = run(500, fast(20), |number| if number < 30 { Step::Accept } else { Step::Lose }).await;
     assert!(matches!(ran.ending, Ending::Hopeless(_)), "{:?}", ran.ending);
     assert!(ran.progress.unknown <= 40, "{} in doubt", ran.progress.unknown);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_429_holds_at_a_low_rate_as_well() {
-    let delivery = Delivery { rate: Rate::parse("120/m").unwrap(), concurrency: 5, batch: 1 };
+    let delivery = Delivery { rate: Rate::parse("120/m").unwrap(), concurrency: 5, batch: 1, stop_when: None };
     let steps = |number: usize| if (3..8).contains(&number) { Step::Throttle } else { Step::Accept };
-    let ran = run(12, delivery, None, steps).await;
+    let ran = run(12, delivery, steps).await;
     assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 12));
     let starts = ran.gateway.starts.lock().unwrap();
     assert!(starts[7] - starts[6] >= Duration::from_secs(1), "the pauses do not grow");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_ledger_does_not_answer_nothing_is_claimed_and_nothing_is_lost() {
+    for done in [false, true] {
+        let scene = (5..9).fold(Scene::new(200, fast(10)), |scene, commit| scene.fault(commit, Fault::Lost { done }));
+        let ran = scene.run(|_| Step::Accept).await;
+        assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 200), "done: {done}");
+        assert_eq!(ran.requests(), 200);
+        let record = ran.record.0.lock().unwrap();
+        assert!(record.open.is_empty());
+        assert!(record.ended.values().all(|endings| *endings == ["accepted"]));
+        assert!(record.most_open <= 10);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_the_ledger_does_not_answer_gives_the_claims_up() {
+    for done in [false, true] {
+        let mut scene = Scene::new(500, fast(10));
+        for commit in 20..24 {
+            scene = scene.fault(commit, Fault::Lost { done });
+        }
+        scene.stops = vec![(Duration::from_millis(300), Stop::Soon)];
+        let ran = scene.run(|_| Step::Accept).await;
+        assert_eq!(ran.ending, Ending::Interrupted);
+        let record = ran.record.0.lock().unwrap();
+        assert!(record.open.is_empty(), "an intent is left open (done: {done})");
+        assert_eq!(
+            ran.progress.accepted as usize,
+            record.ended.values().filter(|ends| ends.contains(&"accepted")).count()
+        );
+        assert_eq!(ran.requests(), ran.progress.accepted as usize);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_stop_waits_for_what_is_under_way_and_the_second_does_not() {
+    let mut scene = Scene::new(500, fast(10));
+    scene.latency = Duration::from_secs(2);
+    scene.stops = vec![(Duration::from_millis(2_500), Stop::Soon)];
+    let soon = scene.run(|_| Step::Accept).await;
+    assert_eq!((soon.ending, soon.progress.unknown, soon.progress.accepted), (Ending::Interrupted, 0, 11));
+
+    let mut scene = Scene::new(500, fast(10));
+    scene.latency = Duration::from_secs(20);
+    scene.stops = vec![(Duration::from_millis(21_000), Stop::Soon), (Duration::from_millis(7_500), Stop::Now)];
+    let now = scene.run(|_| Step::Accept).await;
+    assert_eq!((now.ending, now.progress.unknown, now.progress.accepted), (Ending::Interrupted, 10, 1));
+    assert!(now.took < Duration::from_millis(30_000), "{:?}", now.took);
+    let record = now.record.0.lock().unwrap();
+    assert!(record.open.is_empty());
+    assert_eq!(record.ended.values().filter(|ends| ends.contains(&"unknown")).count(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_paused_between_intent_and_request_does_not_start_it() {
+    let pause = Fault::Paused(Duration::from_secs(40));
+    let scene = (3..5).fold(Scene::new(30, fast(5)), |scene, commit| scene.fault(commit, pause));
+    scene.ledger.0.lock().unwrap().start_within = Some(Duration::from_secs(24));
+    let ran = scene.run(|_| Step::Accept).await;
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 30));
+    let record = ran.record.0.lock().unwrap();
+    let again = record.ended.values().filter(|ends| ends.contains(&"not sent")).count();
+    assert!(again > 0, "none was put off");
+    assert_eq!(ran.requests(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_manifest_stops_a_run_that_goes_wrong() {
+    let stop_when = Some(StopWhen { within: 50, rejected: Some(Bound::Share(0.1)), unknown: None });
+    let ran = run(
+        500,
+        Delivery { stop_when, ..fast(10) },
+        |number| if number % 5 == 4 { Step::Reject } else { Step::Accept },
+    )
+    .await;
+    assert!(
+        matches!(&ran.ending, Ending::Limit(reason) if reason.contains("of the last 50 sends ended rejected")),
+        "{:?}",
+        ran.ending
+    );
+    assert!(ran.requests() <= 60, "{}", ran.requests());
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubts_in_a_row_pause_the_run_and_it_goes_on_when_one_gets_through() {
+    let ran = run(300, fast(10), |number| if (50..62).contains(&number) { Step::Lose } else { Step::Accept }).await;
+    assert_eq!((ran.ending.clone(), ran.progress.unknown), (Ending::Finished, 12));
+    let starts = ran.gateway.starts.lock().unwrap();
+    // Ten were under way together; then one at a time.
+    assert!(starts[61] - starts[60] >= Duration::from_millis(250), "no pause between tries");
 }

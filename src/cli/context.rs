@@ -1,17 +1,19 @@
 //! What several commands need: variables, the project, the ledger and its key.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
+use tokio::runtime::Runtime;
 
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::ledger::key::KEY_VARIABLE;
+use crate::ledger::postgres::PostgresLedger;
 use crate::ledger::sqlite::SqliteLedger;
-use crate::ledger::{LedgerKey, Snapshot};
+use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, Scope, Snapshot, report};
 use crate::manifest::{self, Given};
-use crate::project;
+use crate::project::{self, Place};
 
 /// Reads `--var-file` and `--var`.
 pub fn given(args: &VarArgs) -> Result<Given, Stop> {
@@ -43,21 +45,33 @@ pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<C
 }
 
 /// The ledger that a campaign's sends are recorded in.
-pub fn ledger_path(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<PathBuf, Stop> {
+pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Place, Stop> {
     let current = std::env::current_dir()
         .map_err(|error| Stop::new(Exit::Error, format!("the current directory is not to be had: {error}")))?;
     // A trial has a ledger of its own, whatever the environment names for real runs.
     let named = args.ledger.clone().or_else(|| std::env::var("SENDFORM_LEDGER").ok().filter(|url| !url.is_empty()));
     if let Some(url) = named.as_ref().filter(|_| !sandbox) {
-        return project::ledger_path(url).map_err(|problem| {
-            Stop::new(Exit::Usage, problem).hint("such as `--ledger sqlite:/var/lib/offers/ledger.db`")
+        return project::ledger_place(url).map_err(|problem| {
+            Stop::new(Exit::Usage, problem)
+                .hint("such as `--ledger sqlite:/var/lib/offers/ledger.db` or `--ledger postgres://USER@HOST/DATABASE`")
         });
     }
     let project = project::find(start, &current)?;
-    let path =
-        if sandbox { project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db") } else { project.ledger };
+    let place = if sandbox {
+        Place::File(project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db"))
+    } else {
+        project.ledger
+    };
     // Below the current directory a short path is easier to read.
-    Ok(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path))
+    Ok(match place {
+        Place::File(path) => Place::File(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path)),
+        database => database,
+    })
+}
+
+/// Where asynchronous work runs.
+pub fn runtime() -> Result<Runtime, Stop> {
+    Runtime::new().map_err(|error| Stop::new(Exit::Error, format!("cannot start: {error}")))
 }
 
 /// The key that the environment gives, if it does.
@@ -65,10 +79,24 @@ fn key_variable() -> Option<String> {
     std::env::var(KEY_VARIABLE).ok().filter(|value| !value.is_empty())
 }
 
+fn shared_key() -> Result<LedgerKey, Stop> {
+    let given = key_variable().ok_or_else(|| {
+        Stop::new(Exit::Error, format!("a ledger in a database needs its key in `{KEY_VARIABLE}`")).hint(
+            "all appliers need the same 64 hexadecimal digits, for as long as the ledger lives; `openssl rand -hex 32` makes them",
+        )
+    })?;
+    Ok(LedgerKey::parse(&given)?)
+}
+
 /// The key of a ledger, for a run.
-pub fn key(ledger: &Path) -> Result<LedgerKey, Stop> {
-    prepare(ledger)?;
-    Ok(LedgerKey::of(ledger, key_variable().as_deref())?)
+pub fn key(place: &Place) -> Result<LedgerKey, Stop> {
+    match place {
+        Place::Database(_) => shared_key(),
+        Place::File(path) => {
+            prepare(path)?;
+            Ok(LedgerKey::of(path, key_variable().as_deref())?)
+        }
+    }
 }
 
 fn prepare(ledger: &Path) -> Result<(), Stop> {
@@ -81,25 +109,105 @@ fn prepare(ledger: &Path) -> Result<(), Stop> {
     })
 }
 
+/// Opens a ledger without taking its lease. `None` if there is none yet.
+pub async fn open(place: &Place, key: Option<&LedgerKey>) -> Result<Option<Box<dyn Ledger>>, LedgerError> {
+    Ok(match place {
+        Place::File(path) => SqliteLedger::open_existing(path, key)?.map(|ledger| Box::new(ledger) as Box<dyn Ledger>),
+        Place::Database(url) => {
+            PostgresLedger::open_existing(url, key).await?.map(|ledger| Box::new(ledger) as Box<dyn Ledger>)
+        }
+    })
+}
+
+/// Opens a ledger for commands that only make sense where there is one.
+pub async fn open_recorded(place: &Place) -> Result<Box<dyn Ledger>, Stop> {
+    open(place, None).await?.ok_or_else(|| {
+        Stop::new(Exit::Error, format!("there is no ledger at `{place}` yet"))
+            .hint("`apply` makes it; name another with `--ledger URL`")
+    })
+}
+
+/// Opens a ledger for a run, and makes it if there is none.
+pub async fn open_for_run(place: &Place, key: &LedgerKey) -> Result<Box<dyn Ledger>, LedgerError> {
+    Ok(match place {
+        Place::File(path) => Box::new(SqliteLedger::open_for_run(path, key)?),
+        Place::Database(url) => Box::new(PostgresLedger::open_for_run(url, key).await?),
+    })
+}
+
+/// What a plan is made from besides the campaign.
+pub struct Record {
+    /// The key that tells people apart.
+    pub key: LedgerKey,
+    /// The ledger, if there is one.
+    pub ledger: Option<Box<dyn Ledger>>,
+    /// What it holds of the campaign.
+    pub snapshot: Snapshot,
+    /// The head of its chain.
+    pub head: Option<Head>,
+}
+
 /// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
 /// there is no key yet.
-pub fn read(ledger: &Path, campaign: &Campaign) -> Result<(LedgerKey, Snapshot), Stop> {
+pub async fn read(place: &Place, campaign: &mut Campaign) -> Result<Record, Stop> {
     let given = key_variable();
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
-    let exists = crate::ledger::exists(ledger)?;
-    let key = if exists || given.is_some() || LedgerKey::path(ledger).exists() {
-        LedgerKey::of(ledger, given.as_deref())?
-    } else if generates {
-        key(ledger)?
-    } else {
-        // Nobody is recorded yet, so no key tells anybody apart.
-        LedgerKey::from_bytes([0; 32])
+    // Nobody is recorded yet, so no key tells anybody apart.
+    let nobody = LedgerKey::from_bytes([0; 32]);
+    let (key, exists) = match place {
+        Place::File(path) => {
+            let exists = crate::ledger::exists(path)?;
+            let key = if exists || given.is_some() || LedgerKey::path(path).exists() {
+                LedgerKey::of(path, given.as_deref())?
+            } else if generates {
+                key(place)?
+            } else {
+                nobody
+            };
+            (key, exists)
+        }
+        Place::Database(_) => {
+            let exists = open(place, None).await?.is_some();
+            (if exists || given.is_some() || generates { shared_key()? } else { nobody }, exists)
+        }
     };
-    let snapshot = match SqliteLedger::open_existing(ledger, Some(&key).filter(|_| exists))? {
-        Some(ledger) => ledger.snapshot(&campaign.name, campaign.edition, uses_pool(campaign))?,
-        None => Snapshot::default(),
+    let Some(mut ledger) = open(place, Some(&key).filter(|_| exists)).await? else {
+        return Ok(Record { key, ledger: None, snapshot: Snapshot::default(), head: None });
     };
-    Ok((key, snapshot))
+    recorded_as(ledger.as_mut(), campaign).await?;
+    let snapshot = ledger.snapshot(&scope(campaign)).await?;
+    let head = report::head(ledger.as_mut()).await?;
+    Ok(Record { key, ledger: Some(ledger), snapshot, head })
+}
+
+/// Settles the name that a campaign is recorded under: renamed campaigns keep their first.
+pub async fn recorded_as(ledger: &mut dyn Ledger, campaign: &mut Campaign) -> Result<(), Stop> {
+    let runs = ledger.runs().await?;
+    let record_of = |name: &str| runs.iter().rev().find(|run| run.name == name).map(|run| run.campaign.clone());
+    match &campaign.moved_from {
+        Some(from) => {
+            if runs.iter().any(|run| run.campaign == campaign.name) && *from != campaign.name {
+                return Err(Stop::new(
+                    Exit::Invalid,
+                    format!("sends are recorded under `{}` as well as under `{from}`", campaign.name),
+                )
+                .hint("`moved` keeps the record of a campaign that was not sent under its new name yet; remove it"));
+            }
+            campaign.record = record_of(from).unwrap_or_else(|| from.clone());
+        }
+        // The ledger remembers a move that the manifest no longer tells of.
+        None => {
+            if let Some(record) = record_of(&campaign.name) {
+                campaign.record = record;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is asked of the record for a campaign.
+pub fn scope(campaign: &Campaign) -> Scope {
+    Scope { campaign: campaign.record.clone(), edition: campaign.edition, pool: uses_pool(campaign) }
 }
 
 /// Whether the campaign gives codes of a pool away.

@@ -5,10 +5,13 @@
 mod apply;
 mod context;
 mod init;
+mod ledger;
 mod plan;
 mod preview;
 mod progress;
+mod resolve;
 mod sandbox;
+mod sends;
 mod status;
 mod ui;
 mod validate;
@@ -107,14 +110,18 @@ impl From<LedgerError> for Stop {
     fn from(error: LedgerError) -> Self {
         let message = error.to_string();
         match error {
-            LedgerError::Held { .. } => Stop::new(Exit::Held, message).hint("wait for it to end; the lock goes with its process"),
+            LedgerError::Held { .. } => {
+                Stop::new(Exit::Held, message).hint("wait for it to end; the lease goes with its process, or with its heartbeat")
+            }
+            LedgerError::Fenced(_) => Stop::new(Exit::Held, message).hint("run it again; nobody gets anything twice"),
+            LedgerError::Lost { .. } => Stop::new(Exit::Error, message).hint("nothing is sent without the ledger; try again when it answers"),
             LedgerError::Newer { .. } => Stop::new(Exit::Error, message).hint("use the newer version of sendform that wrote it"),
             LedgerError::WrongKey { .. } => {
                 Stop::new(Exit::Error, message).hint("with another key nobody could tell who got an offer already; give the key that the ledger was made with")
             }
             LedgerError::NotALedger(_) => Stop::new(Exit::Error, message).hint("name another file with `--ledger sqlite:PATH`"),
             LedgerError::Storage { .. } => Stop::new(Exit::Error, message).hint("the ledger must be on a disk that can be written to; nothing is sent without it"),
-            LedgerError::Key(_) | LedgerError::Fenced => Stop::new(Exit::Error, message),
+            LedgerError::Key(_) => Stop::new(Exit::Error, message),
         }
     }
 }
@@ -167,6 +174,12 @@ enum Command {
     Preview(preview::PreviewArgs),
     /// Show what happened, from the ledger
     Status(status::StatusArgs),
+    /// List single sends, or show all that is known of one
+    Sends(sends::SendsArgs),
+    /// Settle sends whose outcome cannot be told, by a recorded decision
+    Resolve(resolve::ResolveArgs),
+    /// Check, export or unlock the ledger
+    Ledger(ledger::LedgerCommand),
     /// Run a stand-in provider on loopback, with an inbox page
     Sandbox(sandbox::SandboxArgs),
     /// Print a JSON Schema, for editors
@@ -189,7 +202,7 @@ struct VarArgs {
 /// Which record is used.
 #[derive(Debug, Clone, Default, Args)]
 struct LedgerArgs {
-    /// The ledger, as `sqlite:PATH` [default: `SENDFORM_LEDGER`, else from `sendform.yaml`, else `.sendform/ledger.db`]
+    /// The ledger, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE` [default: `SENDFORM_LEDGER`, else from `sendform.yaml`, else `.sendform/ledger.db`]
     #[arg(long, value_name = "URL", conflicts_with = "sandbox")]
     ledger: Option<String>,
     /// Use an embedded stand-in provider and a ledger of its own
@@ -199,7 +212,7 @@ struct LedgerArgs {
 
 #[derive(Debug, Args)]
 struct SchemaArgs {
-    /// campaign, project, plan, or a block: gateway, template, audience, coupons, expiry, delivery
+    /// campaign, project, plan, decisions, or a block: gateway, template, audience, coupons, expiry, delivery
     #[arg(default_value = "campaign")]
     kind: String,
 }
@@ -234,6 +247,9 @@ pub fn run() -> ExitCode {
         Command::Apply(args) => apply::run(&ui, &args),
         Command::Preview(args) => preview::run(&ui, &args),
         Command::Status(args) => status::run(&ui, &args),
+        Command::Sends(args) => sends::run(&ui, &args),
+        Command::Resolve(args) => resolve::run(&ui, &args),
+        Command::Ledger(args) => ledger::run(&ui, &args),
         Command::Sandbox(args) => sandbox::run(&ui, &args),
         Command::Schema(args) => schema(&ui, &args),
         Command::Completions(args) => {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, VarArgs, context};
 use crate::plan::build::{Inputs, build};
-use crate::plan::{PlanFile, text};
+use crate::plan::{PlanFile, repeat, text};
 
 /// Show who would get what, and why
 #[derive(Debug, Args)]
@@ -47,14 +47,15 @@ pub struct PlanArgs {
 pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let given = context::given(&args.vars)?;
-    let campaign = context::campaign(ui, &args.campaign, &given, now)?;
-    let ledger = context::ledger_path(&args.ledger, args.ledger.sandbox, &args.campaign)?;
-    let (key, snapshot) = context::read(&ledger, &campaign)?;
+    let mut campaign = context::campaign(ui, &args.campaign, &given, now)?;
+    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let runtime = context::runtime()?;
+    let mut record = runtime.block_on(context::read(&place, &mut campaign))?;
     let built = build(
         &campaign,
         &Inputs {
-            snapshot: &snapshot,
-            key: &key,
+            snapshot: &record.snapshot,
+            key: &record.key,
             now,
             planned_at: None,
             retry_rejected: args.retry_rejected,
@@ -62,7 +63,13 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
             list_blocked: args.list_blocked,
         },
     )?;
-    let plan = built.file;
+    let repeats = match &mut record.ledger {
+        Some(ledger) => {
+            runtime.block_on(repeat::find(ledger.as_mut(), &record.key, &campaign.record, &built.sample))?
+        }
+        None => None,
+    };
+    let plan = built.file.with_ledger(record.head, repeats);
     match args.format {
         Format::Text => ui.data(&text::render(&plan)),
         Format::Json => ui.data(&json(&plan)),

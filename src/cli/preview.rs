@@ -37,9 +37,9 @@ pub struct PreviewArgs {
 
 pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
-    let campaign = context::campaign(ui, &args.campaign, &context::given(&args.vars)?, now)?;
-    let ledger = context::ledger_path(&args.ledger, args.ledger.sandbox, &args.campaign)?;
-    let (key, snapshot) = context::read(&ledger, &campaign)?;
+    let mut campaign = context::campaign(ui, &args.campaign, &context::given(&args.vars)?, now)?;
+    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&place, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
     let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false)?;
     let wanted = |desired: &Desired| match &args.recipient {

@@ -52,6 +52,16 @@ pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event
                     say("  further ones are counted; the ledger holds each with its reason");
                 }
             }
+            Event::Others(others) => match &bar {
+                Some(bar) => {
+                    bar.set_message(format!("waiting for {} of {} other appliers", others.open, others.appliers))
+                }
+                None if last.elapsed() >= EVERY => {
+                    last = Instant::now();
+                    ui.say(&format!("  done; waiting for {} sends of {} other appliers", others.open, others.appliers));
+                }
+                None => {}
+            },
             Event::Stopping => {
                 say("Stopping: no further messages; waiting for those under way. Again to stop at once.")
             }

@@ -1,14 +1,14 @@
 //! `sendform status`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context};
-use crate::ledger::sqlite::{CampaignStatus, SqliteLedger};
+use crate::ledger::RunRecord;
+use crate::ledger::report::{self, CampaignStatus};
 use crate::plan::FORMAT_VERSION;
 use crate::words::grouped;
 
@@ -30,19 +30,14 @@ pub struct StatusArgs {
 }
 
 pub fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit, Stop> {
-    let as_path = args.campaign.as_deref().map(Path::new).filter(|path| path.is_file());
-    let (name, edition) = match (as_path, &args.campaign) {
-        (Some(path), _) => {
-            let (name, edition) = identity(path)?;
-            (Some(name), Some(edition))
+    let (start, name, edition) = campaign(args.campaign.as_deref())?;
+    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &start)?;
+    let mut campaigns = context::runtime()?.block_on(async {
+        match context::open(&place, None).await? {
+            Some(mut ledger) => report::status(ledger.as_mut(), name.as_deref()).await,
+            None => Ok(Vec::new()),
         }
-        (None, name) => (name.clone(), None),
-    };
-    let path = context::ledger_path(&args.ledger, args.ledger.sandbox, as_path.unwrap_or(Path::new(".")))?;
-    let mut campaigns = match SqliteLedger::open_existing(&path, None)? {
-        Some(ledger) => ledger.status(name.as_deref())?,
-        None => Vec::new(),
-    };
+    })?;
     if let Some(edition) = edition {
         campaigns.retain(|campaign| campaign.edition == edition);
     }
@@ -61,10 +56,23 @@ pub fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit, Stop> {
             let list: Vec<Value> = campaigns.iter().map(describe).collect();
             ui.data(&format!("{:#}\n", json!({ "format_version": FORMAT_VERSION, "campaigns": list })));
         }
-        Format::Text if campaigns.is_empty() => ui.say(&format!("Nothing is recorded in {} yet", path.display())),
+        Format::Text if campaigns.is_empty() => ui.say(&format!("Nothing is recorded in {place} yet")),
         Format::Text => campaigns.iter().for_each(|campaign| ui.data(&text(campaign))),
     }
     Ok(Exit::Done)
+}
+
+/// A campaign that is named by its file or its name: where its project starts, its name, its edition.
+pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<u32>), Stop> {
+    let here = || PathBuf::from(".");
+    match named {
+        None => Ok((here(), None, None)),
+        Some(text) if Path::new(text).is_file() => {
+            let (name, edition) = identity(Path::new(text))?;
+            Ok((PathBuf::from(text), Some(name), Some(edition)))
+        }
+        Some(name) => Ok((here(), Some(name.to_owned()), None)),
+    }
 }
 
 /// Name and edition of a manifest that may have other mistakes: what was sent stays true.
@@ -91,29 +99,52 @@ fn describe(campaign: &CampaignStatus) -> Value {
         "edition": campaign.edition,
         "recipients": campaign.recipients,
         "counts": counts(campaign.accepted, campaign.rejected, campaign.unknown, pending(campaign), campaign.in_flight),
-        "last_run": campaign.last_run,
+        "last_run": campaign.runs.first(),
+        "runs": campaign.runs,
     })
 }
 
+/// How many runs are told one by one.
+const MOST_RUNS: usize = 5;
+
 fn text(campaign: &CampaignStatus) -> String {
-    let run = &campaign.last_run;
-    let when = |instant: Timestamp| format!("{instant:.0}");
-    let ended = match (&run.ending, run.ended_at) {
-        (Some(ending), Some(at)) => format!("{ending} at {}", when(at)),
-        _ if campaign.in_flight > 0 => "under way".to_owned(),
-        _ => "did not get to say how it ended".to_owned(),
-    };
-    format!(
-        "{}, edition {}\n  accepted  {:>11}\n  rejected  {:>11}\n  unknown   {:>11}\n  pending   {:>11}\n  Run {} by {} on {}, started {}\n      {ended}\n",
+    let mut out = format!(
+        "{}, edition {}\n  accepted  {:>11}\n  rejected  {:>11}\n  unknown   {:>11}\n  pending   {:>11}\n",
         campaign.campaign,
         campaign.edition,
         grouped(campaign.accepted),
         grouped(campaign.rejected),
         grouped(campaign.unknown),
         grouped(pending(campaign) + campaign.in_flight),
+    );
+    campaign.runs.iter().take(MOST_RUNS).for_each(|run| out.push_str(&run_text(run)));
+    let more = campaign.runs.len().saturating_sub(MOST_RUNS);
+    if more > 0 {
+        out.push_str(&format!("  and {more} earlier runs; `--format json` has all\n"));
+    }
+    out
+}
+
+fn run_text(run: &RunRecord) -> String {
+    let ended = match (&run.ending, run.ended_at, run.heartbeat_at) {
+        (Some(ending), Some(at), _) => format!("{ending} at {at:.0}"),
+        (_, _, Some(at)) if run.live => format!("under way, last heartbeat {at:.0}"),
+        _ if run.live => "under way".to_owned(),
+        _ => "did not get to say how it ended".to_owned(),
+    };
+    let counts = run.counts.unwrap_or_default();
+    let mut figures = vec![format!("{} accepted", grouped(counts.accepted))];
+    for (name, number) in [("rejected", counts.rejected), ("unknown", counts.unknown)] {
+        if number > 0 {
+            figures.push(format!("{} {name}", grouped(number)));
+        }
+    }
+    format!(
+        "  Run {} by {} on {}, started {:.0}\n      {ended}: {}\n",
         run.id,
         run.actor,
         run.host,
-        when(run.started_at),
+        run.started_at,
+        figures.join(", ")
     )
 }

@@ -55,8 +55,7 @@ impl LedgerKey {
     /// when there is no ledger yet either, a new one.
     pub fn of(ledger: &Path, given: Option<&str>) -> Result<Self, LedgerError> {
         if let Some(text) = given {
-            return parse(text)
-                .ok_or_else(|| LedgerError::Key(format!("in `{KEY_VARIABLE}` is not 64 hexadecimal digits")));
+            return Self::parse(text);
         }
         let path = Self::path(ledger);
         let shown = path.display();
@@ -72,6 +71,11 @@ impl LedgerKey {
             ))),
             Err(error) => Err(LedgerError::Key(format!("`{shown}` cannot be read: {error}"))),
         }
+    }
+
+    /// A key from its 64 hexadecimal digits, as [`KEY_VARIABLE`] gives it.
+    pub fn parse(text: &str) -> Result<Self, LedgerError> {
+        parse(text.trim()).ok_or_else(|| LedgerError::Key(format!("in `{KEY_VARIABLE}` is not 64 hexadecimal digits")))
     }
 
     fn create(path: &Path) -> Result<Self, LedgerError> {
@@ -123,15 +127,30 @@ impl LedgerKey {
 }
 
 fn parse(text: &str) -> Option<LedgerKey> {
+    hexadecimal(text).map(LedgerKey)
+}
+
+/// Bytes from twice as many hexadecimal digits.
+pub(super) fn hexadecimal<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
-    if digits.len() != 64 || !digits.is_ascii() {
+    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    Some(LedgerKey(bytes))
+    Some(bytes)
+}
+
+impl std::str::FromStr for SendKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        hexadecimal(text.trim()).map(SendKey).ok_or_else(|| {
+            format!("`{text}` is not a send; one is named by 32 hexadecimal digits, as `sends list` prints them")
+        })
+    }
 }
 
 /// Makes the send keys of one edition of a campaign.

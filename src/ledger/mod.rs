@@ -2,39 +2,67 @@
 //!
 //! # The protocol
 //!
-//! A send is in one of these states. Only the applier that holds the lease moves it, by appending
-//! to a journal; nothing is ever changed or removed.
+//! A send is in one of these states. Each move appends to a journal; nothing is changed or removed.
 //!
 //! ```text
-//!             claim                 settle
-//! (nothing) ────────▶ intent ──────────────▶ accepted
-//!                       │  ──────────────▶ rejected ──claim, only if asked──▶ intent (attempt + 1)
-//!                       │  ──────────────▶ not sent ──claim────────────────▶ intent (attempt + 1)
-//!                       └─ ──────────────▶ unknown
+//!              claim               settle
+//!  (nothing) ────────▶ intent ───────────────▶ accepted
+//!                        ├───────────────────▶ rejected ───claim, if asked───▶ intent, next attempt
+//!                        ├───────────────────▶ not sent ───claim─────────────▶ intent, next attempt
+//!                        ├───────────────────▶ unknown
+//!                        │ its run is over       │  evidence, or the late outcome of its own run
+//!                        └───────────────────────┼──▶ accepted
+//!                                                ├──▶ rejected
+//!                                                └──▶ not sent
 //! ```
 //!
-//! * A claim is durable before the first byte of its request leaves. It carries the content digest,
-//!   the coupon and the expiry instant, so that a code is bound in the same transaction.
+//! | move | who may make it | durable before |
+//! |---|---|---|
+//! | claim | a run that holds the lease and is not fenced off | the first byte of its request |
+//! | settle | the run that claimed this attempt | its place in the concurrency is given to another claim |
+//! | settle, late | the same run, after it was fenced off: nobody knows better what it saw | – |
+//! | intent → unknown | whoever finds that the run is over: the next run, another applier, `resolve` | anything else is said of that send |
+//! | evidence | a person's decision, the provider's report, a receipt; never a timer | – |
+//!
+//! * A claim carries the content digest, the coupon and the expiry instant. The code is bound in
+//!   the same transaction, to this send, for ever.
 //! * A claim is granted only from *(nothing)*, from *not sent*, and from *rejected* if the user
-//!   asked for it. So at most one request is ever started per attempt, and a further attempt exists
-//!   only where the one before provably sent nothing.
-//! * An intent without an outcome whose run is over is `unknown`; the next run writes that down.
+//!   asked for it, and always for the next attempt. So at most one request is ever started per
+//!   attempt, and a further attempt exists only where the one before provably sent nothing or
+//!   somebody has decided so.
 //! * Settlements and claims are committed together: a slot is free for a new claim only once the
 //!   outcome that freed it is durable. So the intents without an outcome are never more than the
 //!   concurrency, whenever the process dies.
+//! * Each run has a number that rises: its epoch. A run that was fenced off is granted nothing more.
+//!   A request must start within [`RunLedger::start_within`] of its claim, so that none starts after
+//!   others have called its outcome unknown.
+//! * After [`LedgerError::Lost`] it is not known whether the batch is durable. The same run may offer
+//!   it again: what is durable of it already is recognised, and its claims are granted again, since
+//!   no request of theirs can have started.
+//!
+//! [`protocol`] is this machine as pure functions; every ledger follows it, and `ledger check` holds
+//! a journal against it.
 
+pub mod chain;
 pub mod key;
+pub mod postgres;
+pub mod protocol;
+pub mod report;
 pub mod sqlite;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::gateway::Outcome;
 use crate::message::ContentDigest;
 use crate::offer::{CouponCode, ExpiresAt};
+pub use chain::{Head, Link};
 pub use key::{LedgerKey, SendKey, SendKeys};
 
 /// What the ledger is told before a request starts.
@@ -46,6 +74,8 @@ pub struct Intent {
     pub attempt: u32,
     /// What they would see.
     pub digest: ContentDigest,
+    /// What they would see but for code and expiry: tells a renamed campaign from a new one.
+    pub likeness: i64,
     /// The code, which is theirs from now on.
     pub coupon: CouponCode,
     /// When the offer ends.
@@ -66,6 +96,35 @@ pub enum Ending {
     },
 }
 
+impl Ending {
+    /// The state that it leads to.
+    pub fn state(&self) -> State {
+        match self {
+            Ending::Outcome(Outcome::Accepted { .. }) => State::Accepted,
+            Ending::Outcome(Outcome::Rejected { .. }) => State::Rejected,
+            Ending::Outcome(Outcome::Unknown { .. }) => State::Unknown,
+            Ending::NotSent { .. } => State::NotSent,
+        }
+    }
+
+    /// The provider's id of the message, if it gave one.
+    pub fn message_id(&self) -> Option<&str> {
+        match self {
+            Ending::Outcome(Outcome::Accepted { message_id }) => Some(message_id),
+            _ => None,
+        }
+    }
+
+    /// Why it ended so, unless it was accepted.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Ending::Outcome(Outcome::Accepted { .. }) => None,
+            Ending::Outcome(Outcome::Rejected { reason } | Outcome::Unknown { reason })
+            | Ending::NotSent { reason } => Some(reason),
+        }
+    }
+}
+
 /// An attempt and how it ended.
 #[derive(Debug, Clone)]
 pub struct Settlement {
@@ -82,7 +141,7 @@ pub struct Settlement {
 pub struct Batch {
     /// Attempts that ended.
     pub settle: Vec<Settlement>,
-    /// Attempts about to start.
+    /// Attempts about to start. No two are of one send.
     pub claim: Vec<Intent>,
 }
 
@@ -93,10 +152,13 @@ pub enum Claim {
     Granted,
     /// Somebody else has this send, or had it before: the request must not start.
     Held,
+    /// The code went to somebody else since the plan was made: the plan is out of date.
+    CodeTaken,
 }
 
 /// Where a send stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// About to be sent, or being sent.
     Intent,
@@ -123,10 +185,22 @@ pub struct Recorded {
     pub coupon: Box<str>,
 }
 
+/// What is asked of the record before a plan.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The campaign, by the name that it is recorded under.
+    pub campaign: String,
+    /// Its edition.
+    pub edition: u32,
+    /// Whether its codes come out of a pool: then the codes that others gave away are wanted, too.
+    pub pool: bool,
+}
+
 /// What the ledger holds of one edition of a campaign.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// How far the ledger went when this was read: a run may only begin where nothing was written since.
+    /// How far the ledger went when this was read. Where one process at a time may write, a run may
+    /// only begin where nothing was written since.
     pub position: i64,
     /// Its sends.
     pub sends: HashMap<SendKey, Recorded>,
@@ -139,10 +213,12 @@ pub struct Snapshot {
 /// What a run says of itself when it starts.
 #[derive(Debug, Clone)]
 pub struct RunStart {
-    /// The campaign.
+    /// The campaign, by the name that it is recorded under.
     pub campaign: String,
     /// Its edition.
     pub edition: u32,
+    /// The name that its manifest has today.
+    pub name: String,
     /// The approved plan.
     pub plan_hash: String,
     /// The instant that the plan's expiry counts from.
@@ -151,8 +227,215 @@ pub struct RunStart {
     pub pool: bool,
     /// How many people the campaign is for.
     pub recipients: u64,
+    /// The number that messages leave from: its rate is shared by all appliers.
+    pub sender: String,
+    /// The time between two messages of that number.
+    pub interval: Duration,
     /// Whether sends that the provider refused may be claimed again.
     pub retry_rejected: bool,
+    /// How long this run may be silent before others call it dead.
+    pub lease: Duration,
+}
+
+/// What became of the sends of one run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunCounts {
+    /// The provider took it.
+    pub accepted: u64,
+    /// The provider refused it.
+    pub rejected: u64,
+    /// It cannot be told.
+    pub unknown: u64,
+    /// Attempts that provably sent nothing.
+    pub not_sent: u64,
+}
+
+/// One run, as recorded.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunRecord {
+    /// Its number in this ledger, which rises: its epoch.
+    pub id: i64,
+    /// The campaign, by the name that it is recorded under.
+    pub campaign: String,
+    /// Its edition.
+    pub edition: u32,
+    /// The name that its manifest had.
+    pub name: String,
+    /// The plan that was approved.
+    pub plan_hash: String,
+    /// The instant that the plan's expiry counts from.
+    pub planned_at: Timestamp,
+    /// How many people the campaign was for.
+    pub recipients: u64,
+    /// Where.
+    pub host: String,
+    /// Who.
+    pub actor: String,
+    /// The process.
+    pub pid: u32,
+    /// The version of this program.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it was last heard of, where that is recorded.
+    pub heartbeat_at: Option<Timestamp>,
+    /// When it ended; nothing if it did not get to say so.
+    pub ended_at: Option<Timestamp>,
+    /// How it ended.
+    pub ending: Option<String>,
+    /// What became of its sends; nothing if it did not get to say so.
+    pub counts: Option<RunCounts>,
+    /// Whether it is under way.
+    pub live: bool,
+    /// The digest of its part of the journal, written when it ended.
+    #[serde(skip)]
+    pub digest: Option<[u8; 32]>,
+}
+
+/// One entry of the journal.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its number, which rises for each send.
+    pub seq: i64,
+    /// The run that wrote it; for evidence, the run of the attempt.
+    pub run: i64,
+    /// When, in milliseconds since 1970.
+    pub at: i64,
+    /// Whose send.
+    pub key: SendKey,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Where it stands from now on.
+    pub state: State,
+    /// Of an intent: what they would see.
+    pub digest: Option<[u8; 32]>,
+    /// Of an intent: what they would see but for code and expiry.
+    pub likeness: Option<i64>,
+    /// Of an intent: the number with its middle hidden.
+    pub masked: Option<String>,
+    /// Of an intent: the code.
+    pub coupon: Option<String>,
+    /// Of an intent: when the offer ends, in milliseconds since 1970.
+    pub expires: Option<i64>,
+    /// The provider's id.
+    pub message_id: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Unless it is the word of its own run: where it comes from.
+    pub source: Option<Source>,
+    /// Of evidence: whose it is.
+    pub actor: Option<String>,
+}
+
+impl Entry {
+    fn bare(run: i64, at: i64, key: SendKey, attempt: u32, state: State) -> Self {
+        Self {
+            seq: 0,
+            run,
+            at,
+            key,
+            attempt,
+            state,
+            digest: None,
+            likeness: None,
+            masked: None,
+            coupon: None,
+            expires: None,
+            message_id: None,
+            reason: None,
+            source: None,
+            actor: None,
+        }
+    }
+
+    /// What a granted claim writes.
+    fn claimed(run: i64, at: i64, intent: &Intent) -> Self {
+        Self {
+            digest: Some(intent.digest.0),
+            likeness: Some(intent.likeness),
+            masked: Some(intent.masked.clone()),
+            coupon: Some(intent.coupon.expose().to_owned()),
+            expires: intent.expires.map(ExpiresAt::as_millisecond),
+            ..Self::bare(run, at, intent.key, intent.attempt, State::Intent)
+        }
+    }
+
+    /// What a settlement writes.
+    fn settled(run: i64, at: i64, settlement: &Settlement) -> Self {
+        Self {
+            message_id: settlement.ending.message_id().map(ToOwned::to_owned),
+            reason: settlement.ending.reason().map(ToOwned::to_owned),
+            ..Self::bare(run, at, settlement.key, settlement.attempt, settlement.ending.state())
+        }
+    }
+
+    /// What is written of an intent whose run is over.
+    fn abandoned(run: i64, at: i64, key: SendKey, attempt: u32) -> Self {
+        let reason = Some(ABANDONED.to_owned());
+        Self { reason, source: Some(Source::Abandoned), ..Self::bare(run, at, key, attempt, State::Unknown) }
+    }
+
+    /// What evidence writes.
+    fn evidence(stand: protocol::Stand, at: i64, piece: &Evidence) -> Self {
+        Self {
+            message_id: piece.message_id.clone(),
+            reason: Some(piece.reason.clone()),
+            source: Some(piece.source),
+            actor: Some(piece.actor.clone()),
+            ..Self::bare(stand.run, at, piece.key, stand.attempt, piece.verdict.state())
+        }
+    }
+}
+
+/// Where an entry comes from that is not the word of its own run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Its run is over, and left no outcome. This is no evidence; it only says so.
+    Abandoned,
+    /// A person decided.
+    Decision,
+    /// The provider reported it later, for this message.
+    Receipt,
+    /// The provider's report lists it.
+    Report,
+}
+
+impl Source {
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Abandoned => "abandoned",
+            Source::Decision => "decision",
+            Source::Receipt => "receipt",
+            Source::Report => "report",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Source::Abandoned, Source::Decision, Source::Receipt, Source::Report]
+            .into_iter()
+            .find(|source| source.as_str() == text)
+    }
+}
+
+/// Something that settles doubt about one send.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// Whose send.
+    pub key: SendKey,
+    /// Which attempt; the last, if it is not said.
+    pub attempt: Option<u32>,
+    /// What it shows.
+    pub verdict: protocol::Verdict,
+    /// The provider's id, if it shows one.
+    pub message_id: Option<String>,
+    /// What kind of evidence it is.
+    pub source: Source,
+    /// Whose it is.
+    pub actor: String,
+    /// What it rests on.
+    pub reason: String,
 }
 
 /// Why the ledger cannot do what it is asked.
@@ -164,9 +447,10 @@ pub enum LedgerError {
         /// Who, and since when.
         holder: String,
     },
-    /// Another process wrote although this one has the lease: stop before anything else happens.
-    #[error("another process wrote to the ledger during this run")]
-    Fenced,
+    /// Others have taken this run for dead, or another process wrote where one alone may: stop
+    /// before anything else happens.
+    #[error("this run was fenced off: {0}")]
+    Fenced(&'static str),
     /// The ledger was made with another key, so nobody could be told apart.
     #[error("the ledger was made with another key (its fingerprint is {ledger}, the given one's {given})")]
     WrongKey {
@@ -189,11 +473,19 @@ pub enum LedgerError {
     /// The disk or the database says no.
     #[error("the ledger `{path}` cannot be {doing}: {problem}")]
     Storage {
-        /// Which file.
+        /// Which file or database.
         path: String,
         /// Read or written.
         doing: &'static str,
         /// What it says.
+        problem: String,
+    },
+    /// The connection is lost, or the database asks to try again: the same may be tried again.
+    #[error("the ledger `{place}` does not answer: {problem}")]
+    Lost {
+        /// Which database.
+        place: String,
+        /// What happened.
         problem: String,
     },
     /// The key cannot be read or made.
@@ -217,11 +509,116 @@ pub fn exists(path: &std::path::Path) -> Result<bool, LedgerError> {
     }
 }
 
-/// The ledger as the engine sees it during a run: it holds the lease.
+/// A ledger: what is recorded, the door for evidence, and the way to a run.
+#[async_trait]
+pub trait Ledger: Send {
+    /// Where it is, for people. Holds no password.
+    fn place(&self) -> String;
+
+    /// Everything that is recorded of one edition of a campaign, as of one moment.
+    async fn snapshot(&mut self, scope: &Scope) -> Result<Snapshot, LedgerError>;
+
+    /// All runs, in the order of their numbers.
+    async fn runs(&mut self) -> Result<Vec<RunRecord>, LedgerError>;
+
+    /// Every entry of the journal, in order; of one campaign's runs alone, if one is named.
+    async fn journal(
+        &mut self,
+        campaign: Option<&str>,
+        visit: &mut (dyn FnMut(Entry) + Send),
+    ) -> Result<(), LedgerError>;
+
+    /// The chain of the runs, from the ledger's own link on.
+    async fn chain(&mut self) -> Result<Vec<Link>, LedgerError>;
+
+    /// Whether the store itself is sound: what the file or the database says of itself.
+    async fn sound(&mut self) -> Result<Vec<String>, LedgerError>;
+
+    /// Weighs evidence and records what it settles, all of it or nothing. One finding for each, in order.
+    async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<protocol::Finding>, LedgerError>;
+
+    /// Whether a run of this plan could begin now, or who is in its way.
+    async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError>;
+
+    /// Starts a run: takes the lease, writes down as `unknown` what dead runs left open.
+    /// `snapshot` is what this ledger held when the plan was made.
+    async fn begin(self: Box<Self>, start: &RunStart, snapshot: &Snapshot) -> Result<Box<dyn RunLedger>, LedgerError>;
+}
+
+/// The ledger as the engine sees it during a run.
+#[async_trait]
 pub trait RunLedger: Send + 'static {
+    /// The run's number.
+    fn id(&self) -> i64;
+
+    /// The head of the chain as of this run's start.
+    fn head(&self) -> Head;
+
     /// Makes a batch durable, and answers each claim in order. An error means that nothing of the
-    /// batch is known to be durable: no request of it may start.
-    fn commit(&mut self, batch: Batch) -> impl Future<Output = Result<Vec<Claim>, LedgerError>> + Send;
+    /// batch is known to be durable: no request of it may start. After [`LedgerError::Lost`] the
+    /// same batch may be offered again, or its claims settled as not sent.
+    async fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError>;
+
+    /// How long after the start of its commit a granted request may still start. `None`: as long as
+    /// the process lives, nobody else can take the lease.
+    fn start_within(&self) -> Option<Duration>;
+
+    /// What is shared with other appliers. `None`: this run is alone.
+    fn peers(&self) -> Option<Arc<dyn Peers>>;
+
+    /// Everything recorded of this edition, as of now: for a further round over what others left.
+    async fn snapshot(&mut self) -> Result<Snapshot, LedgerError>;
+
+    /// Writes down how the run ended, and lets go of the lease.
+    async fn finish(self: Box<Self>, ending: &str, counts: RunCounts) -> Result<Head, LedgerError>;
+}
+
+/// What the appliers of one ledger share while they run: the rate of a sender number, and the work.
+#[async_trait]
+pub trait Peers: Send + Sync {
+    /// Takes leave for `messages` of the sender number: from which moment on they may go, at its rate.
+    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError>;
+
+    /// Lets nothing leave from the sender number for this long.
+    async fn hold(&self, pause: Duration) -> Result<(), LedgerError>;
+
+    /// The number of the next share of the plan that nobody has taken yet. Shares rise.
+    async fn next_share(&self) -> Result<u64, LedgerError>;
+
+    /// What other live appliers of this plan have under way.
+    async fn others(&self) -> Result<Others, LedgerError>;
+}
+
+/// What other live appliers of the same plan do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Others {
+    /// How many there are.
+    pub appliers: u64,
+    /// Their intents without an outcome.
+    pub open: u64,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [State; 5] = [State::Intent, State::Accepted, State::Rejected, State::Unknown, State::NotSent];
+
+    /// As it is stored.
+    pub(crate) fn kind(self) -> i16 {
+        match self {
+            State::Intent => 1,
+            State::Accepted => 2,
+            State::Rejected => 3,
+            State::Unknown => 4,
+            State::NotSent => 5,
+        }
+    }
+
+    pub(crate) fn from_kind(kind: i64) -> Result<Self, LedgerError> {
+        State::ALL
+            .into_iter()
+            .find(|state| i64::from(state.kind()) == kind)
+            .ok_or(LedgerError::Newer { found: kind, known: 5 })
+    }
 }
 
 impl fmt::Display for State {
@@ -234,4 +631,25 @@ impl fmt::Display for State {
             State::NotSent => "not sent",
         })
     }
+}
+
+/// The machine that this process runs on.
+fn host() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
+}
+
+/// Who runs this: the pipeline's user, else the machine's.
+pub fn actor() -> String {
+    ["GITHUB_ACTOR", "GITLAB_USER_LOGIN", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .unwrap_or_else(|| "an unnamed user".to_owned())
+}
+
+/// Why an intent of a dead run is unknown.
+const ABANDONED: &str = "the run that started it ended without recording an outcome";
+
+/// An instant from the record.
+fn instant(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }

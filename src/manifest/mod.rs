@@ -11,6 +11,7 @@
 //! Nothing here contacts a provider or opens a ledger, and no secret is read.
 
 pub mod check;
+pub mod decisions;
 pub mod read;
 pub mod schema;
 pub mod source;

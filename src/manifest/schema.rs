@@ -17,8 +17,8 @@ use super::types;
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
 /// What `sendform schema KIND` can print, and the files under `schema/` are called.
-pub const KINDS: [&str; 9] =
-    ["campaign", "project", "gateway", "template", "audience", "coupons", "expiry", "delivery", "plan"];
+pub const KINDS: [&str; 10] =
+    ["campaign", "project", "gateway", "template", "audience", "coupons", "expiry", "delivery", "plan", "decisions"];
 
 /// The schema of one kind of file, as an editor wants it: blocks may be `use:` references.
 ///
@@ -34,6 +34,7 @@ pub fn for_editors(kind: &str) -> Option<Value> {
         "expiry" => of::<types::Expiry>(),
         "delivery" => of::<types::Delivery>(),
         "plan" => of::<crate::plan::PlanFile>(),
+        "decisions" => of::<super::decisions::Decisions>(),
         _ => return None,
     };
     if kind == "campaign" {
@@ -71,12 +72,17 @@ fn allow_use(schema: &mut Value) {
     }
 }
 
-/// Checks a manifest against the schema of its kind and tells every violation.
+/// Checks a manifest against its schema and tells every violation.
 pub fn validate(document: &Document) -> Vec<Diagnostic> {
-    let schema = of::<types::Campaign>();
+    validate_as::<types::Campaign>(document)
+}
+
+/// Checks a document against the schema of a type and tells every violation.
+pub fn validate_as<T: JsonSchema>(document: &Document) -> Vec<Diagnostic> {
+    let schema = of::<T>();
     let validator = match validator(&schema) {
         Ok(validator) => validator,
-        Err(error) => return vec![Diagnostic::error("internal", format!("the campaign schema is broken: {error}"))],
+        Err(error) => return vec![Diagnostic::error("internal", format!("the schema is broken: {error}"))],
     };
     let telling = Telling { document, schema: &schema };
     let mut found = Vec::new();

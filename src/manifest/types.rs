@@ -17,11 +17,14 @@ pub struct Campaign {
     pub api_version: ApiVersion,
     /// What this file describes.
     pub kind: Kind,
-    /// The campaign's identity. Nobody gets the same campaign twice, so renaming a campaign
-    /// means that everybody may get it again.
+    /// The campaign's identity. Nobody gets the same campaign twice. Renaming a campaign takes `moved`,
+    /// or everybody may get it again.
     #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9._-]{0,63}$"))]
     #[schemars(extend("x-expected" = "1 to 64 of `a-z`, `0-9`, `.`, `_` and `-`, starting with a letter or digit"))]
     pub name: String,
+    /// The name that this campaign had before, so that nobody gets it again under the new one. It stays
+    /// for as long as the campaign does.
+    pub moved: Option<Moved>,
     /// Raise this, in review, to send the campaign again on purpose. Starts at 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
@@ -48,6 +51,16 @@ pub struct Campaign {
     /// Bounds that stop a plan which is larger than anybody meant.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// Where a campaign's record stands from before.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Moved {
+    /// The name before.
+    #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9._-]{0,63}$"))]
+    #[schemars(extend("x-expected" = "1 to 64 of `a-z`, `0-9`, `.`, `_` and `-`, starting with a letter or digit"))]
+    pub from: String,
 }
 
 fn one() -> u32 {
@@ -443,6 +456,42 @@ pub struct Delivery {
     #[schemars(range(min = 1, max = 100))]
     #[schemars(extend("x-expected" = "1 to 100"))]
     pub batch: Option<u32>,
+    /// What stops a run before its end, with exit code 6. A run that accepts nothing at all stops by itself.
+    pub stop_when: Option<StopWhen>,
+}
+
+/// How much may go wrong within the last sends.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopWhen {
+    /// How many of them the provider may refuse: a number, which counts at once, or a share such as
+    /// `5%`, which counts as soon as so many were sent.
+    pub rejected: Option<Most>,
+    /// How many of them may end without anybody knowing how: a number, or a share such as `2%`.
+    pub unknown: Option<Most>,
+    /// How many of the last sends are looked at, 200 by default.
+    #[schemars(range(min = 10, max = 100_000))]
+    #[schemars(extend("x-expected" = "10 to 100000"))]
+    pub within: Option<u32>,
+}
+
+/// A number, or a share of all such as `5%`.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(transparent)]
+pub struct Most(
+    #[schemars(extend("type" = ["integer", "string"], "minimum" = 1, "pattern" = r"^[0-9]+(\.[0-9]+)?%?$"))]
+    #[schemars(extend("x-expected" = "a number from 1, or a share such as `5%`"))]
+    pub String,
+);
+
+impl<'de> Deserialize<'de> for Most {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Ok(Self(text)),
+            serde_json::Value::Number(number) => Ok(Self(number.to_string())),
+            _ => Err(serde::de::Error::custom("neither a number nor a share")),
+        }
+    }
 }
 
 /// Bounds that stop a plan which is larger than anybody meant.

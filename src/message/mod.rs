@@ -74,6 +74,12 @@ impl fmt::Debug for ContentDigest {
 impl Message {
     /// The fingerprint of this message from `from` to anybody: equal for messages that may share a request.
     pub fn digest(&self, from: E164) -> ContentDigest {
+        self.digests(from).0
+    }
+
+    /// The fingerprint, and a short one of the same without code and expiry, by which a campaign
+    /// under another name is recognised.
+    pub fn digests(&self, from: E164) -> (ContentDigest, i64) {
         let mut canonical = Canonical::new(b"sendform message v1");
         canonical.number(from.digits());
         canonical.text(&self.template.name);
@@ -97,6 +103,7 @@ impl Message {
             canonical.text(param);
         }
         canonical.optional(self.url_param.as_deref());
+        let likeness = canonical.so_far();
         canonical.text(self.coupon.expose());
         match self.expiry {
             None => canonical.number(0),
@@ -109,7 +116,7 @@ impl Message {
                 canonical.number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
             }
         }
-        ContentDigest(canonical.finish())
+        (ContentDigest(canonical.finish()), likeness)
     }
 
     /// The text as the recipient would read it.
@@ -182,6 +189,12 @@ impl Canonical {
             None => self.number(u64::MAX),
             Some(text) => self.text(text),
         }
+    }
+
+    /// Eight bytes of the fingerprint of what was added so far.
+    pub fn so_far(&self) -> i64 {
+        let hash = self.0.finalize();
+        hash.as_bytes().first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
     }
 
     /// The fingerprint.

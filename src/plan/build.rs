@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::repeat::SAMPLE;
 use super::{
     BlockedRow, Counts, CouponSummary, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile, PlanHash, Sample, Standing,
 };
-use crate::audience::{E164, LeftOut, Reason};
+use crate::audience::{E164, Identity, LeftOut, Reason};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::{LedgerKey, Snapshot};
@@ -51,6 +52,8 @@ pub struct Built {
     pub approved: Approved,
     /// The last instant at which a message may leave, if the offer ends at one.
     pub leave_by: Option<Timestamp>,
+    /// The first recipients and what they would get, if nothing is recorded of the campaign yet.
+    pub sample: Vec<(Identity, i64)>,
 }
 
 /// Every message that a plan holds, with its recipient.
@@ -97,6 +100,9 @@ struct Tally {
     without_code: u64,
     american: u64,
     first_problem: Option<(LeftOut, String)>,
+    /// How many more recipients the sample takes.
+    sample_left: usize,
+    sample: Vec<(Identity, i64)>,
 }
 
 /// Makes the plan of a campaign.
@@ -106,7 +112,8 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
     let planned_at = Timestamp::from_second(planned_at.as_second()).unwrap_or(planned_at);
     let pass = Pass::new(campaign, inputs.snapshot, inputs.key, planned_at, inputs.retry_rejected)?;
     let free = pass.free_codes();
-    let mut tally = Tally::default();
+    let new = inputs.snapshot.sends.is_empty();
+    let mut tally = Tally { sample_left: if new { SAMPLE } else { 0 }, ..Tally::default() };
     let file_of = |source: usize| {
         campaign.audience.sources.get(source).map_or_else(String::new, |source| source.path.display().to_string())
     };
@@ -169,10 +176,12 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
         estimated_seconds: estimate.as_secs(),
         samples: tally.samples,
         blocked: inputs.list_blocked.then_some(tally.blocked),
+        repeats: None,
+        ledger_head: None,
         checksum: String::new(),
     };
     file.checksum = file.compute_checksum();
-    Ok(Built { file, hash, planned_at, approved, leave_by })
+    Ok(Built { file, hash, planned_at, approved, leave_by, sample: tally.sample })
 }
 
 fn absolute(path: &Path) -> String {
@@ -231,6 +240,10 @@ impl Tally {
             Item::Desired(desired) => desired,
         };
         self.entries.push(desired.entry);
+        if self.sample_left > 0 {
+            self.sample_left -= 1;
+            self.sample.push((desired.identity, desired.likeness));
+        }
         match desired.standing {
             Standing::Send(_) => {
                 self.counts.send += 1;

@@ -18,6 +18,7 @@
 
 pub mod build;
 pub mod pass;
+pub mod repeat;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::ledger::Head;
 
 pub use build::{Approved, Built, PlanError, build};
 pub use pass::{Desired, Item, Pass, Standing};
@@ -179,6 +182,12 @@ pub struct PlanFile {
     pub samples: Vec<Sample>,
     /// What is worth a look.
     pub warnings: Vec<String>,
+    /// Another campaign that most recipients had the same message from; `apply` needs `--allow-repeat`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<repeat::Repeat>,
+    /// The head of the ledger's chain when the plan was made: `apply` refuses a ledger that does not hold it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger_head: Option<String>,
     /// Each row that gets no message, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Vec<BlockedRow>>,
@@ -187,6 +196,28 @@ pub struct PlanFile {
 }
 
 impl PlanFile {
+    /// Adds what the ledger says beyond the campaign's own sends.
+    pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<repeat::Repeat>) -> Self {
+        if let Some(repeat) = &repeats {
+            self.warnings.insert(
+                0,
+                format!(
+                    "{} of {} recipients had the same message from the campaign `{}` (edition {}): if this is that campaign \
+                     under a new name, add `moved: {{ from: {} }}`; else `apply` needs `--allow-repeat`",
+                    crate::words::grouped(repeat.same),
+                    crate::words::grouped(repeat.of),
+                    repeat.campaign,
+                    repeat.edition,
+                    repeat.campaign
+                ),
+            );
+        }
+        self.repeats = repeats;
+        self.ledger_head = head.map(|head| head.to_string());
+        self.checksum = self.compute_checksum();
+        self
+    }
+
     /// The checksum that this plan should have.
     pub fn compute_checksum(&self) -> String {
         let mut bare = self.clone();

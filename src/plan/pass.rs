@@ -44,10 +44,16 @@ pub struct Desired {
     pub message: Message,
     /// A fingerprint of the message, the same for everybody who gets the same.
     pub digest: ContentDigest,
+    /// A short fingerprint of the same without code and expiry.
+    pub likeness: i64,
     /// Where the send stands.
     pub standing: Standing,
     /// The recipient and the message, as the plan's hash holds them.
     pub entry: [u8; 32],
+    /// How many messages the campaign wants before this one.
+    pub ordinal: u64,
+    /// Who they are.
+    pub identity: Identity,
 }
 
 /// What a row comes to.
@@ -98,7 +104,7 @@ impl<'a> Pass<'a> {
                 Codes::Pool(pool)
             }
             CouponSpec::Generate { prefix, alphabet, length } => {
-                let scope = format!("{}/{}", campaign.name, campaign.edition);
+                let scope = format!("{}/{}", campaign.record, campaign.edition);
                 let generator = Generator::new(key.for_codes(), scope, prefix, alphabet, *length);
                 let bound = snapshot.sends.values().map(|send| send.coupon.clone()).collect();
                 Codes::Generated(generator, bound)
@@ -108,7 +114,7 @@ impl<'a> Pass<'a> {
             campaign,
             audience: Audience::open(&campaign.audience)?,
             snapshot,
-            keys: key.send_keys(&campaign.name, campaign.edition),
+            keys: key.send_keys(&campaign.record, campaign.edition),
             codes,
             expiry: campaign.expiry.map(|rule| rule.resolve(planned_at)),
             retry_rejected,
@@ -126,6 +132,7 @@ impl<'a> Pass<'a> {
     /// Streams every row's item, in the order of the sources.
     pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()>) -> Result<(), Diagnostics> {
         let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected } = self;
+        let mut ordinal = 0;
         audience.rows(
             |row| campaign.composer.admits(row),
             |entry| {
@@ -156,7 +163,7 @@ impl<'a> Pass<'a> {
                     coupon,
                     expiry,
                 };
-                let digest = message.digest(campaign.gateway.from);
+                let (digest, likeness) = message.digests(campaign.gateway.from);
                 let standing = standing(recorded, retry_rejected);
                 let entry = plan_entry(campaign, recipient.identity, recipient.address, digest);
                 let desired = Desired {
@@ -166,9 +173,13 @@ impl<'a> Pass<'a> {
                     key,
                     message,
                     digest,
+                    likeness,
                     standing,
                     entry,
+                    ordinal,
+                    identity: recipient.identity,
                 };
+                ordinal += 1;
                 visit(Item::Desired(Box::new(desired)))
             },
         )
@@ -220,7 +231,7 @@ fn standing(recorded: Option<&Recorded>, retry_rejected: bool) -> Standing {
 /// One recipient and one message, in canonical form.
 fn plan_entry(campaign: &Campaign, person: Identity, address: E164, digest: ContentDigest) -> [u8; 32] {
     let mut canonical = crate::message::Canonical::new(b"sendform entry v1");
-    canonical.text(&campaign.name);
+    canonical.text(&campaign.record);
     canonical.number(u64::from(campaign.edition));
     canonical.number(person.digits());
     canonical.number(address.digits());

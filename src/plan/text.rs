@@ -100,5 +100,9 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
     for warning in &plan.warnings {
         writeln!(out, "  {YELLOW}warning{YELLOW:#}: {warning}")?;
     }
-    writeln!(out, "\nPlan hash {}", plan.hash)
+    writeln!(out, "\nPlan hash {}", plan.hash)?;
+    match &plan.ledger_head {
+        Some(head) => writeln!(out, "Ledger head {head}"),
+        None => Ok(()),
+    }
 }

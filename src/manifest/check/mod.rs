@@ -18,7 +18,7 @@ use super::read::Document;
 use super::source::Pointer;
 use super::{Given, types};
 use crate::audience::{AudienceSpec, E164, PhoneReader, SourceSpec, SuppressSpec};
-use crate::campaign::{Campaign, Delivery, Rate};
+use crate::campaign::{Bound, Campaign, Delivery, Rate, StopWhen};
 use crate::diagnostic::{Diagnostic, Severity, did_you_mean};
 use crate::gateway::kaleyra::{Callback, KaleyraSpec};
 use crate::message::render::{Composer, Field, NAMES, References};
@@ -80,6 +80,8 @@ pub fn check(
         Some(Campaign {
             path: path.to_owned(),
             name: manifest.name.clone(),
+            record: manifest.moved.as_ref().map_or(&manifest.name, |moved| &moved.from).clone(),
+            moved_from: manifest.moved.as_ref().map(|moved| moved.from.clone()),
             edition: manifest.edition,
             gateway: gateway?,
             vars,
@@ -473,7 +475,42 @@ impl Check<'_> {
                 "raise `concurrency`",
             );
         }
-        Some(Delivery { rate: rate?, concurrency, batch })
+        let stop_when = match &delivery.stop_when {
+            None => None,
+            Some(stop_when) => Some(self.stop_when(&root.join("stop_when"), stop_when)?),
+        };
+        Some(Delivery { rate: rate?, concurrency, batch, stop_when })
+    }
+
+    fn stop_when(&mut self, root: &Pointer, stop_when: &types::StopWhen) -> Option<StopWhen> {
+        let within = stop_when.within.unwrap_or(200) as usize;
+        let mut bound = |name: &str, most: &Option<types::Most>| {
+            let Some(types::Most(text)) = most else { return Some(None) };
+            let bound = Bound::parse(text);
+            match bound {
+                None => self.error(
+                    &root.join(name),
+                    "stop-when",
+                    format!("`{text}` is neither a number nor a share"),
+                    "such as `20` or `5%`",
+                ),
+                Some(Bound::Count(count)) if count > within as u64 => self.error(
+                    &root.join(name),
+                    "stop-when",
+                    format!("`{text}` is never reached within {within} sends"),
+                    "raise `within`, or lower the number",
+                ),
+                Some(_) => return Some(bound),
+            }
+            None
+        };
+        let (rejected, unknown) = (bound("rejected", &stop_when.rejected), bound("unknown", &stop_when.unknown));
+        let (rejected, unknown) = (rejected?, unknown?);
+        if rejected.is_none() && unknown.is_none() {
+            self.error(root, "stop-when", "`stop_when` has no bound".to_owned(), "set `rejected`, `unknown`, or both");
+            return None;
+        }
+        Some(StopWhen { within, rejected, unknown })
     }
 
     fn errors(&self) -> usize {

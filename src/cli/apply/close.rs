@@ -1,0 +1,124 @@
+//! The end of a run: written down, told, and turned into an exit code.
+
+use super::{Exit, count};
+use crate::apply::{Ending, Progress};
+use crate::cli::Stop;
+use crate::cli::ui::Ui;
+use crate::ledger::{RunCounts, RunLedger};
+use crate::words::grouped;
+
+pub(super) struct Report<'a> {
+    pub(super) ui: &'a Ui,
+    pub(super) done: Progress,
+    pub(super) elapsed: std::time::Duration,
+    pub(super) planned: u64,
+    pub(super) earlier_unknown: u64,
+    /// Whether other appliers may have worked on the same plan.
+    pub(super) shared: bool,
+}
+
+impl Report<'_> {
+    /// Writes down how the run ended, and says it.
+    pub(super) async fn close(self, ending: &Ending, run: Box<dyn RunLedger>) -> Result<Exit, Stop> {
+        let done = self.done;
+        let own = done.accepted + done.rejected + done.unknown;
+        let left = self.planned.saturating_sub(own);
+        // A shared run that came to its end has seen that nobody is left: the others have the rest.
+        let others = if self.shared && *ending == Ending::Finished { left - done.not_sent.min(left) } else { 0 };
+        let pending = left - others;
+        let unknown = done.unknown + self.earlier_unknown;
+        let word = match ending {
+            Ending::Finished if pending == 0 && unknown == 0 && done.rejected == 0 => "complete",
+            Ending::Finished => "partial",
+            Ending::Interrupted => "interrupted",
+            _ => "stopped",
+        };
+        let id = run.id();
+        let counts = RunCounts {
+            accepted: done.accepted,
+            rejected: done.rejected,
+            unknown: done.unknown,
+            not_sent: done.attempts_not_sent,
+        };
+        let finished = run.finish(word, counts).await;
+        let seconds = self.elapsed.as_secs_f64();
+        let rate = if seconds > 0.0 { own as f64 / seconds } else { 0.0 };
+        self.ui.say(&format!(
+            "\nRun {id} {word}: {} of {} accepted in {seconds:.1} s, {rate:.0}/s",
+            grouped(done.accepted),
+            count(self.planned)
+        ));
+        let figures = [("rejected", done.rejected), ("unknown", unknown), ("pending", pending), ("by others", others)];
+        for (name, number) in figures.into_iter().filter(|(_, number)| *number > 0) {
+            self.ui.say(&format!("  {name:<15}{:>11}", grouped(number)));
+        }
+        if let Ok(head) = &finished {
+            self.ui.say(&format!("Ledger head {head}"));
+        }
+        if unknown > 0 {
+            self.ui.say("Unknown sends may have arrived, so they are never sent again by themselves. `sendform sends list --state unknown` names them; `sendform resolve` settles them.");
+        }
+        if pending > 0 {
+            self.ui.say("Run the same command again to send what is left; nobody gets it twice.");
+        }
+        self.exit(ending, unknown, pending, finished.err().map(Stop::from))
+    }
+
+    fn exit(&self, ending: &Ending, unknown: u64, pending: u64, unfinished: Option<Stop>) -> Result<Exit, Stop> {
+        let done = self.done;
+        let nothing_sent = done.accepted + done.unknown + done.rejected == 0;
+        let partly = || {
+            if nothing_sent {
+                Exit::Error
+            } else if unknown > 0 {
+                Exit::Unknown
+            } else {
+                Exit::Partly
+            }
+        };
+        Err(match ending {
+            Ending::Interrupted => return Ok(Exit::Interrupted),
+            Ending::Finished => {
+                if let Some(stop) = unfinished {
+                    return Err(stop);
+                }
+                return Ok(if unknown > 0 {
+                    Exit::Unknown
+                } else if done.rejected > 0 || pending > 0 {
+                    Exit::Partly
+                } else {
+                    Exit::Done
+                });
+            }
+            Ending::Account(reason) => Stop::new(Exit::Account, format!("the provider refuses the account: {reason}"))
+                .hint("check the SID, the key, the balance, and the addresses that the key may be used from"),
+            Ending::Late(reason) => {
+                Stop::new(Exit::Limit, reason.clone()).hint("raise `edition` with a later end to reach the rest")
+            }
+            Ending::Limit(reason) => Stop::new(Exit::Limit, reason.clone())
+                .hint("`sendform sends list` tells what happened; run it again once the cause is gone"),
+            Ending::Hopeless(reason) => Stop::new(
+                if unknown > 0 { Exit::Unknown } else { Exit::Limit },
+                reason.clone(),
+            )
+            .hint(
+                "compare the template, the parameters and the address with the provider's console before the next try",
+            ),
+            Ending::Unreachable(reason) => {
+                Stop::new(partly(), format!("the provider cannot be reached, or takes nothing more: {reason}"))
+            }
+            Ending::Ledger(problem) => Stop::new(partly(), format!("{problem}; nothing more was sent")),
+            Ending::Fenced(problem) => Stop::new(Exit::Held, format!("{problem}; nothing more was sent"))
+                .hint("run it again: it sends what is left, and nobody gets it twice"),
+            Ending::Changed => Stop::new(
+                partly(),
+                "the campaign's files changed while it was sent; what was not approved was not sent",
+            ),
+            Ending::Outdated => Stop::new(
+                if nothing_sent { Exit::Differs } else { partly() },
+                "a code of the plan went to somebody else since the plan was made; nothing more was sent",
+            )
+            .hint("another campaign shares the pool; make a new plan"),
+        })
+    }
+}

@@ -1,0 +1,251 @@
+//! From an approved plan to its end: rounds of the engine, the sandbox, signals.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+
+use super::close::Report;
+use super::{Exit, context, progress};
+use crate::apply::{self, Ending, Engine, Setup};
+use crate::campaign::Campaign;
+use crate::cli::Stop;
+use crate::cli::ui::Ui;
+use crate::gateway::kaleyra::KaleyraV1;
+use crate::ledger::{Ledger, LedgerKey, RunStart, Snapshot};
+use crate::plan::{Built, Item, Pass, Standing};
+use crate::project::Place;
+use crate::sandbox::{self, Preview, Sandbox};
+
+/// How many messages wait between the audience and the engine.
+const AHEAD: usize = 1_024;
+
+/// Everything that is needed to send.
+pub(super) struct Job<'a> {
+    pub(super) ui: &'a Ui,
+    pub(super) campaign: Campaign,
+    pub(super) snapshot: Snapshot,
+    pub(super) key: LedgerKey,
+    pub(super) built: Built,
+    pub(super) ledger: Box<dyn Ledger>,
+    pub(super) secrets: Option<(SecretString, SecretString)>,
+    pub(super) retry_rejected: bool,
+    pub(super) lease: Duration,
+    pub(super) place: Place,
+}
+
+impl Job<'_> {
+    pub(super) fn send(self, runtime: &Runtime) -> Result<Exit, Stop> {
+        let Self { ui, mut campaign, snapshot, key, built, ledger, secrets, retry_rejected, lease, place } = self;
+        let fail = |problem: String| Stop::new(Exit::Error, problem);
+        let (sandbox, sid, api_key) = match secrets {
+            Some((sid, api_key)) => (None, sid, api_key),
+            None => {
+                let sandbox = runtime
+                    .block_on(embedded(&campaign))
+                    .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
+                campaign.gateway.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
+                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
+            }
+        };
+        let gateway = KaleyraV1::new(campaign.gateway.clone(), sid, api_key, campaign.delivery.concurrency)
+            .map_err(|error| fail(error.to_string()))?;
+        let start = RunStart {
+            campaign: campaign.record.clone(),
+            edition: campaign.edition,
+            name: campaign.name.clone(),
+            plan_hash: built.hash.to_string(),
+            planned_at: built.planned_at,
+            pool: context::uses_pool(&campaign),
+            recipients: built.file.recipients,
+            sender: campaign.gateway.from.to_string(),
+            interval: campaign.delivery.rate.interval(),
+            retry_rejected,
+            lease,
+        };
+        let run = runtime.block_on(ledger.begin(&start, &snapshot))?;
+        ui.say(&format!("Run {} started; ledger head {}", run.id(), run.head()));
+
+        let (stop_sender, stop) = watch::channel(apply::Stop::No);
+        let (event_sender, events) = mpsc::unbounded_channel();
+        let setup = Setup {
+            ledger: run,
+            gateway: Arc::new(gateway),
+            delivery: campaign.delivery,
+            approved: Arc::new(built.approved),
+            leave_by: built.leave_by,
+            stop,
+            events: event_sender,
+        };
+        runtime.spawn(watch_signals(stop_sender.clone()));
+        let started = std::time::Instant::now();
+        let planned = built.file.counts.send;
+        let showing = runtime.handle().clone();
+        let (ending, engine) = std::thread::scope(|scope| {
+            let shown = scope.spawn(move || showing.block_on(progress::show(ui, planned, events)));
+            let rounds = Rounds { campaign: &campaign, key: &key, planned_at: built.planned_at, retry_rejected };
+            let guard = runtime.enter();
+            let engine = Engine::new(setup);
+            drop(guard);
+            let ended = rounds.run(runtime, engine, snapshot);
+            // The listener ends with the engine's sender.
+            let (ending, progress, ledger) = match ended {
+                Ok((ending, engine)) => {
+                    let progress = engine.progress();
+                    (Ok(ending), progress, engine.into_ledger())
+                }
+                Err((stop, engine)) => {
+                    let progress = engine.progress();
+                    (Err(stop), progress, engine.into_ledger())
+                }
+            };
+            let _ = shown.join();
+            (ending, (progress, ledger))
+        });
+        let (progress, ledger) = engine;
+        drop(stop_sender);
+        if let (Some(sandbox), Place::File(path)) = (&sandbox, &place) {
+            let page = path.with_file_name("inbox.html");
+            if crate::cli::plan::write(&page, &sandbox.page(), 0o600).is_ok() {
+                ui.say(&format!("Inbox     {}", page.display()));
+            }
+        }
+        let report = Report {
+            ui,
+            done: progress,
+            elapsed: started.elapsed(),
+            planned,
+            earlier_unknown: built.file.counts.unknown,
+            shared: matches!(place, Place::Database(_)),
+        };
+        runtime.block_on(report.close(&ending?, ledger))
+    }
+}
+
+/// The stand-in provider of a trial.
+async fn embedded(campaign: &Campaign) -> std::io::Result<Sandbox> {
+    let previews = campaign
+        .composer
+        .templates()
+        .values()
+        .map(|template| {
+            let head = &template.head;
+            let preview = Preview {
+                offer: head.offer_text.clone(),
+                body: head.body.clone(),
+                button: head.button_label.clone(),
+                url: head.button_url.clone(),
+            };
+            (head.name.clone(), preview)
+        })
+        .collect();
+    Sandbox::start(sandbox::Config { previews, ..sandbox::Config::default() }).await
+}
+
+/// Rounds over the audience: one, unless other appliers may have left something.
+struct Rounds<'a> {
+    campaign: &'a Campaign,
+    key: &'a LedgerKey,
+    planned_at: jiff::Timestamp,
+    retry_rejected: bool,
+}
+
+impl Rounds<'_> {
+    fn run(
+        &self,
+        runtime: &Runtime,
+        mut engine: Engine<KaleyraV1>,
+        mut snapshot: Snapshot,
+    ) -> Result<(Ending, Engine<KaleyraV1>), (Stop, Engine<KaleyraV1>)> {
+        loop {
+            let granted = engine.progress().granted;
+            let ending = match self.round(runtime, &mut engine, &snapshot) {
+                Ok(ending) => ending,
+                Err(stop) => return Err((stop, engine)),
+            };
+            if ending != Ending::Finished {
+                return Ok((ending, engine));
+            }
+            match runtime.block_on(engine.leftover(granted)) {
+                Ok(Some(now)) => snapshot = now,
+                Ok(None) => return Ok((ending, engine)),
+                Err(error) => return Ok((Ending::Ledger(error.to_string()), engine)),
+            }
+        }
+    }
+
+    fn round(&self, runtime: &Runtime, engine: &mut Engine<KaleyraV1>, snapshot: &Snapshot) -> Result<Ending, Stop> {
+        let pass = Pass::new(self.campaign, snapshot, self.key, self.planned_at, self.retry_rejected)?;
+        let (feed_sender, feed) = mpsc::channel(AHEAD);
+        std::thread::scope(|scope| {
+            let feeding = scope.spawn(move || {
+                pass.run(|item| match item {
+                    Item::Desired(desired) if matches!(desired.standing, Standing::Send(_)) => {
+                        match feed_sender.blocking_send(desired) {
+                            Ok(()) => ControlFlow::Continue(()),
+                            // The engine has ended.
+                            Err(_) => ControlFlow::Break(()),
+                        }
+                    }
+                    _ => ControlFlow::Continue(()),
+                })
+            });
+            let ending = runtime.block_on(engine.run(feed));
+            // Files that cannot be read a second time have changed since the plan.
+            match feeding.join() {
+                Ok(Ok(())) => Ok(ending),
+                _ => Ok(Ending::Changed),
+            }
+        })
+    }
+}
+
+/// The first signal asks to stop, the second not to wait, the third does not wait for anything.
+async fn watch_signals(stop: watch::Sender<apply::Stop>) {
+    let mut signals = Signals::new();
+    signals.next().await;
+    let _ = stop.send(apply::Stop::Soon);
+    signals.next().await;
+    let _ = stop.send(apply::Stop::Now);
+    signals.next().await;
+    // What is under way stays in the ledger as an intent without an outcome: unknown.
+    std::process::exit(Exit::Interrupted as i32);
+}
+
+/// Ctrl-C and SIGTERM. None is missed between two looks.
+struct Signals {
+    #[cfg(unix)]
+    streams: Option<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)>,
+}
+
+impl Signals {
+    fn new() -> Self {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Self { streams: signal(SignalKind::interrupt()).ok().zip(signal(SignalKind::terminate()).ok()) }
+        }
+        #[cfg(not(unix))]
+        Self {}
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some((interrupt, terminate)) = &mut self.streams {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn signal() {
+    Signals::new().next().await;
+}

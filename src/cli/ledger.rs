@@ -1,0 +1,188 @@
+//! `sendform ledger`
+
+use std::io::Write;
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::ui::Ui;
+use super::{Exit, Format, LedgerArgs, Stop, context};
+use crate::ledger::postgres::PostgresLedger;
+use crate::ledger::{Entry, Head, report, sqlite};
+use crate::plan::FORMAT_VERSION;
+use crate::project::Place;
+use crate::words::grouped;
+
+/// Check, export or unlock the ledger
+#[derive(Debug, Args)]
+pub struct LedgerCommand {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Hold the whole record against the protocol, and its chain against what was seen of it
+    Check(CheckArgs),
+    /// Write everything as lines of JSON: runs, chain, and every entry of the journal
+    Export(ExportArgs),
+    /// Tell who holds the ledger; call a run dead before its lease is over
+    Unlock(UnlockArgs),
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// A head that was printed before: the ledger must hold it
+    #[arg(long, value_name = "HEAD")]
+    head: Option<Head>,
+    /// How it is printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// Write coupons in full as well; numbers are never stored in full
+    #[arg(long)]
+    full: bool,
+}
+
+#[derive(Debug, Args)]
+struct UnlockArgs {
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// The run to call dead: it is granted nothing more, and what it left open is unknown
+    #[arg(long)]
+    run: Option<i64>,
+}
+
+pub fn run(ui: &Ui, args: &LedgerCommand) -> Result<Exit, Stop> {
+    let runtime = context::runtime()?;
+    match &args.command {
+        Command::Check(args) => runtime.block_on(check(ui, args)),
+        Command::Export(args) => runtime.block_on(export(args)),
+        Command::Unlock(args) => runtime.block_on(unlock(ui, args)),
+    }
+}
+
+async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, Stop> {
+    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
+    let mut ledger = context::open_recorded(&place).await?;
+    let mut check = report::check(ledger.as_mut()).await?;
+    if let Some(head) = args.head
+        && let Some(problem) = report::behind(ledger.as_mut(), head).await?
+    {
+        check.problems.push(problem);
+    }
+    let head = report::head(ledger.as_mut()).await?;
+    match args.format {
+        Format::Json => ui.data(&format!(
+            "{:#}\n",
+            json!({ "format_version": FORMAT_VERSION, "head": head.map(|head| head.to_string()), "check": check })
+        )),
+        Format::Text => {
+            let unsealed = if check.unsealed > 0 {
+                format!("; {} runs did not get to say how they ended", grouped(check.unsealed))
+            } else {
+                String::new()
+            };
+            ui.data(&format!(
+                "{} runs, {} sends, {} entries{unsealed}\n",
+                grouped(check.runs),
+                grouped(check.sends),
+                grouped(check.entries)
+            ));
+            if let Some(head) = head {
+                ui.data(&format!("Ledger head {head}\n"));
+            }
+            check.problems.iter().for_each(|problem| ui.data(&format!("  {problem}\n")));
+        }
+    }
+    if check.problems.is_empty() {
+        Ok(Exit::Done)
+    } else {
+        Err(Stop::new(Exit::Error, format!("the ledger `{place}` is not sound"))
+            .hint("send nothing with it; compare it with a backup before anything else is written"))
+    }
+}
+
+async fn export(args: &ExportArgs) -> Result<Exit, Stop> {
+    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
+    let mut ledger = context::open_recorded(&place).await?;
+    let chain: Vec<Value> = ledger.chain().await?.iter().map(report::link_json).collect();
+    let runs = ledger.runs().await?;
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let head = json!({ "type": "ledger", "format_version": FORMAT_VERSION, "chain": chain });
+    let mut written = writeln!(out, "{head}");
+    for run in &runs {
+        let mut value = serde_json::to_value(run).unwrap_or_default();
+        value["type"] = "run".into();
+        written = written.and_then(|()| writeln!(out, "{value}"));
+    }
+    let full = args.full;
+    let mut write = |entry: Entry| {
+        if written.is_ok() {
+            let mut value = report::entry_json(&entry, full);
+            value["type"] = "entry".into();
+            written = writeln!(out, "{value}");
+        }
+    };
+    ledger.journal(None, &mut write).await?;
+    match written.and_then(|()| out.flush()) {
+        // A reader that closes the pipe early has seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Stop::new(Exit::Error, format!("the export cannot be written: {error}")))
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
+    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
+    let mut ledger = context::open_recorded(&place).await?;
+    let live: Vec<_> = ledger.runs().await?.into_iter().filter(|run| run.live).collect();
+    match (&place, args.run) {
+        (Place::File(path), None) => {
+            match sqlite::lease_holder(path) {
+                Some(holder) => ui.data(&format!("held by {holder}; the lock goes with that process\n")),
+                None => ui.data("nobody holds the ledger\n"),
+            }
+            Ok(Exit::Done)
+        }
+        (Place::File(path), Some(_)) => match sqlite::lease_holder(path) {
+            Some(holder) => Err(Stop::new(Exit::Held, format!("the ledger is held by {holder}"))
+                .hint("the lock goes with that process: end it, with SIGTERM first")),
+            None => {
+                ui.data("nobody holds the ledger: there is nothing to unlock\n");
+                Ok(Exit::Done)
+            }
+        },
+        (Place::Database(_), None) => {
+            if live.is_empty() {
+                ui.data("nobody holds the ledger\n");
+            }
+            for run in &live {
+                let heard = run.heartbeat_at.map_or_else(String::new, |at| format!(", last heartbeat {at:.0}"));
+                ui.data(&format!(
+                    "run {} of {}: process {} of {} on {} since {:.0}{heard}\n",
+                    run.id, run.name, run.pid, run.actor, run.host, run.started_at
+                ));
+            }
+            Ok(Exit::Done)
+        }
+        (Place::Database(url), Some(run)) => {
+            let Some(mut ledger) = PostgresLedger::open_existing(url, None).await? else { return Ok(Exit::Done) };
+            if ledger.unlock(run).await? {
+                ui.data(&format!("run {run} is fenced off; what it left open is unknown\n"));
+            } else {
+                ui.data(&format!("run {run} is over: there is nothing to unlock\n"));
+            }
+            Ok(Exit::Done)
+        }
+    }
+}

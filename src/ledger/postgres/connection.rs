@@ -1,0 +1,261 @@
+//! One connection: made from a URL, made again when it is lost.
+//!
+//! No state of a session is relied upon (no prepared statements, no session settings, no session
+//! locks), so that a pooler in transaction mode may stand between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::super::LedgerError;
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long one transaction may take before its connection counts as lost.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where the database is, and how to get there.
+#[derive(Clone)]
+pub(super) struct Target {
+    config: Config,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    /// For people: no user, no password.
+    pub(super) place: String,
+}
+
+/// A connection that is made when it is needed.
+pub(super) struct Connection {
+    pub(super) target: Target,
+    client: Option<Client>,
+}
+
+impl Target {
+    /// Reads `postgres://user:password@host:port/database?sslmode=…&sslrootcert=…`.
+    pub(super) fn parse(url: &str) -> Result<Self, LedgerError> {
+        let wrong = |problem: String| LedgerError::Storage {
+            path: bare(url),
+            doing: "reached",
+            problem: format!("its URL is wrong: {problem}"),
+        };
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let (mut mode, mut root, mut rest) = (None, None, Vec::new());
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("sslmode", value)) => mode = Some(value.to_owned()),
+                Some(("sslrootcert", value)) => root = Some(value.to_owned()),
+                _ => rest.push(pair),
+            }
+        }
+        let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
+        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| wrong(cause(&error)))?;
+        config.application_name("sendform").connect_timeout(CONNECT).tcp_user_timeout(PATIENCE);
+        if config.get_hosts().is_empty() {
+            return Err(wrong("it names no host".to_owned()));
+        }
+        let local = config.get_hosts().iter().all(|host| match host {
+            Host::Tcp(name) => {
+                name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+            }
+            Host::Unix(_) => true,
+        });
+        // What leaves this machine is encrypted, to a server that proves who it is, unless the URL says otherwise.
+        let encrypted = match mode.as_deref() {
+            None => !local,
+            Some("disable") => false,
+            Some("require" | "verify-ca" | "verify-full") => true,
+            Some(other) => {
+                return Err(wrong(format!("`sslmode={other}` is not one of `disable`, `require`, `verify-full`")));
+            }
+        };
+        config.ssl_mode(if encrypted { SslMode::Require } else { SslMode::Disable });
+        let tls = if encrypted { Some(Arc::new(tls(root.as_deref()).map_err(wrong)?)) } else { None };
+        let host = match config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => String::new(),
+        };
+        let port = config.get_ports().first().map_or_else(String::new, |port| format!(":{port}"));
+        let database = config.get_dbname().or(config.get_user()).unwrap_or("postgres");
+        let place = format!("postgres://{host}{port}/{database}");
+        Ok(Self { config, tls, place })
+    }
+
+    async fn connect(&self) -> Result<Client, LedgerError> {
+        let connecting = async {
+            match &self.tls {
+                Some(tls) => {
+                    let tls = MakeRustlsConnect::new(tls.as_ref().clone());
+                    let (client, connection) = self.config.connect(tls).await?;
+                    tokio::spawn(connection);
+                    Ok(client)
+                }
+                None => {
+                    let (client, connection) = self.config.connect(NoTls).await?;
+                    tokio::spawn(connection);
+                    Ok(client)
+                }
+            }
+        };
+        match tokio::time::timeout(CONNECT, connecting).await {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(error)) => Err(self.failed("reached", &error)),
+            Err(_) => Err(self.lost("no connection within 10 seconds")),
+        }
+    }
+
+    pub(super) fn lost(&self, problem: impl Into<String>) -> LedgerError {
+        LedgerError::Lost { place: self.place.clone(), problem: problem.into() }
+    }
+
+    /// Tells an error that goes by itself from one that does not.
+    pub(super) fn failed(&self, doing: &'static str, error: &tokio_postgres::Error) -> LedgerError {
+        let problem = cause(error);
+        let passing = match error.code() {
+            Some(code) => {
+                code.code().starts_with("08")
+                    || [
+                        SqlState::ADMIN_SHUTDOWN,
+                        SqlState::CRASH_SHUTDOWN,
+                        SqlState::CANNOT_CONNECT_NOW,
+                        SqlState::TOO_MANY_CONNECTIONS,
+                        SqlState::T_R_SERIALIZATION_FAILURE,
+                        SqlState::T_R_DEADLOCK_DETECTED,
+                        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                    ]
+                    .contains(code)
+            }
+            // No answer of the database's: the way to it is broken.
+            None => true,
+        };
+        if passing { self.lost(problem) } else { LedgerError::Storage { path: self.place.clone(), doing, problem } }
+    }
+}
+
+impl Connection {
+    pub(super) fn new(target: Target) -> Self {
+        Self { target, client: None }
+    }
+
+    /// The client, connected.
+    pub(super) async fn client(&mut self) -> Result<&Client, LedgerError> {
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            self.client = None;
+            self.client = Some(self.target.connect().await?);
+        }
+        match &self.client {
+            Some(client) => Ok(client),
+            None => Err(self.target.lost("there is no connection")),
+        }
+    }
+
+    /// After an answer that did not come in time: nothing more may be expected on this connection.
+    pub(super) fn forget(&mut self) {
+        self.client = None;
+    }
+
+    /// Does something with the client, within [`PATIENCE`]. What fails ends the connection, so that
+    /// no half-done transaction is left on it.
+    pub(super) async fn with<T>(
+        &mut self,
+        doing: &'static str,
+        work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, LedgerError> {
+        let target = self.target.clone();
+        let client = self.client().await?;
+        match tokio::time::timeout(PATIENCE, work(client)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                self.forget();
+                Err(target.failed(doing, &error))
+            }
+            Err(_) => {
+                self.forget();
+                Err(target.lost(format!("no answer within {} seconds", PATIENCE.as_secs())))
+            }
+        }
+    }
+}
+
+/// The innermost words of an error: the outer ones say "db error" alone.
+fn cause(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        return db.message().to_owned();
+    }
+    let mut words = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let text = inner.to_string();
+        if !words.contains(&text) {
+            words = format!("{words}: {text}");
+        }
+        source = inner.source();
+    }
+    words
+}
+
+/// A URL without what is secret.
+fn bare(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{}", host.split('?').next().unwrap_or_default())
+}
+
+/// Certificates are always verified, and the host's name in them.
+fn tls(root: Option<&str>) -> Result<rustls::ClientConfig, String> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    use rustls_platform_verifier::BuilderVerifierExt;
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let Some(path) = root else {
+        return Ok(builder.with_platform_verifier().map_err(|error| error.to_string())?.with_no_client_auth());
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    let certificates =
+        CertificateDer::pem_file_iter(path).map_err(|error| format!("`sslrootcert={path}` cannot be read: {error}"))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| format!("`sslrootcert={path}` cannot be read: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("`sslrootcert={path}`: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err(format!("`sslrootcert={path}` holds no certificate"));
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_holds_no_password_and_remote_databases_are_encrypted() {
+        let local = Target::parse("postgres://me:secret@127.0.0.1:5433/offers").unwrap();
+        assert_eq!(local.place, "postgres://127.0.0.1:5433/offers");
+        assert!(local.tls.is_none());
+        assert!(Target::parse("postgres://me:secret@db.example.com/offers?sslmode=disable").unwrap().tls.is_none());
+        for url in [
+            "postgres://me:secret@db.example.com/offers",
+            "postgres://me:secret@localhost/offers?sslmode=verify-full&connect_timeout=3",
+        ] {
+            assert!(Target::parse(url).unwrap().tls.is_some(), "{url}");
+        }
+        for url in [
+            "postgres://me:secret@h/db?sslmode=prefer",
+            "postgres://",
+            "postgres://me:secret@h/db?sslmode=require&sslrootcert=/nowhere.pem",
+            "postgres://me:secret@h:port/db",
+        ] {
+            let error = Target::parse(url).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains("its URL is wrong"), "{url}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! A run on the database: commits, the heartbeat, and what appliers share.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::super::chain::{EndLink, JournalDigest, LinkKind};
+use super::super::{
+    Batch, Claim, Entry, Head, LedgerError, Others, Peers, RunCounts, RunLedger, RunStart, Scope, SendKey, Snapshot,
+};
+use super::connection::{Connection, PATIENCE};
+use super::{DURABLE, abandon, fence_dead, head_of, key_of, schema};
+
+const FENCED: &str = "it was silent for longer than its lease, so others took it for dead";
+
+/// Proves that the run was not fenced off, and refreshes its heartbeat. Takes the run's row, so
+/// that whoever would fence it off waits for this transaction, and sees its intents.
+const GATE: &str = "UPDATE sendform.run SET heartbeat_at = clock_timestamp(), open = $2
+                    WHERE id = $1 AND ended_at IS NULL RETURNING id";
+
+/// See [`crate::ledger::protocol::may_settle`].
+const SETTLE: &str = "
+WITH s AS (
+  SELECT * FROM unnest($2::bytea[], $3::int[], $4::smallint[], $5::text[], $6::text[]) AS s (send_key, attempt, kind, message_id, reason)
+), moved AS (
+  UPDATE sendform.send t SET state = s.kind FROM s
+  WHERE t.send_key = s.send_key AND t.attempt = s.attempt AND t.run = $1 AND t.state IN (1, 4) AND t.state <> s.kind
+  RETURNING s.*
+), written AS (
+  INSERT INTO sendform.journal (run, at, kind, send_key, attempt, message_id, reason)
+  SELECT $1, $7, kind, send_key, attempt, message_id, reason FROM moved
+)
+SELECT send_key FROM moved";
+
+/// See [`crate::ledger::protocol::may_claim`]. `again` marks what an earlier try, whose answer was
+/// lost, may have claimed for this run.
+const CLAIM: &str = "
+WITH c AS (
+  SELECT * FROM unnest($2::bytea[], $3::int[], $4::bytea[], $5::bigint[], $6::text[], $7::text[], $8::bigint[])
+    AS c (send_key, attempt, digest, likeness, address, coupon, expires)
+  WHERE EXISTS (SELECT 1 FROM sendform.run WHERE id = $1 AND ended_at IS NULL)
+), code AS (
+  INSERT INTO sendform.code AS t (code, send_key) SELECT coupon, send_key FROM c WHERE $9 ORDER BY coupon
+  ON CONFLICT (code) DO UPDATE SET send_key = t.send_key RETURNING t.code, t.send_key
+), free AS (
+  SELECT c.* FROM c WHERE NOT $9 OR EXISTS (SELECT 1 FROM code WHERE code.code = c.coupon AND code.send_key = c.send_key)
+), granted AS (
+  INSERT INTO sendform.send AS t (send_key, campaign, edition, run, attempt, state, coupon)
+  SELECT send_key, $10, $11, $1, attempt, 1, coupon FROM free
+  WHERE attempt = 1 OR EXISTS (SELECT 1 FROM sendform.send o WHERE o.send_key = free.send_key)
+  ORDER BY send_key
+  ON CONFLICT (send_key) DO UPDATE SET run = excluded.run, attempt = excluded.attempt, state = 1
+    WHERE t.attempt = excluded.attempt - 1 AND (t.state = 5 OR t.state = 3 AND $12)
+  RETURNING t.send_key
+), written AS (
+  INSERT INTO sendform.journal (run, at, kind, send_key, attempt, digest, likeness, address, coupon, expires)
+  SELECT $1, $13, 1, send_key, attempt, digest, likeness, address, coupon, expires FROM free
+  WHERE send_key IN (SELECT send_key FROM granted)
+)
+SELECT c.send_key, c.send_key IN (SELECT send_key FROM granted), c.send_key NOT IN (SELECT send_key FROM free) FROM c";
+
+/// What this run holds already of what it asks for.
+const MINE: &str = "SELECT t.send_key FROM sendform.send t
+                    JOIN unnest($2::bytea[], $3::int[]) AS c (send_key, attempt) ON t.send_key = c.send_key
+                    WHERE t.run = $1 AND t.attempt = c.attempt AND t.state = 1";
+
+/// The writing end of a run.
+pub struct PostgresRun {
+    connection: Connection,
+    shared: Arc<Shared>,
+    heart: tokio::task::JoinHandle<()>,
+    head: Head,
+    scope: Scope,
+    retry_rejected: bool,
+    lease: Duration,
+    /// The batch that was offered last, if its answer was lost.
+    lost: Option<Lost>,
+}
+
+struct Lost {
+    at: i64,
+    claimed: HashSet<(SendKey, u32)>,
+    settled: HashSet<(SendKey, u32)>,
+}
+
+/// What the commits and the heartbeat share. The heartbeat has a connection of its own, so that it
+/// does not wait for a commit.
+struct Shared {
+    connection: tokio::sync::Mutex<Connection>,
+    run: i64,
+    campaign: i32,
+    sender: String,
+    interval: Duration,
+    /// Intents without a durable outcome.
+    open: AtomicU64,
+    digest: Mutex<JournalDigest>,
+}
+
+impl PostgresRun {
+    pub(super) fn new(connection: Connection, start: &RunStart, run: i64, campaign: i32, head: Head) -> Self {
+        let shared = Arc::new(Shared {
+            connection: tokio::sync::Mutex::new(Connection::new(connection.target.clone())),
+            run,
+            campaign,
+            sender: start.sender.clone(),
+            interval: start.interval,
+            open: AtomicU64::new(0),
+            digest: Mutex::new(JournalDigest::default()),
+        });
+        let heart = tokio::spawn(beat(Arc::clone(&shared), start.lease / 5));
+        Self {
+            connection,
+            shared,
+            heart,
+            head,
+            scope: Scope { campaign: start.campaign.clone(), edition: start.edition, pool: start.pool },
+            retry_rejected: start.retry_rejected,
+            lease: start.lease,
+            lost: None,
+        }
+    }
+
+    async fn offer(&mut self, batch: &Batch, at: i64) -> Result<Vec<Claim>, LedgerError> {
+        let run = self.shared.run;
+        let settle = Settle::of(batch);
+        let claim = Claims::of(batch);
+        let open = (self.shared.open.load(Ordering::SeqCst) + batch.claim.len() as u64).cast_signed();
+        let (campaign, edition) = (self.shared.campaign, self.scope.edition.cast_signed());
+        let (pool, retry_rejected) = (self.scope.pool, self.retry_rejected);
+        let target = self.connection.target.clone();
+        let client = self.connection.client().await?;
+        // All of it leaves in one go: one way to the database and back.
+        let gate: [(&(dyn ToSql + Sync), Type); 2] = [(&run, Type::INT8), (&open, Type::INT8)];
+        let work = async {
+            tokio::join!(
+                biased;
+                client.batch_execute(DURABLE),
+                client.query_typed(GATE, &gate),
+                settle.run(client, run, at),
+                claim.run(client, run, at, campaign, edition, pool, retry_rejected),
+                client.batch_execute("COMMIT"),
+            )
+        };
+        let answered = tokio::time::timeout(PATIENCE, work).await;
+        let answers = match answered {
+            Ok((Ok(()), Ok(gate), Ok(settled), Ok(claimed), Ok(()))) => Ok((gate, settled, claimed)),
+            Ok((begin, gate, settled, claimed, commit)) => {
+                let problem =
+                    [begin.err(), gate.err(), settled.err(), claimed.err(), commit.err()].into_iter().flatten().next();
+                Err(problem.map_or_else(|| target.lost("no answer"), |problem| target.failed("written", &problem)))
+            }
+            Err(_) => Err(target.lost(format!("no answer within {} seconds", PATIENCE.as_secs()))),
+        };
+        let (gate, settled, claimed) = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.connection.forget();
+                return Err(error);
+            }
+        };
+        let settled: HashSet<SendKey> = settled.iter().map(|row| key_of(row, 0)).collect();
+        let mut granted: HashSet<SendKey> = claimed.iter().filter(|row| row.get(1)).map(|row| key_of(row, 0)).collect();
+        let taken: HashSet<SendKey> = claimed.iter().filter(|row| row.get(2)).map(|row| key_of(row, 0)).collect();
+        if let Some(lost) = &self.lost {
+            // What an earlier try has done counts as done by this one.
+            let ours = |intent: &&super::super::Intent| lost.claimed.contains(&(intent.key, intent.attempt));
+            let doubtful: Vec<_> = batch.claim.iter().filter(ours).collect();
+            if !gate.is_empty() && !doubtful.is_empty() {
+                let keys: Vec<&[u8]> = doubtful.iter().map(|intent| &intent.key.0[..]).collect();
+                let attempts: Vec<i32> = doubtful.iter().map(|intent| intent.attempt.cast_signed()).collect();
+                let rows = self
+                    .connection
+                    .with("read", async |client| {
+                        client
+                            .query_typed(
+                                MINE,
+                                &[(&run, Type::INT8), (&keys, Type::BYTEA_ARRAY), (&attempts, Type::INT4_ARRAY)],
+                            )
+                            .await
+                    })
+                    .await?;
+                granted.extend(rows.iter().map(|row| key_of(row, 0)));
+            }
+        }
+        self.count(batch, at, &settled, &granted);
+        if gate.is_empty() && !batch.claim.is_empty() {
+            return Err(LedgerError::Fenced(FENCED));
+        }
+        Ok(batch
+            .claim
+            .iter()
+            .map(|intent| {
+                if granted.contains(&intent.key) {
+                    Claim::Granted
+                } else if taken.contains(&intent.key) {
+                    Claim::CodeTaken
+                } else {
+                    Claim::Held
+                }
+            })
+            .collect())
+    }
+
+    /// Keeps the figures of what is durable now.
+    fn count(&mut self, batch: &Batch, at: i64, settled: &HashSet<SendKey>, granted: &HashSet<SendKey>) {
+        let lost = self.lost.take();
+        let mut digest = self.shared.digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closed = 0;
+        for settlement in &batch.settle {
+            let earlier =
+                lost.as_ref().is_some_and(|lost| lost.settled.contains(&(settlement.key, settlement.attempt)));
+            if settled.contains(&settlement.key) || earlier {
+                closed += 1;
+                digest.add(&Entry::settled(self.shared.run, at, settlement));
+            }
+        }
+        for intent in batch.claim.iter().filter(|intent| granted.contains(&intent.key)) {
+            digest.add(&Entry::claimed(self.shared.run, at, intent));
+        }
+        let open = self.shared.open.load(Ordering::SeqCst) + granted.len() as u64;
+        self.shared.open.store(open.saturating_sub(closed), Ordering::SeqCst);
+    }
+}
+
+/// The columns of a batch's settlements.
+struct Settle<'a> {
+    keys: Vec<&'a [u8]>,
+    attempts: Vec<i32>,
+    kinds: Vec<i16>,
+    ids: Vec<Option<&'a str>>,
+    reasons: Vec<Option<&'a str>>,
+}
+
+impl<'a> Settle<'a> {
+    fn of(batch: &'a Batch) -> Self {
+        let settle = &batch.settle;
+        Self {
+            keys: settle.iter().map(|settlement| &settlement.key.0[..]).collect(),
+            attempts: settle.iter().map(|settlement| settlement.attempt.cast_signed()).collect(),
+            kinds: settle.iter().map(|settlement| settlement.ending.state().kind()).collect(),
+            ids: settle.iter().map(|settlement| settlement.ending.message_id()).collect(),
+            reasons: settle.iter().map(|settlement| settlement.ending.reason()).collect(),
+        }
+    }
+
+    async fn run(&self, client: &Client, run: i64, at: i64) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if self.keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        client
+            .query_typed(
+                SETTLE,
+                &[
+                    (&run, Type::INT8),
+                    (&self.keys, Type::BYTEA_ARRAY),
+                    (&self.attempts, Type::INT4_ARRAY),
+                    (&self.kinds, Type::INT2_ARRAY),
+                    (&self.ids, Type::TEXT_ARRAY),
+                    (&self.reasons, Type::TEXT_ARRAY),
+                    (&at, Type::INT8),
+                ],
+            )
+            .await
+    }
+}
+
+/// The columns of a batch's claims.
+struct Claims<'a> {
+    keys: Vec<&'a [u8]>,
+    attempts: Vec<i32>,
+    digests: Vec<&'a [u8]>,
+    likenesses: Vec<i64>,
+    addresses: Vec<&'a str>,
+    coupons: Vec<&'a str>,
+    expiries: Vec<Option<i64>>,
+}
+
+impl<'a> Claims<'a> {
+    fn of(batch: &'a Batch) -> Self {
+        let claim = &batch.claim;
+        Self {
+            keys: claim.iter().map(|intent| &intent.key.0[..]).collect(),
+            attempts: claim.iter().map(|intent| intent.attempt.cast_signed()).collect(),
+            digests: claim.iter().map(|intent| &intent.digest.0[..]).collect(),
+            likenesses: claim.iter().map(|intent| intent.likeness).collect(),
+            addresses: claim.iter().map(|intent| intent.masked.as_str()).collect(),
+            coupons: claim.iter().map(|intent| intent.coupon.expose()).collect(),
+            expiries: claim.iter().map(|intent| intent.expires.map(crate::offer::ExpiresAt::as_millisecond)).collect(),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the statement's own")]
+    async fn run(
+        &self,
+        client: &Client,
+        run: i64,
+        at: i64,
+        campaign: i32,
+        edition: i32,
+        pool: bool,
+        retry_rejected: bool,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if self.keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        client
+            .query_typed(
+                CLAIM,
+                &[
+                    (&run, Type::INT8),
+                    (&self.keys, Type::BYTEA_ARRAY),
+                    (&self.attempts, Type::INT4_ARRAY),
+                    (&self.digests, Type::BYTEA_ARRAY),
+                    (&self.likenesses, Type::INT8_ARRAY),
+                    (&self.addresses, Type::TEXT_ARRAY),
+                    (&self.coupons, Type::TEXT_ARRAY),
+                    (&self.expiries, Type::INT8_ARRAY),
+                    (&pool, Type::BOOL),
+                    (&campaign, Type::INT4),
+                    (&edition, Type::INT4),
+                    (&retry_rejected, Type::BOOL),
+                    (&at, Type::INT8),
+                ],
+            )
+            .await
+    }
+}
+
+#[async_trait]
+impl RunLedger for PostgresRun {
+    fn id(&self) -> i64 {
+        self.shared.run
+    }
+
+    fn head(&self) -> Head {
+        self.head
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
+        // Tries of one batch carry one time, whichever of them the database took.
+        let at = self.lost.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |lost| lost.at);
+        let result = self.offer(batch, at).await;
+        if let Err(LedgerError::Lost { .. }) = &result {
+            let lost = self.lost.get_or_insert_with(|| Lost { at, claimed: HashSet::new(), settled: HashSet::new() });
+            lost.claimed.extend(batch.claim.iter().map(|intent| (intent.key, intent.attempt)));
+            lost.settled.extend(batch.settle.iter().map(|settlement| (settlement.key, settlement.attempt)));
+        }
+        result
+    }
+
+    fn start_within(&self) -> Option<Duration> {
+        // A commit refreshes the heartbeat. What leaves within most of the lease leaves before
+        // anybody may call its outcome unknown.
+        Some(self.lease.mul_f32(0.8))
+    }
+
+    fn peers(&self) -> Option<Arc<dyn Peers>> {
+        Some(Arc::clone(&self.shared) as Arc<dyn Peers>)
+    }
+
+    async fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
+        let snapshot = super::snapshot(&mut self.connection, &self.scope).await;
+        if snapshot.is_err() {
+            self.connection.forget();
+        }
+        snapshot
+    }
+
+    async fn finish(mut self: Box<Self>, ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+        let mut tries = 0;
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let finished =
+                self.connection.with("written", async |client| finish(client, &shared, ending, counts).await).await;
+            tries += 1;
+            match finished {
+                Err(LedgerError::Lost { .. }) if tries < 4 => tokio::time::sleep(Duration::from_millis(500)).await,
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Drop for PostgresRun {
+    fn drop(&mut self) {
+        self.heart.abort();
+    }
+}
+
+async fn finish(
+    client: &Client,
+    shared: &Shared,
+    ending: &str,
+    counts: RunCounts,
+) -> Result<Head, tokio_postgres::Error> {
+    client.batch_execute(DURABLE).await?;
+    let ended_at = Timestamp::now().as_millisecond();
+    let ended = client
+        .execute_typed(
+            "UPDATE sendform.run SET ended_at = $2, ending = $3, open = 0, heartbeat_at = clock_timestamp(),
+                    accepted = $4, rejected = $5, unknown = $6, not_sent = $7
+             WHERE id = $1 AND ended_at IS NULL",
+            &[
+                (&shared.run, Type::INT8),
+                (&ended_at, Type::INT8),
+                (&ending, Type::TEXT),
+                (&counts.accepted.cast_signed(), Type::INT8),
+                (&counts.rejected.cast_signed(), Type::INT8),
+                (&counts.unknown.cast_signed(), Type::INT8),
+                (&counts.not_sent.cast_signed(), Type::INT8),
+            ],
+        )
+        .await?;
+    if ended == 0 {
+        // Fenced off, or an earlier try has done it.
+        client.batch_execute("ROLLBACK").await?;
+        let row =
+            client.query_typed_one("SELECT number, hash FROM sendform.link ORDER BY number DESC LIMIT 1", &[]).await?;
+        return Ok(head_of(&row));
+    }
+    abandon(client, shared.campaign, shared.run).await?;
+    let digest = shared.digest.lock().unwrap_or_else(PoisonError::into_inner).bytes();
+    let head =
+        schema::head_for_update(client).await?.ended(&EndLink { run: shared.run, ending, ended_at, counts, digest });
+    schema::add_link(client, head, LinkKind::End, Some(shared.run)).await?;
+    client
+        .execute_typed(
+            "UPDATE sendform.run SET digest = $2 WHERE id = $1",
+            &[(&shared.run, Type::INT8), (&&digest[..], Type::BYTEA)],
+        )
+        .await?;
+    client.batch_execute("COMMIT").await?;
+    Ok(head)
+}
+
+/// Says that this run is alive, and looks after those that are not.
+async fn beat(shared: Arc<Shared>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        // A connection that is lost is made again by the next beat.
+        let _ = shared.others().await;
+    }
+}
+
+#[async_trait]
+impl Peers for Shared {
+    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError> {
+        let mut connection = self.connection.lock().await;
+        let span = self.interval.as_secs_f64() * f64::from(messages);
+        let rows = connection
+            .with("written", async |client| {
+                client
+                    .query_typed(
+                        "UPDATE sendform.number SET next_at = greatest(next_at, clock_timestamp()) + $2 * interval '1 second'
+                         WHERE sender = $1
+                         RETURNING extract(epoch FROM next_at - $2 * interval '1 second' - clock_timestamp())::double precision",
+                        &[(&self.sender, Type::TEXT), (&span, Type::FLOAT8)],
+                    )
+                    .await
+            })
+            .await?;
+        let delay: f64 = rows.first().map_or(0.0, |row| row.get(0));
+        Ok(Duration::try_from_secs_f64(delay.max(0.0)).unwrap_or_default())
+    }
+
+    async fn hold(&self, pause: Duration) -> Result<(), LedgerError> {
+        let mut connection = self.connection.lock().await;
+        connection
+            .with("written", async |client| {
+                client
+                    .execute_typed(
+                        "UPDATE sendform.number SET next_at = greatest(next_at, clock_timestamp() + $2 * interval '1 second') WHERE sender = $1",
+                        &[(&self.sender, Type::TEXT), (&pause.as_secs_f64(), Type::FLOAT8)],
+                    )
+                    .await
+            })
+            .await
+            .map(drop)
+    }
+
+    async fn next_share(&self) -> Result<u64, LedgerError> {
+        let mut connection = self.connection.lock().await;
+        let row = connection
+            .with("written", async |client| {
+                client
+                    .query_typed_one(
+                        "UPDATE sendform.campaign SET next_share = next_share + 1 WHERE id = $1 RETURNING next_share - 1",
+                        &[(&self.campaign, Type::INT4)],
+                    )
+                    .await
+            })
+            .await?;
+        Ok(row.get::<_, i64>(0).cast_unsigned())
+    }
+
+    async fn others(&self) -> Result<Others, LedgerError> {
+        let open = self.open.load(Ordering::SeqCst).cast_signed();
+        let mut connection = self.connection.lock().await;
+        let rows = connection
+            .with("written", async |client| {
+                client.execute_typed(GATE, &[(&self.run, Type::INT8), (&open, Type::INT8)]).await?;
+                client
+                    .query_typed(
+                        "SELECT open, heartbeat_at < clock_timestamp() - lease_ms * interval '1 millisecond' FROM sendform.run
+                         WHERE campaign = $1 AND id <> $2 AND ended_at IS NULL",
+                        &[(&self.campaign, Type::INT4), (&self.run, Type::INT8)],
+                    )
+                    .await
+            })
+            .await?;
+        let (dead, live): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get(1));
+        if !dead.is_empty() {
+            connection.with("written", async |client| self.fence(client).await).await?;
+        }
+        let open = live.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).sum();
+        Ok(Others { appliers: live.len() as u64, open })
+    }
+}
+
+impl Shared {
+    /// Fences off the dead, and writes down as unknown what they left open.
+    async fn fence(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        client.batch_execute(DURABLE).await?;
+        client
+            .query_typed("SELECT id FROM sendform.campaign WHERE id = $1 FOR UPDATE", &[(&self.campaign, Type::INT4)])
+            .await?;
+        fence_dead(client, self.campaign, self.run).await?;
+        abandon(client, self.campaign, self.run).await?;
+        client.batch_execute("COMMIT").await
+    }
+}

@@ -1,0 +1,385 @@
+//! What the record says, for people and pipelines: figures, single sends, and whether it is sound.
+//!
+//! All of it is read from the runs, the chain and the journal, so it is the same for every ledger.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::chain::{EndLink, Head, JournalDigest, Link, LinkKind, StartLink};
+use super::protocol::{self, Stand};
+use super::{Entry, Ledger, LedgerError, RunCounts, RunRecord, SendKey, Source, State};
+
+/// One campaign's figures, for `status`.
+#[derive(Debug, Clone, Serialize)]
+pub struct CampaignStatus {
+    /// The campaign.
+    pub campaign: String,
+    /// Its edition.
+    pub edition: u32,
+    /// How many people the last run was for.
+    pub recipients: u64,
+    /// By state.
+    pub accepted: u64,
+    /// By state.
+    pub rejected: u64,
+    /// By state.
+    pub unknown: u64,
+    /// Being sent by runs that are under way now.
+    pub in_flight: u64,
+    /// Its runs, the latest first.
+    pub runs: Vec<RunRecord>,
+}
+
+/// One send as the record has it.
+#[derive(Debug, Clone)]
+pub struct SendRecord {
+    /// The campaign of its last run.
+    pub campaign: String,
+    /// Its edition.
+    pub edition: u32,
+    /// Where it stands. The intent of a run that is over is unknown.
+    pub state: State,
+    /// The last entry.
+    pub last: Entry,
+    /// The number with its middle hidden.
+    pub masked: String,
+    /// The run that claimed the last attempt.
+    pub run: i64,
+}
+
+/// What `ledger check` found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Check {
+    /// How many runs were looked at.
+    pub runs: u64,
+    /// How many entries of the journal were.
+    pub entries: u64,
+    /// How many sends they are about.
+    pub sends: u64,
+    /// How many runs ended without sealing their part of the journal.
+    pub unsealed: u64,
+    /// What is wrong. Empty if all is well.
+    pub problems: Vec<String>,
+}
+
+/// How many problems are told one by one.
+const MOST_PROBLEMS: usize = 50;
+
+/// The figures of all campaigns, or of one (by either of its names), the latest first.
+pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<Vec<CampaignStatus>, LedgerError> {
+    let all = ledger.runs().await?;
+    let runs: HashMap<i64, RunRecord> = all
+        .into_iter()
+        .filter(|run| campaign.is_none_or(|wanted| run.campaign == wanted || run.name == wanted))
+        .map(|run| (run.id, run))
+        .collect();
+    let mut sends: HashMap<SendKey, (State, i64)> = HashMap::new();
+    let mut counts: HashMap<i64, RunCounts> = HashMap::new();
+    let recorded_as = campaign.and_then(|_| runs.values().max_by_key(|run| run.id)).map(|run| run.campaign.clone());
+    if campaign.is_some() && recorded_as.is_none() {
+        return Ok(Vec::new());
+    }
+    ledger
+        .journal(recorded_as.as_deref(), &mut |entry| {
+            if !runs.contains_key(&entry.run) {
+                return;
+            }
+            if entry.source.is_none() {
+                let counts = counts.entry(entry.run).or_default();
+                match entry.state {
+                    State::Accepted => counts.accepted += 1,
+                    State::Rejected => counts.rejected += 1,
+                    State::Unknown => counts.unknown += 1,
+                    State::NotSent => counts.not_sent += 1,
+                    State::Intent => {}
+                }
+            }
+            let send = sends.entry(entry.key).or_insert((entry.state, entry.run));
+            send.0 = entry.state;
+            if entry.state == State::Intent {
+                send.1 = entry.run;
+            }
+        })
+        .await?;
+    let mut found: BTreeMap<(String, u32), CampaignStatus> = BTreeMap::new();
+    for run in runs.values() {
+        let status = found.entry((run.campaign.clone(), run.edition)).or_insert_with(|| CampaignStatus {
+            campaign: run.name.clone(),
+            edition: run.edition,
+            recipients: 0,
+            accepted: 0,
+            rejected: 0,
+            unknown: 0,
+            in_flight: 0,
+            runs: Vec::new(),
+        });
+        // A run that did not get to say how it ended still has its entries.
+        let counts = run.counts.or_else(|| counts.get(&run.id).copied()).or(Some(RunCounts::default()));
+        status.runs.push(RunRecord { counts, ..run.clone() });
+    }
+    for (state, run) in sends.into_values() {
+        let Some(run) = runs.get(&run) else { continue };
+        let Some(status) = found.get_mut(&(run.campaign.clone(), run.edition)) else { continue };
+        match state {
+            State::Accepted => status.accepted += 1,
+            State::Rejected => status.rejected += 1,
+            State::Intent if run.live => status.in_flight += 1,
+            State::Intent | State::Unknown => status.unknown += 1,
+            State::NotSent => {}
+        }
+    }
+    let mut found: Vec<CampaignStatus> = found.into_values().collect();
+    for status in &mut found {
+        status.runs.sort_by_key(|run| std::cmp::Reverse(run.id));
+        if let Some(last) = status.runs.first() {
+            status.recipients = last.recipients;
+            status.campaign.clone_from(&last.name);
+        }
+    }
+    found.sort_by_key(|status| std::cmp::Reverse(status.runs.first().map(|run| run.id)));
+    Ok(found)
+}
+
+/// The sends that `wanted` picks by key, as they stand, in the order of their last entries.
+pub async fn sends(
+    ledger: &mut dyn Ledger,
+    campaign: Option<&str>,
+    wanted: impl Fn(&SendKey) -> bool + Send + Sync,
+) -> Result<Vec<SendRecord>, LedgerError> {
+    let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
+    let recorded_as = campaign.and_then(|wanted| {
+        runs.values().filter(|run| run.campaign == wanted || run.name == wanted).max_by_key(|run| run.id)
+    });
+    if campaign.is_some() && recorded_as.is_none() {
+        return Ok(Vec::new());
+    }
+    let recorded_as = recorded_as.map(|run| run.campaign.clone());
+    let mut found: HashMap<SendKey, SendRecord> = HashMap::new();
+    ledger
+        .journal(recorded_as.as_deref(), &mut |entry| {
+            if !wanted(&entry.key) {
+                return;
+            }
+            let Some(run) = runs.get(&entry.run) else { return };
+            let (state, masked) = (entry.state, entry.masked.clone());
+            let record = found.entry(entry.key).or_insert_with(|| SendRecord {
+                campaign: run.name.clone(),
+                edition: run.edition,
+                state,
+                masked: String::new(),
+                run: run.id,
+                last: entry.clone(),
+            });
+            record.state = state;
+            if state == State::Intent {
+                record.run = entry.run;
+            }
+            if let Some(masked) = masked {
+                record.masked = masked;
+            }
+            record.last = entry;
+        })
+        .await?;
+    let mut found: Vec<SendRecord> = found.into_values().collect();
+    for record in &mut found {
+        if record.state == State::Intent && runs.get(&record.run).is_some_and(|run| !run.live) {
+            record.state = State::Unknown;
+        }
+    }
+    found.sort_by_key(|record| record.last.seq);
+    Ok(found)
+}
+
+/// Every entry of one send.
+pub async fn history(ledger: &mut dyn Ledger, key: SendKey) -> Result<Vec<Entry>, LedgerError> {
+    let mut entries = Vec::new();
+    ledger
+        .journal(None, &mut |entry| {
+            if entry.key == key {
+                entries.push(entry);
+            }
+        })
+        .await?;
+    Ok(entries)
+}
+
+/// The head of the chain; nothing for a ledger without one.
+pub async fn head(ledger: &mut dyn Ledger) -> Result<Option<Head>, LedgerError> {
+    Ok(ledger.chain().await?.last().map(|link| link.head))
+}
+
+/// Why a ledger is not the one, or behind the one, that had this head; nothing if it is.
+pub async fn behind(ledger: &mut dyn Ledger, wanted: Head) -> Result<Option<String>, LedgerError> {
+    let chain = ledger.chain().await?;
+    let last = chain.last().map_or(0, |link| link.head.number);
+    if chain.iter().any(|link| link.head == wanted) {
+        return Ok(None);
+    }
+    Ok(Some(if wanted.number > last {
+        format!("the ledger is behind: its head is link {last}, and link {} was seen before", wanted.number)
+    } else {
+        format!(
+            "the ledger has another link {} than was seen before: it is another ledger, or a copy that went its own way",
+            wanted.number
+        )
+    }))
+}
+
+/// Holds the whole record against the protocol.
+pub async fn check(ledger: &mut dyn Ledger) -> Result<Check, LedgerError> {
+    let mut check = Check::default();
+    let mut problems: Vec<String> = ledger.sound().await?;
+    let runs: BTreeMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
+    check.runs = runs.len() as u64;
+    let mut stands: HashMap<SendKey, Stand> = HashMap::new();
+    let mut digests: HashMap<i64, (JournalDigest, RunCounts)> = HashMap::new();
+    let mut entries = 0;
+    ledger
+        .journal(None, &mut |entry| {
+            entries += 1;
+            if !runs.contains_key(&entry.run) {
+                problems.push(format!("entry {} names run {}, which is not recorded", entry.seq, entry.run));
+            }
+            let digest = digests.entry(entry.run).or_default();
+            digest.0.add(&entry);
+            if entry.source.is_none() {
+                match entry.state {
+                    State::Accepted => digest.1.accepted += 1,
+                    State::Rejected => digest.1.rejected += 1,
+                    State::Unknown => digest.1.unknown += 1,
+                    State::NotSent => digest.1.not_sent += 1,
+                    State::Intent => {}
+                }
+            }
+            if let Some(problem) = illegal(stands.get(&entry.key).copied(), &entry) {
+                problems.push(format!("entry {}, send {}: {problem}", entry.seq, entry.key));
+            }
+            let run = if entry.state == State::Intent {
+                entry.run
+            } else {
+                stands.get(&entry.key).map_or(entry.run, |stand| stand.run)
+            };
+            stands.insert(entry.key, Stand { state: entry.state, attempt: entry.attempt, run });
+        })
+        .await?;
+    check.entries = entries;
+    check.sends = stands.len() as u64;
+    chain(ledger, &runs, &mut problems).await?;
+    for run in runs.values() {
+        match (run.digest, digests.get(&run.id)) {
+            (None, _) if run.live => {}
+            (None, _) => check.unsealed += 1,
+            (Some(sealed), found) => {
+                let (digest, _) = found.copied().unwrap_or_default();
+                if digest.bytes() != sealed {
+                    problems.push(format!("the journal of run {} is not as the run sealed it", run.id));
+                }
+            }
+        }
+    }
+    let more = problems.len().saturating_sub(MOST_PROBLEMS);
+    problems.truncate(MOST_PROBLEMS);
+    if more > 0 {
+        problems.push(format!("and {more} more"));
+    }
+    check.problems = problems;
+    Ok(check)
+}
+
+/// Why an entry may not follow what is recorded before it.
+fn illegal(before: Option<Stand>, entry: &Entry) -> Option<String> {
+    let stand = |before: Option<Stand>| match before {
+        None => "nothing".to_owned(),
+        Some(stand) => format!("{} of attempt {}", stand.state, stand.attempt),
+    };
+    let allowed = match (entry.state, entry.source) {
+        // Whether refused sends may be tried again was up to the run.
+        (State::Intent, _) => protocol::may_claim(before, entry.attempt, true),
+        (state, None) => before.is_some_and(|stand| protocol::may_settle(before, entry.attempt, stand.run, state)),
+        (_, Some(Source::Abandoned)) => {
+            before.is_some_and(|stand| stand.state == State::Intent && stand.attempt == entry.attempt)
+        }
+        (_, Some(_)) => before.is_some_and(|stand| stand.state == State::Unknown && stand.attempt == entry.attempt),
+    };
+    (!allowed).then(|| format!("{} of attempt {} after {}", entry.state, entry.attempt, stand(before)))
+}
+
+/// Computes the chain anew from the runs.
+async fn chain(
+    ledger: &mut dyn Ledger,
+    runs: &BTreeMap<i64, RunRecord>,
+    problems: &mut Vec<String>,
+) -> Result<(), LedgerError> {
+    let links = ledger.chain().await?;
+    let mut started = HashSet::new();
+    let mut before: Option<Head> = None;
+    for link in &links {
+        let run = link.run.and_then(|run| runs.get(&run));
+        let expected = match (link.kind, before, run) {
+            (LinkKind::Ledger, None, _) => Some(link.head),
+            (LinkKind::Start, Some(before), Some(run)) => {
+                started.insert(run.id);
+                Some(before.started(&StartLink {
+                    run: run.id,
+                    campaign: &run.campaign,
+                    edition: run.edition,
+                    plan_hash: &run.plan_hash,
+                    started_at: run.started_at.as_millisecond(),
+                }))
+            }
+            (LinkKind::End, Some(before), Some(run)) => match (run.ended_at, &run.ending, run.counts, run.digest) {
+                (Some(ended_at), Some(ending), Some(counts), Some(digest)) => Some(before.ended(&EndLink {
+                    run: run.id,
+                    ending,
+                    ended_at: ended_at.as_millisecond(),
+                    counts,
+                    digest,
+                })),
+                _ => None,
+            },
+            _ => None,
+        };
+        if expected != Some(link.head) {
+            problems.push(format!("link {} of the chain does not follow from the one before", link.head.number));
+        }
+        before = Some(link.head);
+    }
+    for run in runs.values().filter(|run| !started.contains(&run.id)) {
+        problems.push(format!("run {} is not in the chain", run.id));
+    }
+    Ok(())
+}
+
+/// An instant of the record, to the second.
+pub fn time(milliseconds: i64) -> String {
+    format!("{:.0}", super::instant(milliseconds))
+}
+
+/// An entry as JSON; its code in full only if asked for.
+pub fn entry_json(entry: &Entry, full: bool) -> Value {
+    let hex = |bytes: &[u8; 32]| blake3::Hash::from(*bytes).to_hex().to_string();
+    let coupon = entry.coupon.as_deref().map(|code| if full { code.to_owned() } else { "***".to_owned() });
+    json!({
+        "seq": entry.seq,
+        "run": entry.run,
+        "at": super::instant(entry.at),
+        "send": entry.key.to_string(),
+        "attempt": entry.attempt,
+        "state": entry.state,
+        "to": entry.masked,
+        "digest": entry.digest.as_ref().map(hex),
+        "coupon": coupon,
+        "expires": entry.expires.map(super::instant),
+        "message_id": entry.message_id,
+        "reason": entry.reason,
+        "source": entry.source,
+        "actor": entry.actor,
+    })
+}
+
+/// A link of the chain as JSON.
+pub fn link_json(link: &Link) -> Value {
+    json!({ "head": link.head.to_string(), "kind": link.kind.as_str(), "run": link.run })
+}

@@ -1,0 +1,218 @@
+//! The ledger's file: made whole or not at all, brought up to this version's format, and leased to
+//! one process at a time.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+
+use super::super::chain::{Head, LinkKind, StartLink};
+use super::super::{LedgerError, LedgerKey, actor, host};
+use super::{head, io, storage};
+
+/// The format of the file. A newer one is refused; an older one is brought up to it.
+pub(super) const FORMAT: i64 = 2;
+
+/// `SNDF`: tells a ledger from other SQLite files.
+const APPLICATION: i64 = 0x534e_4446;
+
+const SCHEMA: &str = "
+CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE run (
+  id INTEGER PRIMARY KEY,
+  campaign TEXT NOT NULL, edition INTEGER NOT NULL,
+  plan_hash TEXT NOT NULL, planned_at INTEGER NOT NULL, pool INTEGER NOT NULL, recipients INTEGER NOT NULL,
+  host TEXT NOT NULL, actor TEXT NOT NULL, pid INTEGER NOT NULL, version TEXT NOT NULL,
+  started_at INTEGER NOT NULL, first_seq INTEGER NOT NULL,
+  ended_at INTEGER, ending TEXT
+) STRICT;
+CREATE INDEX run_campaign ON run (campaign, edition);
+-- kind: 1 intent, 2 accepted, 3 rejected, 4 unknown, 5 not sent. Times are epoch milliseconds.
+CREATE TABLE journal (
+  seq INTEGER PRIMARY KEY,
+  run INTEGER NOT NULL REFERENCES run (id),
+  at INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  send_key BLOB NOT NULL,
+  attempt INTEGER NOT NULL,
+  digest BLOB, address TEXT, coupon TEXT, expires INTEGER,
+  message_id TEXT, reason TEXT
+) STRICT;
+";
+
+/// Format 2: runs keep their figures and their campaign's name of the day, evidence says whose it
+/// is, intents say what they are like, and the runs are chained.
+const TO_2: &str = "
+ALTER TABLE run ADD COLUMN name TEXT;
+ALTER TABLE run ADD COLUMN accepted INTEGER;
+ALTER TABLE run ADD COLUMN rejected INTEGER;
+ALTER TABLE run ADD COLUMN unknown INTEGER;
+ALTER TABLE run ADD COLUMN not_sent INTEGER;
+ALTER TABLE run ADD COLUMN digest BLOB;
+ALTER TABLE journal ADD COLUMN likeness INTEGER;
+ALTER TABLE journal ADD COLUMN source TEXT;
+ALTER TABLE journal ADD COLUMN actor TEXT;
+CREATE TABLE link (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, kind TEXT NOT NULL, run INTEGER REFERENCES run (id)) STRICT;
+";
+
+/// Whether this file is a ledger, and of which format.
+pub(super) fn format(path: &Path, connection: &Connection) -> Result<i64, LedgerError> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application = pragma("application_id").map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => LedgerError::NotALedger(path.display().to_string()),
+        _ => storage(path, "read", &error),
+    })?;
+    if application != APPLICATION {
+        return Err(LedgerError::NotALedger(path.display().to_string()));
+    }
+    let found = pragma("user_version").map_err(|error| storage(path, "read", &error))?;
+    if found > FORMAT { Err(LedgerError::Newer { found, known: FORMAT }) } else { Ok(found) }
+}
+
+/// Refuses another key than the one that the ledger was made with.
+pub(super) fn check_key(path: &Path, connection: &Connection, key: &LedgerKey) -> Result<(), LedgerError> {
+    let ledger = property(connection, "key_fingerprint").map_err(|error| storage(path, "read", &error))?;
+    let (ledger, given) = (ledger.unwrap_or_default(), key.fingerprint());
+    if ledger == given { Ok(()) } else { Err(LedgerError::WrongKey { ledger, given }) }
+}
+
+fn property(connection: &Connection, name: &str) -> Result<Option<String>, rusqlite::Error> {
+    connection.query_row("SELECT value FROM property WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
+/// Brings an older file up to this version's format, in one transaction.
+pub(super) fn migrate(path: &Path, connection: &mut Connection, from: i64) -> Result<(), LedgerError> {
+    if from == FORMAT {
+        return Ok(());
+    }
+    let fail = |error: rusqlite::Error| storage(path, "brought up to this version's format", &error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+    // Another process may have done it while this one waited.
+    let now: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail)?;
+    if now == 1 {
+        to_2(&transaction).map_err(fail)?;
+    }
+    transaction.commit().map_err(fail)
+}
+
+fn to_2(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(TO_2)?;
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    connection.execute("INSERT INTO property VALUES ('ledger_id', ?1)", [&id])?;
+    link(connection, Head::of_ledger(&id), LinkKind::Ledger, None)?;
+    let mut runs = connection.prepare("SELECT id, campaign, edition, plan_hash, started_at FROM run ORDER BY id")?;
+    let mut runs = runs.query([])?;
+    while let Some(row) = runs.next()? {
+        let (campaign, plan_hash): (String, String) = (row.get(1)?, row.get(3)?);
+        let run = row.get(0)?;
+        let start = StartLink {
+            run,
+            campaign: &campaign,
+            edition: row.get(2)?,
+            plan_hash: &plan_hash,
+            started_at: row.get(4)?,
+        };
+        link(connection, head(connection)?.started(&start), LinkKind::Start, Some(run))?;
+    }
+    connection.pragma_update(None, "user_version", 2)
+}
+
+/// Adds a link to the chain.
+pub(super) fn link(
+    connection: &Connection,
+    head: Head,
+    kind: LinkKind,
+    run: Option<i64>,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .execute(
+            "INSERT INTO link (number, hash, kind, run) VALUES (?1, ?2, ?3, ?4)",
+            params![head.number.cast_signed(), head.hash, kind.as_str(), run],
+        )
+        .map(drop)
+}
+
+/// Makes a ledger. It appears under its name whole or not at all, whenever the process dies.
+pub(super) fn create(path: &Path, key: &LedgerKey) -> Result<(), LedgerError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let unfinished = PathBuf::from(name);
+    let fail = |error: rusqlite::Error| storage(path, "written", &error);
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(path, "written", &error)),
+        _ => {}
+    }
+    private(&unfinished).map_err(|error| io(path, "created", &error))?;
+    let mut connection = Connection::open(&unfinished).map_err(fail)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+    let transaction = connection.transaction().map_err(fail)?;
+    transaction.execute_batch(SCHEMA).map_err(fail)?;
+    transaction.execute("INSERT INTO property VALUES ('key_fingerprint', ?1)", [key.fingerprint()]).map_err(fail)?;
+    transaction.pragma_update(None, "application_id", APPLICATION).map_err(fail)?;
+    to_2(&transaction).map_err(fail)?;
+    transaction.commit().map_err(fail)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
+    connection.close().map_err(|(_, error)| fail(error))?;
+    // A link, unlike a renaming, never takes the place of a file that is there.
+    std::fs::hard_link(&unfinished, path).map_err(|error| io(path, "created", &error))?;
+    std::fs::remove_file(&unfinished).map_err(|error| io(path, "created", &error))?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| io(path, "created", &error))
+}
+
+/// Makes an empty file that only its owner can read.
+fn private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+fn lock_path(ledger: &Path) -> PathBuf {
+    let mut name = ledger.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// Takes the lease, or tells who has it. It ends with this process, however that ends.
+pub(super) fn take_lease(ledger: &Path) -> Result<File, LedgerError> {
+    let path = lock_path(ledger);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&path).map_err(|error| io(ledger, "written", &error))?;
+    match file.try_lock() {
+        Ok(()) => {
+            let holder =
+                format!("process {} of {} on {} since {:.0}", std::process::id(), actor(), host(), Timestamp::now());
+            // Who holds the lease is told for people; the lease itself is the lock.
+            let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes()));
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => Err(LedgerError::Held { holder: holder(&mut file) }),
+        Err(TryLockError::Error(error)) => Err(io(ledger, "locked", &error)),
+    }
+}
+
+fn holder(file: &mut File) -> String {
+    let mut holder = String::new();
+    let _ = file.read_to_string(&mut holder);
+    if holder.is_empty() { "another process".to_owned() } else { holder }
+}
+
+/// Whether a process holds the lease now.
+pub(super) fn lease_is_taken(ledger: &Path) -> bool {
+    File::open(lock_path(ledger)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Who holds the lease now, if anybody does.
+pub fn lease_holder(ledger: &Path) -> Option<String> {
+    let mut file = File::open(lock_path(ledger)).ok()?;
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| holder(&mut file))
+}

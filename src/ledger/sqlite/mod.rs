@@ -1,0 +1,495 @@
+//! The ledger in one SQLite file: an append-only journal.
+//!
+//! Which keys are taken is known in memory, loaded from the journal under the lease, so a commit
+//! only appends; `benches/README.md` has the figures beside a unique index. Two things keep a second
+//! process out. A lock on a file beside the ledger, which the operating system releases when its
+//! owner dies. And, whatever happens to locks, the run's number: each commit checks, in its own
+//! transaction, that no run began since, and a run begins only where nothing was written since its
+//! snapshot was read. So a process with an outdated memory can claim nothing.
+//!
+//! Evidence may be recorded beside a run: it only ever moves a send that the run's memory holds as
+//! `unknown`, and that memory claims nothing.
+//!
+//! WAL with `synchronous=FULL`: a commit is on the disk when it returns.
+
+mod file;
+mod run;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use tokio::sync::mpsc;
+
+use super::chain::{JournalDigest, LinkKind, StartLink};
+use super::protocol::{self, Finding, Stand};
+use super::{
+    Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Recorded, RunCounts, RunLedger, RunRecord, RunStart,
+    Scope, SendKey, Snapshot, Source, State, actor, host, instant,
+};
+pub use file::lease_holder;
+use file::{FORMAT, check_key, create, lease_is_taken, link, migrate, take_lease};
+pub use run::SqliteRun;
+use run::Writer;
+
+const COLUMNS: &str = "seq, run, at, kind, send_key, attempt, digest, likeness, address, coupon, expires, message_id, reason, source, actor";
+
+/// How long to wait for another process's short transaction.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A ledger file, open for reading and for evidence, or for a run.
+pub struct SqliteLedger {
+    path: PathBuf,
+    connection: Connection,
+    /// Held for as long as this process may claim.
+    lease: Option<File>,
+}
+
+impl SqliteLedger {
+    /// Opens a ledger without the lease. `None` if there is none yet.
+    pub fn open_existing(path: &Path, key: Option<&LedgerKey>) -> Result<Option<Self>, LedgerError> {
+        if !super::exists(path)? {
+            return Ok(None);
+        }
+        let mut connection = open(path)?;
+        let found = file::format(path, &connection)?;
+        if found < FORMAT {
+            // A run of an older version may be under way: it would not know what to make of a new format.
+            let _lease = take_lease(path)?;
+            migrate(path, &mut connection, found)?;
+        }
+        if let Some(key) = key {
+            check_key(path, &connection, key)?;
+        }
+        Ok(Some(Self { path: path.to_owned(), connection, lease: None }))
+    }
+
+    /// Opens a ledger for a run, and makes it if there is none: takes the lease, or tells who has it.
+    pub fn open_for_run(path: &Path, key: &LedgerKey) -> Result<Self, LedgerError> {
+        let lease = take_lease(path)?;
+        if !super::exists(path)? {
+            create(path, key)?;
+        }
+        let mut connection = open(path)?;
+        let found = file::format(path, &connection)?;
+        check_key(path, &connection, key)?;
+        migrate(path, &mut connection, found)?;
+        Ok(Self { path: path.to_owned(), connection, lease: Some(lease) })
+    }
+
+    fn unreadable(&self, error: &rusqlite::Error) -> LedgerError {
+        storage(&self.path, "read", error)
+    }
+
+    fn read_snapshot(&self, scope: &Scope) -> Result<Snapshot, LedgerError> {
+        let fail = |error: rusqlite::Error| self.unreadable(&error);
+        // One read transaction: all of it is as of one moment.
+        let _moment = self.connection.unchecked_transaction().map_err(fail)?;
+        let mut snapshot = Snapshot { position: position(&self.connection).map_err(fail)?, ..Snapshot::default() };
+        let mut rows = self
+            .connection
+            .prepare(
+                "SELECT j.kind, j.send_key, j.attempt, j.coupon, j.run FROM journal j JOIN run r ON r.id = j.run
+                 WHERE r.campaign = ?1 AND r.edition = ?2 ORDER BY j.seq",
+            )
+            .map_err(fail)?;
+        let mut rows = rows.query(params![scope.campaign, scope.edition]).map_err(fail)?;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let state = State::from_kind(row.get(0).map_err(fail)?)?;
+            let key = SendKey(row.get(1).map_err(fail)?);
+            let attempt: u32 = row.get(2).map_err(fail)?;
+            let coupon: Option<String> = row.get(3).map_err(fail)?;
+            let entry = snapshot.sends.entry(key).or_insert_with(|| Recorded {
+                state,
+                attempt,
+                run: 0,
+                coupon: Box::default(),
+            });
+            if state == State::Intent {
+                entry.run = row.get(4).map_err(fail)?;
+            }
+            entry.state = state;
+            entry.attempt = attempt;
+            if let Some(coupon) = coupon {
+                entry.coupon = coupon.into();
+            }
+        }
+        snapshot.planned_at = self.planned_at(&snapshot.sends)?;
+        if scope.pool {
+            let mut rows = self
+                .connection
+                .prepare(
+                    "SELECT j.coupon FROM run r JOIN journal j ON j.run = r.id
+                     WHERE r.pool = 1 AND j.kind = 1 AND NOT (r.campaign = ?1 AND r.edition = ?2)",
+                )
+                .map_err(fail)?;
+            let codes =
+                rows.query_map(params![scope.campaign, scope.edition], |row| row.get::<_, String>(0)).map_err(fail)?;
+            snapshot.spent_codes = codes.map(|code| code.map(Into::into)).collect::<Result<_, _>>().map_err(fail)?;
+        }
+        Ok(snapshot)
+    }
+
+    /// The instant of the plan that the first messages went out under. A run that sent nothing does not count.
+    fn planned_at(&self, sends: &HashMap<SendKey, Recorded>) -> Result<Option<Timestamp>, LedgerError> {
+        let first = sends.values().filter(|send| send.state != State::NotSent).map(|send| send.run).min();
+        let milliseconds: Option<i64> = self
+            .connection
+            .query_row("SELECT planned_at FROM run WHERE id = ?1", [first], |row| row.get(0))
+            .optional()
+            .map_err(|error| self.unreadable(&error))?;
+        Ok(milliseconds.map(instant))
+    }
+
+    fn read_runs(&self) -> Result<Vec<RunRecord>, rusqlite::Error> {
+        let leased = lease_is_taken(&self.path);
+        let mut statement = self.connection.prepare(
+            "SELECT id, campaign, edition, coalesce(name, campaign), plan_hash, planned_at, recipients, host, actor, pid, version,
+                    started_at, ended_at, ending, accepted, rejected, unknown, not_sent, digest,
+                    id = (SELECT max(id) FROM run)
+             FROM run ORDER BY id",
+        )?;
+        let count = |row: &Row<'_>, column: usize| -> Result<Option<u64>, rusqlite::Error> {
+            Ok(row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned))
+        };
+        let runs = statement.query_map([], |row| {
+            let ended_at: Option<i64> = row.get(12)?;
+            let counts = match (count(row, 14)?, count(row, 15)?, count(row, 16)?, count(row, 17)?) {
+                (Some(accepted), Some(rejected), Some(unknown), Some(not_sent)) => {
+                    Some(RunCounts { accepted, rejected, unknown, not_sent })
+                }
+                _ => None,
+            };
+            Ok(RunRecord {
+                id: row.get(0)?,
+                campaign: row.get(1)?,
+                edition: row.get(2)?,
+                name: row.get(3)?,
+                plan_hash: row.get(4)?,
+                planned_at: instant(row.get(5)?),
+                recipients: row.get::<_, i64>(6)?.cast_unsigned(),
+                host: row.get(7)?,
+                actor: row.get(8)?,
+                pid: row.get(9)?,
+                version: row.get(10)?,
+                started_at: instant(row.get(11)?),
+                heartbeat_at: None,
+                ended_at: ended_at.map(instant),
+                ending: row.get(13)?,
+                counts,
+                live: leased && ended_at.is_none() && row.get(19)?,
+                digest: row.get(18)?,
+            })
+        })?;
+        runs.collect()
+    }
+
+    /// Starts a run; see [`Ledger::begin`].
+    fn start(self, start: &RunStart, snapshot: &Snapshot) -> Result<SqliteRun, LedgerError> {
+        let path = self.path.clone();
+        let fail = |error: rusqlite::Error| storage(&path, "written", &error);
+        let lease =
+            self.lease.ok_or_else(|| LedgerError::Held { holder: "nobody: it was opened for reading".to_owned() })?;
+        let mut connection = self.connection;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+        // What is known in memory is what was read then. If anybody has written since, whatever
+        // became of the lease, it would be incomplete, and somebody could get an offer twice.
+        if position(&transaction).map_err(fail)? != snapshot.position {
+            return Err(LedgerError::Fenced("another process wrote to the ledger during this run"));
+        }
+        let started_at = Timestamp::now().as_millisecond();
+        transaction
+            .execute(
+                "INSERT INTO run (campaign, edition, name, plan_hash, planned_at, pool, recipients, host, actor, pid, version, started_at, first_seq)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                params![
+                    start.campaign,
+                    start.edition,
+                    start.name,
+                    start.plan_hash,
+                    start.planned_at.as_millisecond(),
+                    start.pool,
+                    start.recipients.cast_signed(),
+                    host(),
+                    actor(),
+                    std::process::id(),
+                    env!("CARGO_PKG_VERSION"),
+                    started_at,
+                    snapshot.position + 1
+                ],
+            )
+            .map_err(fail)?;
+        let run = transaction.last_insert_rowid();
+        let head = head(&transaction).map_err(fail)?.started(&StartLink {
+            run,
+            campaign: &start.campaign,
+            edition: start.edition,
+            plan_hash: &start.plan_hash,
+            started_at,
+        });
+        link(&transaction, head, LinkKind::Start, Some(run)).map_err(fail)?;
+        let mut orphans = Vec::new();
+        let mut states = HashMap::with_capacity(snapshot.sends.len());
+        for (key, recorded) in &snapshot.sends {
+            let mut state = recorded.state;
+            if state == State::Intent {
+                state = State::Unknown;
+                orphans.push(Entry::abandoned(run, started_at, *key, recorded.attempt));
+            }
+            states.insert(*key, (state, recorded.attempt));
+        }
+        append(&transaction, &orphans).map_err(fail)?;
+        transaction.commit().map_err(fail)?;
+
+        let identity = Identity::of(&path).map_err(|error| io(&path, "found", &error))?;
+        let retry_rejected = start.retry_rejected;
+        let writer = Writer {
+            path: path.clone(),
+            connection,
+            _lease: lease,
+            identity,
+            run,
+            states,
+            retry_rejected,
+            digest: JournalDigest::default(),
+        };
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let thread = std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.serve(receiver))
+            .map_err(|error| io(&path, "written", &error))?;
+        let scope = Scope { campaign: start.campaign.clone(), edition: start.edition, pool: start.pool };
+        Ok(SqliteRun { sender: Some(sender), thread: Some(thread), run, head, path, scope })
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn snapshot(&mut self, scope: &Scope) -> Result<Snapshot, LedgerError> {
+        self.read_snapshot(scope)
+    }
+
+    async fn runs(&mut self) -> Result<Vec<RunRecord>, LedgerError> {
+        self.read_runs().map_err(|error| self.unreadable(&error))
+    }
+
+    async fn journal(
+        &mut self,
+        campaign: Option<&str>,
+        visit: &mut (dyn FnMut(Entry) + Send),
+    ) -> Result<(), LedgerError> {
+        let fail = |error: rusqlite::Error| self.unreadable(&error);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM journal WHERE ?1 IS NULL OR run IN (SELECT id FROM run WHERE campaign = ?1) ORDER BY seq"
+        );
+        let mut statement = self.connection.prepare(&sql).map_err(fail)?;
+        let mut rows = statement.query([campaign]).map_err(fail)?;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let state = State::from_kind(row.get(3).map_err(fail)?)?;
+            visit(entry(row, state).map_err(fail)?);
+        }
+        Ok(())
+    }
+
+    async fn chain(&mut self) -> Result<Vec<Link>, LedgerError> {
+        let read = || -> Result<Vec<Link>, rusqlite::Error> {
+            let mut statement = self.connection.prepare("SELECT number, hash, kind, run FROM link ORDER BY number")?;
+            let links = statement.query_map([], |row| {
+                let kind: String = row.get(2)?;
+                Ok(Link {
+                    head: Head { number: row.get::<_, i64>(0)?.cast_unsigned(), hash: row.get(1)? },
+                    kind: LinkKind::parse(&kind).ok_or(rusqlite::Error::InvalidQuery)?,
+                    run: row.get(3)?,
+                })
+            })?;
+            links.collect()
+        };
+        read().map_err(|error| self.unreadable(&error))
+    }
+
+    async fn sound(&mut self) -> Result<Vec<String>, LedgerError> {
+        let read = || -> Result<Vec<String>, rusqlite::Error> {
+            let mut statement = self.connection.prepare("PRAGMA integrity_check(20)")?;
+            let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
+            let mut found: Vec<String> = lines.collect::<Result<_, _>>()?;
+            found.retain(|line| line != "ok");
+            Ok(found)
+        };
+        match read() {
+            Ok(found) => Ok(found),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => Ok(vec![error.to_string()]),
+            Err(error) => Err(self.unreadable(&error)),
+        }
+    }
+
+    async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<Finding>, LedgerError> {
+        let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
+        let leased = lease_is_taken(&self.path);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+        let wanted: std::collections::HashSet<SendKey> = evidence.iter().map(|piece| piece.key).collect();
+        let mut known = stands(&transaction, |key| wanted.contains(key)).map_err(fail)?;
+        let last: (i64, bool) = transaction
+            .query_row("SELECT id, ended_at IS NULL FROM run ORDER BY id DESC LIMIT 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()
+            .map_err(fail)?
+            .unwrap_or((0, false));
+        let now = Timestamp::now().as_millisecond();
+        let mut entries = Vec::new();
+        let mut findings = Vec::with_capacity(evidence.len());
+        for piece in evidence {
+            let before = known.get(&piece.key).copied();
+            let live = leased && last.1 && before.is_some_and(|stand| stand.run == last.0);
+            let finding = protocol::weigh(before, live, piece.attempt, piece.verdict);
+            if let (Finding::Settled, Some(stand)) = (finding, before) {
+                if stand.state == State::Intent {
+                    entries.push(Entry::abandoned(stand.run, now, piece.key, stand.attempt));
+                }
+                entries.push(Entry::evidence(stand, now, piece));
+                known.insert(piece.key, Stand { state: piece.verdict.state(), ..stand });
+            }
+            findings.push(finding);
+        }
+        append(&transaction, &entries).map_err(fail)?;
+        transaction.commit().map_err(fail)?;
+        Ok(findings)
+    }
+
+    async fn admits(&mut self, _campaign: &str, _plan_hash: &str) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn begin(self: Box<Self>, start: &RunStart, snapshot: &Snapshot) -> Result<Box<dyn RunLedger>, LedgerError> {
+        Ok(Box::new(self.start(start, snapshot)?))
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, LedgerError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let fail = |error: rusqlite::Error| storage(path, "opened", &error);
+    let connection = Connection::open_with_flags(path, flags).map_err(fail)?;
+    connection.busy_timeout(PATIENCE).map_err(fail)?;
+    // A connection's own setting; it touches no file.
+    connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+    Ok(connection)
+}
+
+/// Which file a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity(u64, u64);
+
+impl Identity {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self(metadata.dev(), metadata.ino()))
+    }
+}
+
+/// The number of the last entry of the journal.
+fn position(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.query_row("SELECT coalesce(max(seq), 0) FROM journal", [], |row| row.get(0))
+}
+
+/// The last link of the chain.
+fn head(connection: &Connection) -> Result<Head, rusqlite::Error> {
+    connection.query_row("SELECT number, hash FROM link ORDER BY number DESC LIMIT 1", [], |row| {
+        Ok(Head { number: row.get::<_, i64>(0)?.cast_unsigned(), hash: row.get(1)? })
+    })
+}
+
+/// Where the wanted sends stand, from the journal.
+fn stands(
+    connection: &Connection,
+    wanted: impl Fn(&SendKey) -> bool,
+) -> Result<HashMap<SendKey, Stand>, rusqlite::Error> {
+    let mut found: HashMap<SendKey, Stand> = HashMap::new();
+    let mut statement = connection.prepare("SELECT send_key, kind, attempt, run FROM journal ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let key = SendKey(row.get(0)?);
+        if !wanted(&key) {
+            continue;
+        }
+        let state = State::from_kind(row.get(1)?).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        let (attempt, run) = (row.get(2)?, row.get(3)?);
+        let stand = found.entry(key).or_insert(Stand { state, attempt, run });
+        stand.state = state;
+        stand.attempt = attempt;
+        if state == State::Intent {
+            stand.run = run;
+        }
+    }
+    Ok(found)
+}
+
+fn append(connection: &Connection, entries: &[Entry]) -> Result<(), rusqlite::Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let mut insert = connection.prepare(
+        "INSERT INTO journal (run, at, kind, send_key, attempt, digest, likeness, address, coupon, expires, message_id, reason, source, actor)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    )?;
+    for entry in entries {
+        insert.execute(params![
+            entry.run,
+            entry.at,
+            entry.state.kind(),
+            entry.key.0,
+            entry.attempt,
+            entry.digest,
+            entry.likeness,
+            entry.masked,
+            entry.coupon,
+            entry.expires,
+            entry.message_id,
+            entry.reason,
+            entry.source.map(Source::as_str),
+            entry.actor
+        ])?;
+    }
+    Ok(())
+}
+
+fn entry(row: &Row<'_>, state: State) -> Result<Entry, rusqlite::Error> {
+    Ok(Entry {
+        seq: row.get(0)?,
+        run: row.get(1)?,
+        at: row.get(2)?,
+        state,
+        key: SendKey(row.get(4)?),
+        attempt: row.get(5)?,
+        digest: row.get(6)?,
+        likeness: row.get(7)?,
+        masked: row.get(8)?,
+        coupon: row.get(9)?,
+        expires: row.get(10)?,
+        message_id: row.get(11)?,
+        reason: row.get(12)?,
+        source: row.get::<_, Option<String>>(13)?.and_then(|source| Source::parse(&source)),
+        actor: row.get(14)?,
+    })
+}
+
+fn storage(path: &Path, doing: &'static str, error: &rusqlite::Error) -> LedgerError {
+    let problem = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "the disk is full".to_owned(),
+        Some(ErrorCode::ReadOnly) => "it is read-only".to_owned(),
+        Some(ErrorCode::NotADatabase) => return LedgerError::NotALedger(path.display().to_string()),
+        _ => error.to_string(),
+    };
+    LedgerError::Storage { path: path.display().to_string(), doing, problem }
+}
+
+fn io(path: &Path, doing: &'static str, error: &std::io::Error) -> LedgerError {
+    LedgerError::Storage { path: path.display().to_string(), doing, problem: error.to_string() }
+}

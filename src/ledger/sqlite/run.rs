@@ -1,0 +1,210 @@
+//! A run on the file: one thread that writes, and group commit by whoever feeds it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, TransactionBehavior, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::chain::{EndLink, JournalDigest, LinkKind};
+use super::super::protocol::{self, Stand};
+use super::super::{
+    Batch, Claim, Entry, Head, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Snapshot, State,
+};
+use super::{Identity, SqliteLedger, append, file, head, io, stands, storage};
+
+const STOPPED: &str = "its writer has stopped";
+const OVERTAKEN: &str = "another process wrote to the ledger during this run";
+const REPLACED: &str = "the ledger's file was replaced during this run";
+
+/// The writing end of a run: one thread that owns the file.
+pub struct SqliteRun {
+    pub(super) sender: Option<mpsc::UnboundedSender<Job>>,
+    pub(super) thread: Option<std::thread::JoinHandle<()>>,
+    pub(super) run: i64,
+    pub(super) head: Head,
+    pub(super) path: PathBuf,
+    pub(super) scope: Scope,
+}
+
+pub(super) enum Job {
+    Commit(Batch, oneshot::Sender<Result<Vec<Claim>, LedgerError>>),
+    Finish(String, RunCounts, oneshot::Sender<Result<Head, LedgerError>>),
+}
+
+#[async_trait]
+impl RunLedger for SqliteRun {
+    fn id(&self) -> i64 {
+        self.run
+    }
+
+    fn head(&self) -> Head {
+        self.head
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.sender.as_ref().is_some_and(|sender| sender.send(Job::Commit(batch.clone(), answer)).is_ok());
+        if sent {
+            answered.await.unwrap_or(Err(LedgerError::Fenced(STOPPED)))
+        } else {
+            Err(LedgerError::Fenced(STOPPED))
+        }
+    }
+
+    fn start_within(&self) -> Option<Duration> {
+        None
+    }
+
+    fn peers(&self) -> Option<Arc<dyn Peers>> {
+        None
+    }
+
+    async fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
+        match SqliteLedger::open_existing(&self.path, None)? {
+            Some(ledger) => ledger.read_snapshot(&self.scope),
+            None => Err(LedgerError::Fenced(REPLACED)),
+        }
+    }
+
+    async fn finish(mut self: Box<Self>, ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Finish(ending.to_owned(), counts, answer);
+        let sent = self.sender.take().is_some_and(|sender| sender.send(job).is_ok());
+        let stopped = Err(LedgerError::Fenced(STOPPED));
+        let result = if sent { answered.await.unwrap_or(stopped) } else { stopped };
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        result
+    }
+}
+
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) _lease: File,
+    pub(super) identity: Identity,
+    pub(super) run: i64,
+    /// Where each send stands. An intent in here is this run's own.
+    pub(super) states: HashMap<SendKey, (State, u32)>,
+    pub(super) retry_rejected: bool,
+    pub(super) digest: JournalDigest,
+}
+
+impl Writer {
+    pub(super) fn serve(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        while let Some(job) = jobs.blocking_recv() {
+            match job {
+                Job::Commit(batch, answer) => drop(answer.send(self.commit(&batch))),
+                Job::Finish(ending, counts, answer) => {
+                    let result = self.finish(&ending, counts);
+                    // The lease goes with `self`, before the answer is acted on.
+                    drop(self);
+                    drop(answer.send(result));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn stand(&self, key: &SendKey) -> Option<Stand> {
+        self.states.get(key).map(|(state, attempt)| Stand { state: *state, attempt: *attempt, run: self.run })
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
+        // Somebody put another file in this one's place: what is written here would be lost.
+        if Identity::of(&self.path).map_err(|error| io(&self.path, "found", &error))? != self.identity {
+            return Err(LedgerError::Fenced(REPLACED));
+        }
+        let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
+        let mut changed: HashMap<SendKey, (State, u32)> =
+            HashMap::with_capacity(batch.claim.len() + batch.settle.len());
+        let mut entries = Vec::with_capacity(batch.claim.len() + batch.settle.len());
+        let now = Timestamp::now().as_millisecond();
+        for settlement in &batch.settle {
+            let state = settlement.ending.state();
+            let before = self.stand(&settlement.key).filter(|stand| stand.state == State::Intent);
+            if protocol::may_settle(before, settlement.attempt, self.run, state) {
+                changed.insert(settlement.key, (state, settlement.attempt));
+                entries.push(Entry::settled(self.run, now, settlement));
+            }
+        }
+        let answers: Vec<Claim> = batch
+            .claim
+            .iter()
+            .map(|intent| {
+                let before = match changed.get(&intent.key) {
+                    Some((state, attempt)) => Some(Stand { state: *state, attempt: *attempt, run: self.run }),
+                    None => self.stand(&intent.key),
+                };
+                if protocol::may_claim(before, intent.attempt, self.retry_rejected) {
+                    changed.insert(intent.key, (State::Intent, intent.attempt));
+                    entries.push(Entry::claimed(self.run, now, intent));
+                    Claim::Granted
+                } else {
+                    Claim::Held
+                }
+            })
+            .collect();
+
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+        let overtaken = latest_run(&transaction).map_err(fail)? != self.run;
+        if overtaken {
+            if !batch.claim.is_empty() {
+                return Err(LedgerError::Fenced(OVERTAKEN));
+            }
+            // What this run saw is still worth telling, where nobody knows better.
+            let known = stands(&transaction, |key| changed.contains_key(key)).map_err(fail)?;
+            entries.retain(|entry| {
+                protocol::may_settle(known.get(&entry.key).copied(), entry.attempt, self.run, entry.state)
+            });
+        }
+        append(&transaction, &entries).map_err(fail)?;
+        transaction.commit().map_err(fail)?;
+        entries.iter().for_each(|entry| self.digest.add(entry));
+        self.states.extend(changed);
+        Ok(answers)
+    }
+
+    fn finish(&mut self, ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+        let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
+        let ended_at = Timestamp::now().as_millisecond();
+        let before = head(&transaction).map_err(fail)?;
+        if latest_run(&transaction).map_err(fail)? != self.run {
+            return Ok(before);
+        }
+        let digest = self.digest.bytes();
+        let after = before.ended(&EndLink { run: self.run, ending, ended_at, counts, digest });
+        transaction
+            .execute(
+                "UPDATE run SET ended_at = ?1, ending = ?2, accepted = ?3, rejected = ?4, unknown = ?5, not_sent = ?6, digest = ?7
+                 WHERE id = ?8",
+                params![
+                    ended_at,
+                    ending,
+                    counts.accepted.cast_signed(),
+                    counts.rejected.cast_signed(),
+                    counts.unknown.cast_signed(),
+                    counts.not_sent.cast_signed(),
+                    digest,
+                    self.run
+                ],
+            )
+            .map_err(fail)?;
+        file::link(&transaction, after, LinkKind::End, Some(self.run)).map_err(fail)?;
+        transaction.commit().map_err(fail)?;
+        Ok(after)
+    }
+}
+
+/// The number of the last run: a run that is not the last was overtaken.
+fn latest_run(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.query_row("SELECT coalesce(max(id), 0) FROM run", [], |row| row.get(0))
+}
