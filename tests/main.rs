@@ -8,6 +8,7 @@ mod bad_input;
 mod crash;
 mod examples;
 mod kaleyra;
+mod ledger;
 mod manifest;
 mod offer;
 mod plan;

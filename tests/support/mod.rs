@@ -1,5 +1,7 @@
 //! A project in a temporary directory, the program in an empty environment, and a sandbox process.
 
+pub mod postgres;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

@@ -12,33 +12,37 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Watches over a server: prints `ready`, waits for the end of its input, stops it, tidies up.
 const KEEPER: &str = r#"
-bin=$1 dir=$2 port=$3 user=$4
-as() { if [ "$(id -u)" = 0 ]; then setpriv --reuid="$user" --regid="$user" --clear-groups "$@"; else "$@"; fi; }
-[ "$(id -u)" = 0 ] && chown "$user" "$dir"
-[ -e "$dir/data" ] || as "$bin/initdb" -D "$dir/data" -U sendform --auth=trust --no-sync -E UTF8 >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log"; exit 1; }
-as "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
-  -c fsync=on -c max_connections=200 $5 >"$dir/server.log" 2>&1 &
-pid=$!
-for _ in $(seq 300); do
-  "$bin/pg_isready" -q -h 127.0.0.1 -p "$port" -U sendform -d postgres && break
-  kill -0 $pid 2>/dev/null || { cat "$dir/server.log"; exit 1; }
-  sleep 0.05
-done
+bin=$1 dir=$2 port=$3 user=$4 settings=$5
+drop=()
+if [ "$(id -u)" = 0 ]; then
+  chown "$user" "$dir"
+  drop=(setpriv --reuid="$user" --regid="$user" --clear-groups)
+fi
+serve() {
+  "${drop[@]}" "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
+    -c max_connections=200 $settings >>"$dir/server.log" 2>&1 </dev/null &
+  pid=$!
+  for _ in $(seq 400); do
+    "$bin/pg_isready" -q -h 127.0.0.1 -p "$port" -U sendform -d postgres && return
+    kill -0 $pid 2>/dev/null || break
+    sleep 0.05
+  done
+  cat "$dir/server.log"
+  exit 1
+}
+[ -e "$dir/data" ] || "${drop[@]}" "$bin/initdb" -D "$dir/data" -U sendform --auth=trust --no-sync -E UTF8 >"$dir/initdb.log" 2>&1 ||
+  { cat "$dir/initdb.log"; exit 1; }
+serve
 echo ready
 while read -r line; do
   case $line in
     kill) kill -QUIT $pid; wait $pid; echo killed ;;
-    start)
-      as "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
-        -c max_connections=200 $5 >>"$dir/server.log" 2>&1 &
-      pid=$!
-      until "$bin/pg_isready" -q -h 127.0.0.1 -p "$port" -U sendform -d postgres; do sleep 0.05; done
-      echo started ;;
+    start) serve; echo started ;;
   esac
 done
 kill -QUIT $pid 2>/dev/null
 wait $pid
-[ -n "$6" ] || rm -rf "$dir"
+rm -rf "$dir"
 "#;
 
 /// A server.
@@ -86,7 +90,7 @@ impl Postgres {
             .args(["postgres", settings])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut answers = BufReader::new(keeper.stdout.take().unwrap());

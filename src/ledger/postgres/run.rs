@@ -36,7 +36,7 @@ WITH s AS (
   INSERT INTO sendform.journal (run, at, kind, send_key, attempt, message_id, reason)
   SELECT $1, $7, kind, send_key, attempt, message_id, reason FROM moved
 )
-SELECT send_key FROM moved";
+SELECT send_key, attempt FROM moved";
 
 /// See [`crate::ledger::protocol::may_claim`]. `again` marks what an earlier try, whose answer was
 /// lost, may have claimed for this run.
@@ -164,7 +164,8 @@ impl PostgresRun {
                 return Err(error);
             }
         };
-        let settled: HashSet<SendKey> = settled.iter().map(|row| key_of(row, 0)).collect();
+        let settled: HashSet<(SendKey, u32)> =
+            settled.iter().map(|row| (key_of(row, 0), row.get::<_, i32>(1).cast_unsigned())).collect();
         let mut granted: HashSet<SendKey> = claimed.iter().filter(|row| row.get(1)).map(|row| key_of(row, 0)).collect();
         let taken: HashSet<SendKey> = claimed.iter().filter(|row| row.get(2)).map(|row| key_of(row, 0)).collect();
         if let Some(lost) = &self.lost {
@@ -208,14 +209,13 @@ impl PostgresRun {
     }
 
     /// Keeps the figures of what is durable now.
-    fn count(&mut self, batch: &Batch, at: i64, settled: &HashSet<SendKey>, granted: &HashSet<SendKey>) {
+    fn count(&mut self, batch: &Batch, at: i64, settled: &HashSet<(SendKey, u32)>, granted: &HashSet<SendKey>) {
         let lost = self.lost.take();
         let mut digest = self.shared.digest.lock().unwrap_or_else(PoisonError::into_inner);
         let mut closed = 0;
         for settlement in &batch.settle {
-            let earlier =
-                lost.as_ref().is_some_and(|lost| lost.settled.contains(&(settlement.key, settlement.attempt)));
-            if settled.contains(&settlement.key) || earlier {
+            let this = (settlement.key, settlement.attempt);
+            if settled.contains(&this) || lost.as_ref().is_some_and(|lost| lost.settled.contains(&this)) {
                 closed += 1;
                 digest.add(&Entry::settled(self.shared.run, at, settlement));
             }

@@ -145,7 +145,7 @@ impl SqliteLedger {
     }
 
     fn read_runs(&self) -> Result<Vec<RunRecord>, rusqlite::Error> {
-        let leased = lease_is_taken(&self.path);
+        let leased = self.lease.is_none() && lease_is_taken(&self.path);
         let mut statement = self.connection.prepare(
             "SELECT id, campaign, edition, coalesce(name, campaign), plan_hash, planned_at, recipients, host, actor, pid, version,
                     started_at, ended_at, ending, accepted, rejected, unknown, not_sent, digest,
@@ -331,7 +331,7 @@ impl Ledger for SqliteLedger {
 
     async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<Finding>, LedgerError> {
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
-        let leased = lease_is_taken(&self.path);
+        let leased = self.lease.is_none() && lease_is_taken(&self.path);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
         let wanted: std::collections::HashSet<SendKey> = evidence.iter().map(|piece| piece.key).collect();
         let mut known = stands(&transaction, |key| wanted.contains(key)).map_err(fail)?;

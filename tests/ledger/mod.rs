@@ -1,0 +1,6 @@
+//! The ledgers: one suite that each passes, the protocol explored, and what is PostgreSQL's alone.
+
+mod conformance;
+mod explore;
+mod postgres;
+mod stage;

@@ -1,0 +1,1 @@
+//! What is PostgreSQL's alone: several appliers, and connections that break.
