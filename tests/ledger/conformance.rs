@@ -106,7 +106,10 @@ fn what_a_dead_run_left_open_is_unknown_and_never_claimed() {
         let unknown = snapshot.sends.values().filter(|send| send.state == State::Unknown).count();
         assert_eq!((unknown, snapshot.sends.len()), (2, 3));
         assert_eq!(next.commit(&claim(&[(1, 1), (1, 2), (3, 1)][..1])).await.unwrap(), [Claim::Held]);
-        assert_eq!(next.commit(&claim(&[(1, 2), (3, 2), (4, 1)])).await.unwrap(), [Claim::Held, Claim::Held, Claim::Granted]);
+        assert_eq!(
+            next.commit(&claim(&[(1, 2), (3, 2), (4, 1)])).await.unwrap(),
+            [Claim::Held, Claim::Held, Claim::Granted]
+        );
         next.commit(&settle(&[(4, 1, accepted())])).await.unwrap();
         finish(next).await;
         sound(&stage).await;
@@ -147,7 +150,9 @@ fn evidence_settles_doubt_and_overrules_nothing() {
         let plan = start("v1:a");
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)])).await.unwrap();
-        run.commit(&settle(&[(1, 1, unknown()), (2, 1, unknown()), (3, 1, unknown()), (4, 1, accepted())])).await.unwrap();
+        run.commit(&settle(&[(1, 1, unknown()), (2, 1, unknown()), (3, 1, unknown()), (4, 1, accepted())]))
+            .await
+            .unwrap();
         let mut ledger = stage.reader().await;
         // The run is under way: the outcome of 5 may still come, that of 1 will not.
         let pieces = [
@@ -178,7 +183,10 @@ fn evidence_settles_doubt_and_overrules_nothing() {
         );
         stage.kill(run).await;
         // Now nobody can tell any more, before another run says so.
-        assert_eq!(stage.for_run().await.evidence(&[evidence(5, None, Verdict::NotSent)]).await.unwrap(), [Finding::Settled]);
+        assert_eq!(
+            stage.for_run().await.evidence(&[evidence(5, None, Verdict::NotSent)]).await.unwrap(),
+            [Finding::Settled]
+        );
         let mut next = stage.begin(&plan).await;
         let answers = next.commit(&claim(&[(1, 2), (2, 2), (3, 2), (4, 2), (5, 2)])).await.unwrap();
         use Claim::{Granted, Held};
@@ -244,7 +252,10 @@ fn runs_are_told_with_their_figures_and_chained() {
         let mut ledger = stage.reader().await;
         let runs = ledger.runs().await.unwrap();
         let run = &runs[0];
-        assert_eq!((run.campaign.as_str(), run.name.as_str(), run.plan_hash.as_str()), ("diwali", "diwali-gold", "v1:abc"));
+        assert_eq!(
+            (run.campaign.as_str(), run.name.as_str(), run.plan_hash.as_str()),
+            ("diwali", "diwali-gold", "v1:abc")
+        );
         assert_eq!((run.counts, run.ending.as_deref(), run.live), (Some(counts), Some("complete"), false));
         assert_eq!(run.version, env!("CARGO_PKG_VERSION"));
         assert_eq!(report::head(ledger.as_mut()).await.unwrap(), Some(head));
@@ -270,11 +281,10 @@ fn another_key_is_refused() {
         let wrong = sendform::ledger::LedgerKey::from_bytes([8; 32]);
         let refused = match &stage {
             Stage::Sqlite(directory) => {
-                sendform::ledger::sqlite::SqliteLedger::open_existing(&directory.path().join("ledger.db"), Some(&wrong)).err()
+                sendform::ledger::sqlite::SqliteLedger::open_existing(&directory.path().join("ledger.db"), Some(&wrong))
+                    .err()
             }
-            Stage::Postgres(url) => {
-                sendform::ledger::postgres::PostgresLedger::open_for_run(url, &wrong).await.err()
-            }
+            Stage::Postgres(url) => sendform::ledger::postgres::PostgresLedger::open_for_run(url, &wrong).await.err(),
         };
         assert!(matches!(refused, Some(LedgerError::WrongKey { .. })), "{refused:?}");
         assert_ne!(wrong.fingerprint(), key().fingerprint());
@@ -285,10 +295,16 @@ fn another_key_is_refused() {
 #[derive(Debug, Clone)]
 enum Step {
     /// Settlements and claims in one commit: `(send, attempt)` and how it ended.
-    Commit { settle: Vec<(u8, u32, u8)>, claim: Vec<(u8, u32)> },
+    Commit {
+        settle: Vec<(u8, u32, u8)>,
+        claim: Vec<(u8, u32)>,
+    },
     Evidence(u8, Option<u32>, u8),
     /// The run ends, or dies, and another begins.
-    Next { dies: bool, retry_rejected: bool },
+    Next {
+        dies: bool,
+        retry_rejected: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -369,7 +385,8 @@ async fn play(stage: Stage, steps: &[Step]) {
                     .copied()
                     .collect();
                 let expected = model.commit(&endings, claims);
-                let tuples: Vec<_> = endings.iter().map(|(send, attempt, kind)| (*send, *attempt, ending(*kind))).collect();
+                let tuples: Vec<_> =
+                    endings.iter().map(|(send, attempt, kind)| (*send, *attempt, ending(*kind))).collect();
                 let batch = Batch { settle: settle(&tuples).settle, ..claim(claims) };
                 assert_eq!(run.commit(&batch).await.unwrap(), expected, "{step:?}");
             }
@@ -382,7 +399,11 @@ async fn play(stage: Stage, steps: &[Step]) {
                     continue;
                 }
                 let mut ledger = stage.reader().await;
-                assert_eq!(ledger.evidence(&[evidence(*send, *attempt, verdict)]).await.unwrap(), [expected], "{step:?}");
+                assert_eq!(
+                    ledger.evidence(&[evidence(*send, *attempt, verdict)]).await.unwrap(),
+                    [expected],
+                    "{step:?}"
+                );
                 if let (Finding::Settled, Some(stand)) = (expected, model.sends.get_mut(send)) {
                     stand.state = verdict.state();
                 }

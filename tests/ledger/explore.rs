@@ -164,7 +164,9 @@ impl<const SENDS: usize> World<SENDS> {
         self.runs += 1;
         let planned = self.sends.map(|stand| match stand {
             None => Some(1),
-            Some(stand) if stand.state == State::NotSent && stand.attempt < self.bounds.attempts => Some(stand.attempt + 1),
+            Some(stand) if stand.state == State::NotSent && stand.attempt < self.bounds.attempts => {
+                Some(stand.attempt + 1)
+            }
             Some(_) => None,
         });
         self.appliers[at] = Applier { run: Some(self.runs), paused: false, planned, phases: [Phase::Idle; SENDS] };
@@ -213,8 +215,11 @@ impl<const SENDS: usize> World<SENDS> {
             }
             Phase::Flying(attempt, taken) => {
                 // The answer comes, or does not. What was not taken may be known to be so.
-                let answers: &[State] =
-                    if taken { &[State::Accepted, State::Unknown] } else { &[State::Rejected, State::NotSent, State::Unknown] };
+                let answers: &[State] = if taken {
+                    &[State::Accepted, State::Unknown]
+                } else {
+                    &[State::Rejected, State::NotSent, State::Unknown]
+                };
                 for state in answers {
                     add(&|world| set(world, Phase::Told(attempt, *state)));
                 }

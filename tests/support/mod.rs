@@ -34,12 +34,18 @@ impl Output {
 pub struct Project {
     directory: TempDir,
     pub base_url: String,
+    /// What else stands in the environment of each command.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Project {
     /// An empty one.
     pub fn empty() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), base_url: "http://127.0.0.1:9".to_owned() }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            base_url: "http://127.0.0.1:9".to_owned(),
+            environment: Vec::new(),
+        }
     }
 
     /// One with a valid campaign for three people.
@@ -69,6 +75,30 @@ impl Project {
         path
     }
 
+    /// Records in a database instead of a file.
+    pub fn on_postgres(&mut self, url: &str) {
+        self.environment = vec![("SENDFORM_LEDGER", url.to_owned()), ("SENDFORM_KEY", "5a".repeat(32))];
+    }
+
+    /// So many people, with a code of a pool for each.
+    pub fn crowd(&self, people: u64, replacements: &[(&str, &str)]) {
+        let rows: String = (0..people).map(|row| format!("98{row:08},Person {row}\n")).collect();
+        self.people(&format!("mobile,first_name\n{rows}"));
+        let codes: String = (0..people).map(|row| format!("CODE{row}\n")).collect();
+        self.write("codes.csv", format!("code\n{codes}"));
+        let pool = ("coupons: { code: HELLO25 }", "coupons: { pool: { csv: codes.csv } }");
+        self.campaign(&[&[pool], replacements].concat());
+    }
+
+    /// `apply`, under way.
+    pub fn start(&self, more: &[&str]) -> Child {
+        self.command(&[&["apply", "campaign.yaml", "--auto-approve"], more].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
     pub fn people(&self, csv: &str) {
         self.write("people.csv", csv);
     }
@@ -94,6 +124,7 @@ impl Project {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("KALEYRA_SID", "HXSANDBOX")
             .env("KALEYRA_API_KEY", "sandbox-key")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
@@ -229,3 +260,54 @@ coupons: { code: HELLO25 }
 expiry: { at: "2099-12-31T23:59:59", timezone: Asia/Kolkata }
 delivery: { rate: 2000/s, concurrency: 20 }
 "#;
+
+/// Sends a signal to a process.
+pub fn signal(child: &Child, signal: i32) {
+    // SAFETY: a plain system call, on a process that this test has started and not yet waited for.
+    assert_eq!(unsafe { libc::kill(child.id().cast_signed(), signal) }, 0);
+}
+
+/// Waits for a process, and for no longer than a minute.
+#[track_caller]
+pub fn wait(mut child: Child) -> Output {
+    let stderr = child.stderr.take();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        if let Some(mut stderr) = stderr {
+            stderr.read_to_string(&mut text).unwrap();
+        }
+        text
+    });
+    for _ in 0..6_000 {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Output { code: status.code().unwrap_or(-1), stdout: String::new(), stderr: reader.join().unwrap() };
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    panic!("it does not end: {}", reader.join().unwrap());
+}
+
+/// Waits until something holds, and for no longer than half a minute.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..3_000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("in vain: {what}");
+}
+
+/// Holds that the provider got nothing twice.
+#[track_caller]
+pub fn nothing_twice(sandbox: &Sandbox) -> u64 {
+    let messages = sandbox.messages();
+    for field in ["to", "ref", "coupon_code"] {
+        let different: std::collections::HashSet<_> =
+            messages.iter().map(|message| message[field].as_str().unwrap()).collect();
+        assert_eq!(different.len(), messages.len(), "`{field}` was accepted twice");
+    }
+    messages.len() as u64
+}

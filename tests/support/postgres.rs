@@ -63,7 +63,9 @@ fn programs() -> PathBuf {
         .filter(|bin| bin.join("initdb").exists())
         .collect();
     let on_path = std::env::var_os("PATH").unwrap_or_default();
-    found.extend(std::env::split_paths(&on_path).filter(|bin| bin.join("initdb").exists() && bin.join("postgres").exists()));
+    found.extend(
+        std::env::split_paths(&on_path).filter(|bin| bin.join("initdb").exists() && bin.join("postgres").exists()),
+    );
     found.sort();
     found.into_iter().next().expect("no PostgreSQL server is installed; `tests/run` installs it")
 }
