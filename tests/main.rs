@@ -12,4 +12,6 @@ mod ledger;
 mod manifest;
 mod offer;
 mod plan;
+mod record;
 mod sandbox;
+mod torture;

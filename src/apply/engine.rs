@@ -14,7 +14,7 @@ use super::share::{Shares, Whose};
 use super::{Ending, Event, Pacer, Progress, Stop};
 use crate::campaign::Delivery;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{self, Batch, Claim, Intent, LedgerError, Peers, RunLedger, SendKey, Settlement, Snapshot};
+use crate::ledger::{self, Batch, Claim, Intent, LedgerError, Peers, RunLedger, SendKey, Settlement, Snapshot, State};
 use crate::plan::{Approved, Desired, Standing};
 
 /// How often one send is tried again after it was provably not sent.
@@ -147,6 +147,12 @@ impl<G: Gateway> Engine<G> {
         self.progress
     }
 
+    /// How many sends of this edition the record holds as unknown now, whoever left them so.
+    pub async fn unknown(&mut self) -> Result<u64, LedgerError> {
+        let snapshot = self.ledger.snapshot().await?;
+        Ok(snapshot.sends.values().filter(|send| send.state == State::Unknown).count() as u64)
+    }
+
     /// The ledger, to write down how the run ended.
     pub fn into_ledger(self) -> Box<dyn RunLedger> {
         self.ledger
@@ -186,12 +192,16 @@ impl<G: Gateway> Engine<G> {
     }
 
     /// After a round that came to its end: what there is for a further round, because other appliers
-    /// may have left something. Waits until they have nothing under way. `granted_before` is what was
-    /// granted before that round.
-    pub async fn leftover(&mut self, granted_before: u64) -> Result<Option<Snapshot>, LedgerError> {
+    /// may have left something. Waits until they have nothing under way. `before` is what had happened
+    /// before that round.
+    pub async fn leftover(&mut self, before: Progress) -> Result<Option<Snapshot>, LedgerError> {
         let Some(peers) = self.peers.clone() else { return Ok(None) };
-        let shares = self.shares.take();
-        let alone = shares.is_some_and(|shares| !shares.skipped) && self.progress.held == 0;
+        // A round over everything that nobody else had a hand in leaves nothing; nor does one that
+        // found nothing.
+        let first = self.shares.take();
+        let everything = first.as_ref().is_none_or(|shares| !shares.skipped) && self.progress.held == before.held;
+        let nothing_found = everything && self.progress.granted == before.granted;
+        let alone = everything && first.is_some();
         let mut waited = false;
         loop {
             let others = match peers.others().await {
@@ -200,8 +210,7 @@ impl<G: Gateway> Engine<G> {
                 Err(error) => return Err(error),
             };
             if others.open == 0 {
-                let idle = self.progress.granted == granted_before && !waited;
-                if idle || (alone && others.appliers == 0 && !waited) {
+                if !waited && (nothing_found || alone && others.appliers == 0) {
                     return Ok(None);
                 }
                 return self.ledger.snapshot().await.map(Some);

@@ -85,8 +85,9 @@ fn identity(path: &Path) -> Result<(String, u32), Stop> {
     Ok((name.to_owned(), edition))
 }
 
+/// Without an outcome: not started yet, or under way.
 fn pending(campaign: &CampaignStatus) -> u64 {
-    campaign.recipients.saturating_sub(campaign.accepted + campaign.rejected + campaign.unknown + campaign.in_flight)
+    campaign.recipients.saturating_sub(campaign.accepted + campaign.rejected + campaign.unknown)
 }
 
 fn counts(accepted: u64, rejected: u64, unknown: u64, pending: u64, in_flight: u64) -> Value {
@@ -115,7 +116,7 @@ fn text(campaign: &CampaignStatus) -> String {
         grouped(campaign.accepted),
         grouped(campaign.rejected),
         grouped(campaign.unknown),
-        grouped(pending(campaign) + campaign.in_flight),
+        grouped(pending(campaign)),
     );
     campaign.runs.iter().take(MOST_RUNS).for_each(|run| out.push_str(&run_text(run)));
     let more = campaign.runs.len().saturating_sub(MOST_RUNS);

@@ -67,20 +67,26 @@ pub struct Check {
 /// How many problems are told one by one.
 const MOST_PROBLEMS: usize = 50;
 
-/// The figures of all campaigns, or of one (by either of its names), the latest first.
+/// The name that a campaign is recorded under, by the name that it has or had.
+fn recorded_as(runs: &[RunRecord], name: &str) -> Option<String> {
+    let by = |of: fn(&RunRecord) -> &str| runs.iter().rev().find(|run| of(run) == name);
+    by(|run| &run.name).or_else(|| by(|run| &run.campaign)).map(|run| run.campaign.clone())
+}
+
+/// The figures of all campaigns, or of one, the latest first.
 pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<Vec<CampaignStatus>, LedgerError> {
     let all = ledger.runs().await?;
+    let recorded_as = campaign.and_then(|name| recorded_as(&all, name));
+    if campaign.is_some() && recorded_as.is_none() {
+        return Ok(Vec::new());
+    }
     let runs: HashMap<i64, RunRecord> = all
         .into_iter()
-        .filter(|run| campaign.is_none_or(|wanted| run.campaign == wanted || run.name == wanted))
+        .filter(|run| recorded_as.as_ref().is_none_or(|wanted| run.campaign == *wanted))
         .map(|run| (run.id, run))
         .collect();
     let mut sends: HashMap<SendKey, (State, i64)> = HashMap::new();
     let mut counts: HashMap<i64, RunCounts> = HashMap::new();
-    let recorded_as = campaign.and_then(|_| runs.values().max_by_key(|run| run.id)).map(|run| run.campaign.clone());
-    if campaign.is_some() && recorded_as.is_none() {
-        return Ok(Vec::new());
-    }
     ledger
         .journal(recorded_as.as_deref(), &mut |entry| {
             if !runs.contains_key(&entry.run) {
@@ -148,14 +154,12 @@ pub async fn sends(
     campaign: Option<&str>,
     wanted: impl Fn(&SendKey) -> bool + Send + Sync,
 ) -> Result<Vec<SendRecord>, LedgerError> {
-    let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
-    let recorded_as = campaign.and_then(|wanted| {
-        runs.values().filter(|run| run.campaign == wanted || run.name == wanted).max_by_key(|run| run.id)
-    });
+    let all = ledger.runs().await?;
+    let recorded_as = campaign.and_then(|name| recorded_as(&all, name));
     if campaign.is_some() && recorded_as.is_none() {
         return Ok(Vec::new());
     }
-    let recorded_as = recorded_as.map(|run| run.campaign.clone());
+    let runs: HashMap<i64, RunRecord> = all.into_iter().map(|run| (run.id, run)).collect();
     let mut found: HashMap<SendKey, SendRecord> = HashMap::new();
     ledger
         .journal(recorded_as.as_deref(), &mut |entry| {

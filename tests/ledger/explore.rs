@@ -58,6 +58,9 @@ struct World<const SENDS: usize> {
     taken: [u8; SENDS],
 }
 
+/// Takes a change that makes the next world.
+type Add<'a, World> = dyn FnMut(&dyn Fn(&mut World)) + 'a;
+
 /// What is assumed about time: whether a request may start after its run was fenced off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pauses {
@@ -172,7 +175,7 @@ impl<const SENDS: usize> World<SENDS> {
         self.appliers[at] = Applier { run: Some(self.runs), paused: false, planned, phases: [Phase::Idle; SENDS] };
     }
 
-    fn applier(&self, at: usize, run: i64, send: usize, pauses: Pauses, add: &mut dyn FnMut(&dyn Fn(&mut Self))) {
+    fn applier(&self, at: usize, run: i64, send: usize, pauses: Pauses, add: &mut Add<'_, Self>) {
         let set = |world: &mut Self, phase: Phase| world.appliers[at].phases[send] = phase;
         match self.appliers[at].phases[send] {
             Phase::Idle => {

@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,7 +50,6 @@ pub struct Postgres {
     keeper: Child,
     answers: BufReader<std::process::ChildStdout>,
     pub port: u16,
-    directory: PathBuf,
 }
 
 /// Where the installed server's programs are.
@@ -99,7 +98,7 @@ impl Postgres {
         let mut line = String::new();
         answers.read_line(&mut line).unwrap();
         assert_eq!(line.trim(), "ready", "the server does not start");
-        Self { keeper, answers, port, directory }
+        Self { keeper, answers, port }
     }
 
     fn tell(&mut self, what: &str, answer: &str) {
@@ -118,10 +117,6 @@ impl Postgres {
     /// Starts it again.
     pub fn restart(&mut self) {
         self.tell("start", "started");
-    }
-
-    pub fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// A new, empty database: its URL.

@@ -12,7 +12,8 @@ pub(super) struct Report<'a> {
     pub(super) done: Progress,
     pub(super) elapsed: std::time::Duration,
     pub(super) planned: u64,
-    pub(super) earlier_unknown: u64,
+    /// How many sends of the campaign are in doubt, earlier ones and those of others included.
+    pub(super) unknown: u64,
     /// Whether other appliers may have worked on the same plan.
     pub(super) shared: bool,
 }
@@ -26,7 +27,7 @@ impl Report<'_> {
         // A shared run that came to its end has seen that nobody is left: the others have the rest.
         let others = if self.shared && *ending == Ending::Finished { left - done.not_sent.min(left) } else { 0 };
         let pending = left - others;
-        let unknown = done.unknown + self.earlier_unknown;
+        let unknown = self.unknown;
         let word = match ending {
             Ending::Finished if pending == 0 && unknown == 0 && done.rejected == 0 => "complete",
             Ending::Finished => "partial",

@@ -82,6 +82,8 @@ impl Job<'_> {
         };
         runtime.spawn(watch_signals(stop_sender.clone()));
         let started = std::time::Instant::now();
+        let shared = matches!(place, Place::Database(_));
+        let mut unknown_of_all = None;
         let planned = built.file.counts.send;
         let showing = runtime.handle().clone();
         let (ending, engine) = std::thread::scope(|scope| {
@@ -93,7 +95,11 @@ impl Job<'_> {
             let ended = rounds.run(runtime, engine, snapshot);
             // The listener ends with the engine's sender.
             let (ending, progress, ledger) = match ended {
-                Ok((ending, engine)) => {
+                Ok((ending, mut engine)) => {
+                    if ending == Ending::Finished && shared {
+                        // Others may have died, and left doubt behind.
+                        unknown_of_all = runtime.block_on(engine.unknown()).ok();
+                    }
                     let progress = engine.progress();
                     (Ok(ending), progress, engine.into_ledger())
                 }
@@ -118,8 +124,8 @@ impl Job<'_> {
             done: progress,
             elapsed: started.elapsed(),
             planned,
-            earlier_unknown: built.file.counts.unknown,
-            shared: matches!(place, Place::Database(_)),
+            unknown: unknown_of_all.unwrap_or(built.file.counts.unknown + progress.unknown),
+            shared,
         };
         runtime.block_on(report.close(&ending?, ledger))
     }
@@ -161,7 +167,7 @@ impl Rounds<'_> {
         mut snapshot: Snapshot,
     ) -> Result<(Ending, Engine<KaleyraV1>), (Stop, Engine<KaleyraV1>)> {
         loop {
-            let granted = engine.progress().granted;
+            let before = engine.progress();
             let ending = match self.round(runtime, &mut engine, &snapshot) {
                 Ok(ending) => ending,
                 Err(stop) => return Err((stop, engine)),
@@ -169,7 +175,7 @@ impl Rounds<'_> {
             if ending != Ending::Finished {
                 return Ok((ending, engine));
             }
-            match runtime.block_on(engine.leftover(granted)) {
+            match runtime.block_on(engine.leftover(before)) {
                 Ok(Some(now)) => snapshot = now,
                 Ok(None) => return Ok((ending, engine)),
                 Err(error) => return Ok((Ending::Ledger(error.to_string()), engine)),

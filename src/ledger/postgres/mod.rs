@@ -449,7 +449,9 @@ async fn snapshot(connection: &mut Connection, scope: &Scope) -> Result<Snapshot
         .map_err(fail)?;
     snapshot.planned_at = rows.first().map(|row| instant(row.get(0)));
     let mut after = String::new();
-    while scope.pool {
+    // Nobody else's codes matter to a campaign that takes none from a pool.
+    let mut more = scope.pool;
+    while more {
         let rows = client
             .query_typed(
                 "SELECT c.code FROM sendform.code c JOIN sendform.send s ON s.send_key = c.send_key
@@ -463,8 +465,10 @@ async fn snapshot(connection: &mut Connection, scope: &Scope) -> Result<Snapshot
             )
             .await
             .map_err(fail)?;
-        let Some(last) = rows.last() else { break };
-        after = last.get(0);
+        more = !rows.is_empty();
+        if let Some(last) = rows.last() {
+            after = last.get(0);
+        }
         snapshot.spent_codes.extend(rows.iter().map(|row| Box::<str>::from(row.get::<_, &str>(0))));
     }
     client.batch_execute("COMMIT").await.map_err(fail)?;

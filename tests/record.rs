@@ -1,0 +1,354 @@
+//! The record: single sends, decisions, figures of runs, integrity, rollback, renames.
+
+use serde_json::Value;
+
+use crate::support::{Project, Sandbox, postgres};
+
+/// A project with three people, one of whom ends in doubt; on each kind of ledger.
+fn in_doubt(check: impl Fn(Project, Sandbox, String)) {
+    for database in [false, true] {
+        // The answer for the second one is lost after it was accepted.
+        let sandbox = Sandbox::start(&["--fault", "reset-after=+919876543211"]);
+        let mut project = Project::with_sandbox(&sandbox);
+        if database {
+            project.on_postgres(&postgres::shared().database());
+        }
+        project.apply(&[]).expect(7);
+        let list = project.run(&["sends", "list", "--state", "unknown", "--format", "json"]).expect(0).json();
+        assert_eq!(list["found"], 1, "{list}");
+        let send = list["sends"][0]["send"].as_str().unwrap().to_owned();
+        assert_eq!(list["sends"][0]["to"], "+91••••••••11");
+        check(project, sandbox, send);
+    }
+}
+
+#[test]
+fn a_decision_settles_a_doubt_and_is_recorded() {
+    in_doubt(|project, sandbox, send| {
+        let output = project
+            .run(&["resolve", &send, "--as", "accepted", "--reason", "in the console", "--actor", "asha"])
+            .expect(0);
+        assert!(output.stdout.contains("settled: accepted"), "{}", output.stdout);
+        let counts = project.counts();
+        assert_eq!((counts.accepted, counts.unknown), (3, 0));
+        project.apply(&[]).expect(0);
+        assert_eq!(sandbox.messages().len(), 3);
+        let shown = project.run(&["sends", "show", &send]).expect(0).stdout;
+        for told in
+            ["attempt 1  intent", "unknown", "decision of asha", "in the console", "run 1 of test-offer", "plan v1:"]
+        {
+            assert!(shown.contains(told), "{told}: {shown}");
+        }
+        // It overrules nothing.
+        let output = project.run(&["resolve", &send, "--as", "not-sent", "--reason", "changed my mind"]).expect(1);
+        assert!(output.stdout.contains("refused: its outcome is known: accepted"), "{}", output.stdout);
+        project.run(&["resolve", &"0".repeat(32), "--as", "accepted", "--reason", "x"]).expect(1);
+        project.run(&["resolve", "nonsense", "--as", "accepted", "--reason", "x"]).expect(64);
+        project.run(&["resolve", &send, "--as", "accepted", "--reason", " "]).expect(64);
+        project.run(&["ledger", "check"]).expect(0);
+    });
+}
+
+#[test]
+fn what_was_decided_not_sent_is_sent_under_a_new_attempt() {
+    // This one was really not accepted: the connection broke before.
+    let sandbox = Sandbox::start(&["--fault", "500-before=+919876543211"]);
+    let project = Project::with_sandbox(&sandbox);
+    project.apply(&[]).expect(7);
+    let list = project.run(&["sends", "list", "test-offer", "--state", "unknown"]).expect(0).stdout;
+    let send = list.split_whitespace().next().unwrap().to_owned();
+    assert_eq!(project.plan_json()["counts"]["send"], 0);
+    project.run(&["resolve", &send, "--as", "not-sent", "--reason", "missing in the report"]).expect(0);
+    let plan = project.plan_json();
+    assert_eq!((&plan["counts"]["send"], &plan["counts"]["unknown"]), (&Value::from(1), &Value::from(0)));
+    let healthy = Sandbox::start(&[]);
+    project.campaign(&[(sandbox.url.as_str(), healthy.url.as_str())]);
+    project.apply(&[]).expect(0);
+    assert_eq!(healthy.accepted("to"), ["+919876543211"]);
+    assert_eq!(healthy.accepted("ref"), [send.as_str()]);
+    let shown = project.run(&["sends", "show", &send, "--format", "json"]).expect(0).json();
+    let told: Vec<_> = shown["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["state"].as_str().unwrap(), entry["attempt"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(told, [("intent", 1), ("unknown", 1), ("not_sent", 1), ("intent", 2), ("accepted", 2)]);
+    project.run(&["ledger", "check"]).expect(0);
+}
+
+#[test]
+fn decisions_come_from_a_reviewed_file() {
+    in_doubt(|project, _sandbox, send| {
+        let file = project.run(&["sends", "list", "--state", "unknown", "--format", "decisions"]).expect(0).stdout;
+        assert!(file.contains(&send) && file.contains("kind: Decisions"), "{file}");
+        // As it is printed nothing is decided yet.
+        project.write("decisions.yaml", &file);
+        let output = project.run(&["resolve", "--file", "decisions.yaml"]).expect(3);
+        assert!(output.stderr.contains("decisions.yaml:"), "{}", output.stderr);
+        let filled =
+            file.replace("as: #", "as: rejected #").replace("reason: \"\"", "reason: the report of 23 November");
+        project.write("decisions.yaml", &filled);
+        let output = project.run(&["resolve", "--file", "decisions.yaml", "--format", "json"]).expect(0).json();
+        assert_eq!((&output["settled"], &output["refused"]), (&Value::from(1), &Value::from(0)));
+        // Again: it says the same already. Twice the same send, a wrong word, no reason: refused whole.
+        project.run(&["resolve", "--file", "decisions.yaml"]).expect(0);
+        let counts = project.counts();
+        assert_eq!((counts.accepted, counts.rejected, counts.unknown), (2, 1, 0));
+        for (old, new) in [
+            ("as: rejected", "as: lost"),
+            ("reason: the report of 23 November", "reason: \" \""),
+            ("attempt: 1", "attmept: 1"),
+        ] {
+            project.write("decisions.yaml", filled.replace(old, new));
+            project.run(&["resolve", "--file", "decisions.yaml"]).expect(3);
+        }
+        project.write("decisions.yaml", filled.replace("attempt: 1", "attempt: 2"));
+        let output = project.run(&["resolve", "--file", "decisions.yaml"]).expect(1);
+        assert!(output.stdout.contains("the last attempt is 1"), "{}", output.stdout);
+    });
+}
+
+#[test]
+fn what_one_person_got_is_found_by_their_number() {
+    let sandbox = Sandbox::start(&[]);
+    let project = Project::with_sandbox(&sandbox);
+    project.apply(&[]).expect(0);
+    project.campaign(
+        &[("name: test-offer", "name: other-offer"), ("HELLO25", "HELLO30"), ("template: ", "template: ")][..2],
+    );
+    project.apply(&["--allow-repeat"]).expect(0);
+    let list = project.run(&["sends", "list", "--to", "+919876543211", "--format", "json"]).expect(0).json();
+    let campaigns: Vec<_> =
+        list["sends"].as_array().unwrap().iter().map(|send| send["campaign"].as_str().unwrap()).collect();
+    assert_eq!(campaigns, ["test-offer", "other-offer"]);
+    let of_run = project.run(&["sends", "list", "--run", "2", "--format", "json"]).expect(0).json();
+    assert_eq!(of_run["found"], 3);
+    let none = project.run(&["sends", "list", "--to", "+919876543299"]).expect(0);
+    assert!(none.stderr.contains("No such sends"), "{}", none.stderr);
+    project.run(&["sends", "list", "--to", "9876543211"]).expect(64);
+}
+
+#[test]
+fn a_bound_of_the_manifest_stops_the_run() {
+    let faults: Vec<String> = (10..40).map(|row| format!("500-after=+9198{:08}", row * 3)).collect();
+    let arguments: Vec<&str> = faults.iter().flat_map(|fault| ["--fault", fault.as_str()]).collect();
+    let sandbox = Sandbox::start(&arguments);
+    let project = Project::with_sandbox(&sandbox);
+    project.crowd(600, &[("concurrency: 20 }", "concurrency: 5, stop_when: { unknown: 10%, within: 40 } }")]);
+    let output = project.apply(&[]).expect(6);
+    assert!(
+        output.stderr.contains("of the last 40 sends ended unknown, and `delivery.stop_when` stops at 10%"),
+        "{}",
+        output.stderr
+    );
+    let counts = project.counts();
+    assert!((4..=12).contains(&counts.unknown) && counts.pending > 400, "{counts:?}");
+    project.crowd(600, &[("concurrency: 20 }", "concurrency: 5, stop_when: { unknown: 3, rejected: 500 } }")]);
+    let output = project.run(&["validate", "campaign.yaml"]).expect(3);
+    assert!(output.stderr.contains("`500` is never reached within 200 sends"), "{}", output.stderr);
+    for wrong in ["{ unknown: many }", "{ unknown: 0 }", "{ unknown: 120% }", "{}", "{ unknown: 5, within: 2 }"] {
+        project.crowd(600, &[("concurrency: 20 }", &format!("concurrency: 5, stop_when: {wrong} }}"))]);
+        project.run(&["validate", "campaign.yaml"]).expect(3);
+    }
+}
+
+#[test]
+fn a_record_that_was_changed_by_hand_is_not_sound() {
+    for (what, sql) in [
+        ("not as the run sealed it", "UPDATE journal SET coupon = 'FREE99' WHERE seq = 1"),
+        ("not as the run sealed it", "DELETE FROM journal WHERE seq = (SELECT max(seq) FROM journal)"),
+        ("does not follow from the one before", "UPDATE run SET actor = 'nobody', plan_hash = 'v1:00'"),
+        ("after nothing", "DELETE FROM journal WHERE kind = 1"),
+    ] {
+        let sandbox = Sandbox::start(&[]);
+        let project = Project::with_sandbox(&sandbox);
+        project.apply(&[]).expect(0);
+        let sound = project.run(&["ledger", "check", "--format", "json"]).expect(0).json();
+        assert_eq!((&sound["check"]["sends"], &sound["check"]["entries"]), (&Value::from(3), &Value::from(6)));
+        let ledger = rusqlite::Connection::open(project.path().join(".sendform/ledger.db")).unwrap();
+        ledger.execute_batch(sql).unwrap();
+        let output = project.run(&["ledger", "check"]).expect(1);
+        assert!(output.stdout.contains(what), "{what}: {}", output.stdout);
+    }
+}
+
+#[test]
+fn the_record_is_exported_as_lines_without_numbers_or_codes() {
+    in_doubt(|project, _sandbox, _send| {
+        let export = project.run(&["ledger", "export"]).expect(0).stdout;
+        let lines: Vec<Value> = export.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |kind: &str| lines.iter().filter(|line| line["type"] == kind).count();
+        assert_eq!((of("ledger"), of("run"), of("entry")), (1, 1, 6));
+        assert!(!export.contains("9876543") && !export.contains("HELLO25"), "{export}");
+        let full = project.run(&["ledger", "export", "--full"]).expect(0).stdout;
+        assert!(full.contains("HELLO25") && !full.contains("9876543"));
+    });
+}
+
+#[test]
+fn a_ledger_restored_from_an_old_copy_is_refused() {
+    let sandbox = Sandbox::start(&[]);
+    let project = Project::with_sandbox(&sandbox);
+    project.people("mobile,first_name\n9876543210,Asha\n");
+    let head_of =
+        |text: &str| text.lines().rev().find_map(|line| line.strip_prefix("Ledger head ")).unwrap().to_owned();
+    let first = head_of(&project.apply(&[]).expect(0).stderr);
+    let copy = |from: &str, to: &str| {
+        for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+            let _ = std::fs::remove_file(project.path().join(to).join(file));
+            let _ = std::fs::create_dir_all(project.path().join(to));
+            let _ = std::fs::copy(project.path().join(from).join(file), project.path().join(to).join(file));
+        }
+    };
+    copy(".sendform", "backup");
+    project.people("mobile,first_name\n9876543210,Asha\n9876543211,Ravi\n");
+    let second = head_of(&project.apply(&["--ledger-head", &first]).expect(0).stderr);
+    assert_ne!(first, second);
+    project.people("mobile,first_name\n9876543210,Asha\n9876543211,Ravi\n9876543212,Meera\n");
+    project.run(&["plan", "campaign.yaml", "--out", "plan.json"]).expect(0);
+    copy("backup", ".sendform");
+    // The copy has forgotten Ravi.
+    assert_eq!(project.plan_json()["counts"]["send"], 2);
+    let refused = project.apply(&["--ledger-head", &second]).expect(1);
+    assert!(
+        refused.stderr.contains("the ledger is behind") && refused.stderr.contains("nothing was sent"),
+        "{}",
+        refused.stderr
+    );
+    project.run(&["apply", "--plan", "plan.json"]).expect(1);
+    project.run(&["ledger", "check", "--head", &second]).expect(1);
+    project.run(&["ledger", "check", "--head", &first]).expect(0);
+    project.apply(&["--ledger-head", "7:zz"]).expect(64);
+    assert_eq!(sandbox.messages().len(), 2);
+    // Another ledger altogether is refused as well.
+    let other = project
+        .run(&[
+            "apply",
+            "campaign.yaml",
+            "--auto-approve",
+            "--ledger",
+            "sqlite:other/ledger.db",
+            "--ledger-head",
+            &first,
+        ])
+        .expect(1);
+    assert!(
+        other.stderr.contains("the ledger is behind") || other.stderr.contains("another ledger"),
+        "{}",
+        other.stderr
+    );
+}
+
+#[test]
+fn a_renamed_campaign_is_sent_to_nobody_again() {
+    let sandbox = Sandbox::start(&[]);
+    let project = Project::with_sandbox(&sandbox);
+    let first = project.plan_json()["hash"].clone();
+    project.apply(&[]).expect(0);
+    // Without `moved` it says so loudly, and does not send.
+    project.campaign(&[("name: test-offer", "name: new-name"), ("HELLO25", "HELLO26")]);
+    let plan = project.run(&["plan", "campaign.yaml"]).expect(0);
+    assert!(
+        plan.stdout.contains("3 of 3 recipients had the same message from the campaign `test-offer`"),
+        "{}",
+        plan.stdout
+    );
+    assert_eq!(project.plan_json()["repeats"]["campaign"], "test-offer");
+    let refused = project.apply(&[]).expect(1);
+    assert!(refused.stderr.contains("moved: { from: test-offer }"), "{}", refused.stderr);
+    // With it the record goes on, and so does the plan's hash.
+    project.campaign(&[("name: test-offer", "name: new-name\nmoved: { from: test-offer }")]);
+    let plan = project.plan_json();
+    assert_eq!((&plan["counts"]["sent"], &plan["hash"]), (&Value::from(3), &first));
+    project.people("mobile,first_name\n9876543210,Asha\n9876543211,Ravi\n9876543212,Meera\n9876543213,New\n");
+    project.apply(&[]).expect(0);
+    assert_eq!(sandbox.messages().len(), 4);
+    // Renamed once more from the name of today, and even without `moved`, since the ledger remembers.
+    project.campaign(&[("name: test-offer", "name: third-name\nmoved: { from: new-name }")]);
+    assert_eq!(project.plan_json()["counts"]["sent"], 4);
+    project.campaign(&[("name: test-offer", "name: new-name")]);
+    assert_eq!(project.plan_json()["counts"]["sent"], 4);
+    let status = project.run(&["status", "new-name"]).expect(0).stdout;
+    assert!(status.starts_with("new-name, edition 1") && status.contains("accepted            4"), "{status}");
+    // A move onto a name that has a record of its own would lose one of the two.
+    project.campaign(&[
+        ("name: test-offer", "name: other"),
+        ("Ends soon!", "Ends now!"),
+        ("name: test_offer", "name: other_template"),
+    ]);
+    project.apply(&[]).expect(0);
+    project.campaign(&[("name: test-offer", "name: other\nmoved: { from: new-name }")]);
+    let output = project.run(&["plan", "campaign.yaml"]).expect(3);
+    assert!(output.stderr.contains("recorded under `other` as well as under `new-name`"), "{}", output.stderr);
+}
+
+#[test]
+fn a_ledger_of_the_first_format_is_brought_up_to_date() {
+    let sandbox = Sandbox::start(&[]);
+    let project = Project::with_sandbox(&sandbox);
+    project.apply(&[]).expect(0);
+    let path = project.path().join(".sendform/ledger.db");
+    let ledger = rusqlite::Connection::open(&path).unwrap();
+    // As version 0.1 wrote it.
+    ledger
+        .execute_batch(
+            "ALTER TABLE run DROP COLUMN name; ALTER TABLE run DROP COLUMN accepted; ALTER TABLE run DROP COLUMN rejected;
+             ALTER TABLE run DROP COLUMN unknown; ALTER TABLE run DROP COLUMN not_sent; ALTER TABLE run DROP COLUMN digest;
+             ALTER TABLE journal DROP COLUMN likeness; ALTER TABLE journal DROP COLUMN source; ALTER TABLE journal DROP COLUMN actor;
+             DROP TABLE link; DELETE FROM property WHERE name = 'ledger_id'; PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(ledger);
+    assert_eq!(project.plan_json()["counts"]["sent"], 3);
+    project.run(&["ledger", "check"]).expect(0);
+    project.people("mobile,first_name\n9876543210,Asha\n9876543213,New\n");
+    project.apply(&[]).expect(0);
+    assert_eq!(sandbox.messages().len(), 4);
+    let check = project.run(&["ledger", "check", "--format", "json"]).expect(0).json();
+    assert_eq!((&check["check"]["runs"], &check["check"]["unsealed"]), (&Value::from(2), &Value::from(1)));
+    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    for command in [["plan", "campaign.yaml"], ["status", "campaign.yaml"], ["ledger", "check"]] {
+        let output = project.run(&command).expect(1);
+        assert!(output.stderr.contains("the ledger has format 99"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn the_record_holds_no_number_in_the_clear() {
+    let sandbox = Sandbox::start(&["--fault", "garbled=+919876543212", "--fault", "500-after=+919876543211"]);
+    let mut project = Project::with_sandbox(&sandbox);
+    let url = postgres::shared().database();
+    project.on_postgres(&url);
+    let _ = project.apply(&[]);
+    let dump = ["send", "journal", "run", "code", "campaign"].map(|table| {
+        postgres::shared().query(url.rsplit_once('/').unwrap().1, &format!("SELECT t::text FROM sendform.{table} t"))
+    });
+    let dump = dump.join("\n");
+    assert!(dump.contains("+91••••••••11"), "{dump}");
+    for number in ["9876543210", "9876543211", "9876543212"] {
+        assert!(!dump.contains(number), "{number} is in {dump}");
+    }
+    project.environment[1].1 = "6b".repeat(32);
+    let output = project.apply(&[]).expect(1);
+    assert!(output.stderr.contains("made with another key"), "{}", output.stderr);
+    project.run(&["plan", "campaign.yaml"]).expect(1);
+}
+
+#[test]
+fn nobody_holds_a_ledger_that_is_not_in_use() {
+    in_doubt(|project, _sandbox, _send| {
+        let output = project.run(&["ledger", "unlock"]).expect(0);
+        assert!(output.stdout.contains("nobody holds the ledger"), "{}", output.stdout);
+        project.run(&["ledger", "unlock", "--run", "1"]).expect(0);
+    });
+    let nothing = Project::new();
+    for command in [
+        &["ledger", "check"][..],
+        &["sends", "list"],
+        &["resolve", &"0".repeat(32), "--as", "accepted", "--reason", "x"],
+    ] {
+        let output = nothing.run(command).expect(1);
+        assert!(output.stderr.contains("there is no ledger at"), "{}", output.stderr);
+    }
+}
