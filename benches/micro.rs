@@ -2,11 +2,16 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use sendform::audience::{E164, PhoneReader};
-use sendform::ledger::LedgerKey;
-use sendform::message::{Message, TemplateHead};
+use sendform::gateway::Outcome;
+use sendform::ledger::sqlite::SqliteLedger;
+use sendform::ledger::{
+    Batch, Claim, Ending, Intent, Ledger, LedgerKey, RunLedger, RunStart, SendKey, Settlement, Snapshot,
+};
+use sendform::message::{ContentDigest, Message, TemplateHead};
 use sendform::offer::{CouponCode, Generator};
 
 fn numbers(c: &mut Criterion) {
@@ -46,5 +51,130 @@ fn hashes(c: &mut Criterion) {
     c.bench_function("content digest", |b| b.iter(|| black_box(&message).digest(from)));
 }
 
-criterion_group!(benches, numbers, hashes);
+/// How many sends one commit covers: what an engine with this concurrency makes of it.
+const BATCH: u64 = 64;
+
+/// How many sends are recorded before the measurement: an index is as deep as it would be.
+const RECORDED: u64 = 500_000;
+
+fn random_key(number: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key.copy_from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..16]);
+    key
+}
+
+fn intent(number: u64) -> Intent {
+    Intent {
+        key: SendKey(random_key(number)),
+        attempt: 1,
+        digest: ContentDigest([7; 32]),
+        likeness: 7,
+        coupon: CouponCode::new(&format!("CODE{number}")).unwrap(),
+        expires: None,
+        masked: "+91••••••••10".into(),
+    }
+}
+
+fn settled(intent: &Intent) -> Settlement {
+    let outcome = Outcome::Accepted { message_id: "f2ab9d23-0b5f-4a8d-8f4d-0c1c5d2b1a10:1".into() };
+    Settlement { key: intent.key, attempt: 1, ending: Ending::Outcome(outcome) }
+}
+
+fn run_start() -> RunStart {
+    RunStart {
+        campaign: "bench".into(),
+        edition: 1,
+        name: "bench".into(),
+        plan_hash: "v1:00".into(),
+        planned_at: jiff::Timestamp::now(),
+        pool: false,
+        recipients: 1,
+        sender: "+919900112233".into(),
+        interval: Duration::from_micros(1),
+        retry_rejected: false,
+        lease: Duration::from_secs(30),
+    }
+}
+
+/// Claim and settle: each commit settles the batch before and claims the next, as the engine does.
+async fn commit(run: &mut dyn RunLedger, number: &mut u64, before: &mut Vec<Settlement>, batch: u64) {
+    let claim: Vec<Intent> = (0..batch)
+        .map(|_| {
+            *number += 1;
+            intent(*number)
+        })
+        .collect();
+    let next = claim.iter().map(settled).collect();
+    let batch = Batch { settle: std::mem::replace(before, next), claim };
+    assert!(run.commit(&batch).await.unwrap().iter().all(|claim| *claim == Claim::Granted));
+}
+
+/// The ledger that is, beside the two that might be: a table with a unique index on the key, and
+/// one whose rows are changed. All of them durable with each commit.
+fn ledgers(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut group = c.benchmark_group("claim and settle 64");
+    group.throughput(criterion::Throughput::Elements(BATCH)).sample_size(20);
+    let directory = tempfile::tempdir().unwrap();
+
+    let key = LedgerKey::from_bytes([7; 32]);
+    let ledger = Box::new(SqliteLedger::open_for_run(&directory.path().join("ledger.db"), &key).unwrap());
+    let mut run = runtime.block_on(ledger.begin(&run_start(), &Snapshot::default())).unwrap();
+    let (mut number, mut before) = (0, Vec::new());
+    while number < RECORDED {
+        runtime.block_on(commit(run.as_mut(), &mut number, &mut before, 4_096));
+    }
+    group.bench_function("journal, keys in memory", |b| {
+        b.iter(|| runtime.block_on(commit(run.as_mut(), &mut number, &mut before, BATCH)));
+    });
+    drop(run);
+
+    for (name, sql) in [
+        (
+            "journal, unique index",
+            "CREATE TABLE journal (seq INTEGER PRIMARY KEY, kind INTEGER, send_key BLOB, attempt INTEGER, digest BLOB, address TEXT, coupon TEXT, message_id TEXT); CREATE UNIQUE INDEX once ON journal (send_key, attempt) WHERE kind = 1;",
+        ),
+        (
+            "row for each send, changed in place",
+            "CREATE TABLE journal (send_key BLOB PRIMARY KEY, kind INTEGER, attempt INTEGER, digest BLOB, address TEXT, coupon TEXT, message_id TEXT) WITHOUT ROWID;",
+        ),
+    ] {
+        let mut file = rusqlite::Connection::open(directory.path().join(name)).unwrap();
+        file.pragma_update(None, "journal_mode", "WAL").unwrap();
+        file.pragma_update(None, "synchronous", "FULL").unwrap();
+        file.execute_batch(sql).unwrap();
+        let changes = name.contains("changed");
+        let mut number = 0_u64;
+        let mut step = |batch: u64| {
+            let transaction = file.transaction().unwrap();
+            {
+                let settle = if changes {
+                    "UPDATE journal SET kind = 2, message_id = ?2 WHERE send_key = ?1"
+                } else {
+                    "INSERT INTO journal (kind, send_key, attempt, message_id) VALUES (2, ?1, 1, ?2)"
+                };
+                let mut settle = transaction.prepare(settle).unwrap();
+                for earlier in number.saturating_sub(batch)..number {
+                    settle
+                        .execute(rusqlite::params![random_key(earlier), "f2ab9d23-0b5f-4a8d-8f4d-0c1c5d2b1a10:1"])
+                        .unwrap();
+                }
+                let mut claim = transaction
+                    .prepare("INSERT INTO journal (kind, send_key, attempt, digest, address, coupon) VALUES (1, ?1, 1, ?2, ?3, ?4)")
+                    .unwrap();
+                for next in number..number + batch {
+                    let code = format!("CODE{next}");
+                    claim.execute(rusqlite::params![random_key(next), [7_u8; 32], "+91••••••••10", code]).unwrap();
+                }
+            }
+            transaction.commit().unwrap();
+            number += batch;
+        };
+        (0..RECORDED / 4_096).for_each(|_| step(4_096));
+        group.bench_function(name, |b| b.iter(|| step(BATCH)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, numbers, hashes, ledgers);
 criterion_main!(benches);

@@ -73,7 +73,7 @@ fn what_was_decided_not_sent_is_sent_under_a_new_attempt() {
         .iter()
         .map(|entry| (entry["state"].as_str().unwrap(), entry["attempt"].as_u64().unwrap()))
         .collect();
-    assert_eq!(told, [("intent", 1), ("unknown", 1), ("not_sent", 1), ("intent", 2), ("accepted", 2)]);
+    assert_eq!(told, [("intent", 1), ("unknown", 1), ("not-sent", 1), ("intent", 2), ("accepted", 2)]);
     project.run(&["ledger", "check"]).expect(0);
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 
 use super::ui::Ui;
@@ -28,7 +29,7 @@ pub struct ResolveArgs {
     #[arg(required_unless_present = "file", conflicts_with = "file", value_name = "SEND")]
     send: Option<SendKey>,
     /// What became of it
-    #[arg(long = "as", value_enum, required_unless_present = "file", conflicts_with = "file", value_name = "WHAT")]
+    #[arg(long = "as", value_parser = verdict(), required_unless_present = "file", conflicts_with = "file", value_name = "WHAT")]
     verdict: Option<Verdict>,
     /// What the decision rests on; it is recorded
     #[arg(long, required_unless_present = "file", conflicts_with = "file")]
@@ -44,6 +45,13 @@ pub struct ResolveArgs {
     /// How it is printed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+}
+
+fn verdict() -> impl TypedValueParser<Value = Verdict> {
+    let names = Verdict::ALL.map(|verdict| verdict.state().as_str());
+    PossibleValuesParser::new(names).map(|name| {
+        Verdict::ALL.into_iter().find(|verdict| verdict.state().as_str() == name).unwrap_or(Verdict::Accepted)
+    })
 }
 
 pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, Stop> {

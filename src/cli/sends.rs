@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::path::Path;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
@@ -48,7 +49,7 @@ struct ListArgs {
     /// A campaign, by its file or its name [default: all]
     campaign: Option<String>,
     /// Only those that stand so
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = state())]
     state: Option<State>,
     /// Only those of this run
     #[arg(long)]
@@ -75,6 +76,11 @@ struct ShowArgs {
     /// How it is printed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+}
+
+fn state() -> impl TypedValueParser<Value = State> {
+    PossibleValuesParser::new(State::ALL.map(State::as_str))
+        .map(|name| State::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(State::Intent))
 }
 
 pub fn run(ui: &Ui, args: &SendsArgs) -> Result<Exit, Stop> {

@@ -157,8 +157,8 @@ pub enum Claim {
 }
 
 /// Where a send stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// About to be sent, or being sent.
     Intent,
@@ -601,6 +601,17 @@ pub struct Others {
 impl State {
     /// All of them.
     pub const ALL: [State; 5] = [State::Intent, State::Accepted, State::Rejected, State::Unknown, State::NotSent];
+
+    /// As it is written in commands and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Intent => "intent",
+            State::Accepted => "accepted",
+            State::Rejected => "rejected",
+            State::Unknown => "unknown",
+            State::NotSent => "not-sent",
+        }
+    }
 
     /// As it is stored.
     pub(crate) fn kind(self) -> i16 {

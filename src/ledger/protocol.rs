@@ -45,7 +45,7 @@ pub fn may_settle(before: Option<Stand>, attempt: u32, run: i64, to: State) -> b
 }
 
 /// What evidence shows of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The provider took it: it is never sent again.
@@ -57,6 +57,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All of them.
+    pub const ALL: [Verdict; 3] = [Verdict::Accepted, Verdict::Rejected, Verdict::NotSent];
+
     /// The state that it leads to.
     pub fn state(self) -> State {
         match self {
