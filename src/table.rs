@@ -52,7 +52,7 @@ impl Table {
             return Err(problem("unreadable-file", format!("`{shown}` is a directory")));
         }
         let mut reader =
-            ReaderBuilder::new().delimiter(delimiter).trim(Trim::All).buffer_capacity(1 << 16).from_reader(file);
+            ReaderBuilder::new().delimiter(delimiter).trim(Trim::Headers).buffer_capacity(1 << 16).from_reader(file);
         let header = reader.headers().map_err(|error| explain(path, &error))?.clone();
         let names: Vec<String> = header.iter().map(str::to_owned).collect();
         if names.iter().all(String::is_empty) {
@@ -108,7 +108,13 @@ impl Table {
     /// After an error the next row can be read.
     pub fn next(&mut self, record: &mut StringRecord) -> Result<Option<u64>, Diagnostic> {
         match self.reader.read_record(record) {
-            Ok(true) => Ok(Some(record.position().map_or(0, csv::Position::line))),
+            Ok(true) => {
+                // Few cells need it, and it makes a new row.
+                if record.iter().any(|cell| cell.trim().len() != cell.len()) {
+                    record.trim();
+                }
+                Ok(Some(record.position().map_or(0, csv::Position::line)))
+            }
             Ok(false) => Ok(None),
             Err(error) => Err(explain(&self.path, &error)),
         }

@@ -297,7 +297,7 @@ fn files_that_change_during_a_run_send_nothing_that_was_not_approved() {
     let project = Project::with_sandbox(&sandbox);
     // More rows than the engine reads ahead, so that the end of the file is read late.
     let rows =
-        |name: &str| (0..4_000).map(|row| format!("98{row:08},{name},{}\n", "x".repeat(200))).collect::<String>();
+        |name: &str| (0..12_000).map(|row| format!("98{row:08},{name},{}\n", "x".repeat(200))).collect::<String>();
     project.people(&format!("mobile,first_name,notes\n{}", rows("Asha")));
     let child = project
         .command(&["apply", "campaign.yaml", "--auto-approve"])

@@ -69,6 +69,32 @@ struct Waiting {
     tries: u32,
 }
 
+/// A moment, by both clocks: this process may be paused by a signal, or with its machine, and then
+/// one of them stands still.
+#[derive(Debug, Clone, Copy)]
+struct Moment(Instant, Timestamp);
+
+impl Moment {
+    fn now() -> Self {
+        Self(Instant::now(), Timestamp::now())
+    }
+
+    fn elapsed(self) -> Duration {
+        let by_the_wall = Duration::try_from(Timestamp::now().duration_since(self.1)).unwrap_or_default();
+        self.0.elapsed().max(by_the_wall)
+    }
+}
+
+/// What there is after a round.
+pub enum Leftover {
+    /// Nothing: everybody is accounted for.
+    Nothing,
+    /// A further round, over this.
+    Round(Snapshot),
+    /// The user asked to stop before that could be told.
+    Interrupted,
+}
+
 /// What a request's task reports: the messages it carried, and what became of them.
 struct Report {
     carried: Vec<Waiting>,
@@ -107,6 +133,8 @@ pub struct Engine<G> {
     setbacks: u32,
     /// Until when nothing leaves after the last of them.
     held_until: Option<Instant>,
+    /// Since when the ledger gives no leave.
+    silent_since: Option<Instant>,
     ending: Option<Ending>,
 }
 
@@ -138,6 +166,7 @@ impl<G: Gateway> Engine<G> {
             flying: HashMap::new(),
             setbacks: 0,
             held_until: None,
+            silent_since: None,
             ending: None,
         }
     }
@@ -166,6 +195,10 @@ impl<G: Gateway> Engine<G> {
                 self.abandon().await;
                 break Ending::Interrupted;
             }
+            if *self.stop.borrow() == Stop::Soon && self.ending.is_none() {
+                self.ending = Some(Ending::Interrupted);
+                let _ = self.events.send(Event::Stopping);
+            }
             self.fill(&mut feed);
             let claims = self.due();
             // What ended while the last commit was under way is made durable by the next: commits group themselves.
@@ -191,36 +224,51 @@ impl<G: Gateway> Engine<G> {
         ending
     }
 
-    /// After a round that came to its end: what there is for a further round, because other appliers
-    /// may have left something. Waits until they have nothing under way. `before` is what had happened
-    /// before that round.
-    pub async fn leftover(&mut self, before: Progress) -> Result<Option<Snapshot>, LedgerError> {
-        let Some(peers) = self.peers.clone() else { return Ok(None) };
+    /// After a round that came to its end: what there is for a further one, because other appliers may
+    /// have left something. Waits until they have nothing under way. `before` is what had happened
+    /// before that round, `open` how many intents of others the record held then.
+    pub async fn leftover(&mut self, before: Progress, open: u64) -> Result<Leftover, LedgerError> {
+        let Some(peers) = self.peers.clone() else { return Ok(Leftover::Nothing) };
         // A round over everything that nobody else had a hand in leaves nothing; nor does one that
         // found nothing.
         let first = self.shares.take();
-        let everything = first.as_ref().is_none_or(|shares| !shares.skipped) && self.progress.held == before.held;
+        let everything =
+            first.as_ref().is_none_or(|shares| !shares.skipped) && self.progress.held == before.held && open == 0;
         let nothing_found = everything && self.progress.granted == before.granted;
         let alone = everything && first.is_some();
         let mut waited = false;
+        let mut silent_since = None;
+        let mut stop = self.stop.clone();
         loop {
-            let others = match peers.others().await {
-                Ok(others) => others,
-                Err(LedgerError::Lost { .. }) => ledger::Others { appliers: 1, open: 1 },
-                Err(error) => return Err(error),
-            };
-            if others.open == 0 {
-                if !waited && (nothing_found || alone && others.appliers == 0) {
-                    return Ok(None);
-                }
-                return self.ledger.snapshot().await.map(Some);
+            if *self.stop.borrow() > Stop::No {
+                return Ok(Leftover::Interrupted);
             }
-            waited = true;
-            let _ = self.events.send(Event::Others(others));
-            let mut stop = self.stop.clone();
+            let answer = match peers.others().await {
+                Ok(others) if others.open > 0 => {
+                    waited = true;
+                    let _ = self.events.send(Event::Others(others));
+                    silent_since = None;
+                    None
+                }
+                Ok(others) if !waited && (nothing_found || alone && others.appliers == 0) => {
+                    return Ok(Leftover::Nothing);
+                }
+                Ok(_) => match self.ledger.snapshot().await {
+                    Ok(snapshot) => return Ok(Leftover::Round(snapshot)),
+                    Err(error) => Some(error),
+                },
+                Err(error) => Some(error),
+            };
+            if let Some(error) = answer {
+                let since = *silent_since.get_or_insert_with(Instant::now);
+                if !matches!(error, LedgerError::Lost { .. }) || since.elapsed() > LEDGER_PATIENCE {
+                    return Err(error);
+                }
+                let _ = self.events.send(Event::Waiting { reason: error.to_string(), pause: ASK_OTHERS });
+            }
             tokio::select! {
                 () = tokio::time::sleep(ASK_OTHERS) => {}
-                _ = stop.wait_for(|stop| *stop > Stop::No) => return Ok(None),
+                _ = stop.wait_for(|stop| *stop > Stop::No) => {}
             }
         }
     }
@@ -302,14 +350,14 @@ impl<G: Gateway> Engine<G> {
             return Vec::new();
         }
         let batch = self.batch();
-        let many = whole_batches(ready.min(due.max(batch)), batch);
+        let many = whole_batches(ready.min(due.max(batch)), batch).min(self.pacer.most());
         self.pacer.take(many, now);
         self.queue.drain(..many).collect()
     }
 
     /// Makes outcomes and intents durable in one commit, then starts the requests of those granted.
     async fn commit(&mut self, claims: Vec<Waiting>) -> Result<(), Ending> {
-        let (asked_at, now) = (Instant::now(), Timestamp::now());
+        let now = Timestamp::now();
         let claim = claims
             .iter()
             .map(|waiting| Intent {
@@ -323,7 +371,7 @@ impl<G: Gateway> Engine<G> {
             })
             .collect();
         let batch = Batch { settle: std::mem::take(&mut self.unsettled), claim };
-        let (answers, asked_at) = self.persist(batch, asked_at).await?;
+        let (answers, asked) = self.persist(batch).await?;
         // The run may have been asked to stop while the ledger did not answer: then nothing was claimed.
         if answers.is_empty() && !claims.is_empty() {
             self.queue.extend(claims);
@@ -353,12 +401,12 @@ impl<G: Gateway> Engine<G> {
             let apart = together.len() >= self.delivery.batch
                 || together.first().is_some_and(|first| first.desired.digest != waiting.desired.digest);
             if apart {
-                self.start(std::mem::take(&mut together), now, asked_at);
+                self.start(std::mem::take(&mut together), now, asked);
             }
             together.push(waiting);
         }
         if !together.is_empty() {
-            self.start(together, now, asked_at);
+            self.start(together, now, asked);
         }
         self.pacer.give_back(not_granted);
         self.tell();
@@ -368,20 +416,23 @@ impl<G: Gateway> Engine<G> {
     /// Has the ledger take a batch, and waits for it while it does not answer. Answers for the
     /// claims, and the moment at which the commit that took them started; no answers if the claims
     /// were given up because the run is to stop. On failure the settlements are unsettled again.
-    async fn persist(&mut self, mut batch: Batch, mut asked_at: Instant) -> Result<(Vec<Claim>, Instant), Ending> {
+    async fn persist(&mut self, mut batch: Batch) -> Result<(Vec<Claim>, Moment), Ending> {
         let mut stop = self.stop.clone();
+        let mut was_lost = false;
         let mut pause = FIRST_PAUSE;
         let mut deadline = Instant::now() + LEDGER_PATIENCE;
         let mut gave_up = false;
         loop {
+            let asked = Moment::now();
             let error = match self.ledger.commit(&batch).await {
-                Ok(answers) => return Ok((if gave_up { Vec::new() } else { answers }, asked_at)),
+                Ok(answers) => return Ok((if gave_up { Vec::new() } else { answers }, asked)),
                 Err(error) => error,
             };
             let stopping = *self.stop.borrow() > Stop::No;
             let lost = matches!(error, LedgerError::Lost { .. });
             let over = Instant::now() + pause > deadline;
-            if lost && !gave_up && (stopping || over) {
+            was_lost |= lost;
+            if was_lost && !gave_up && (stopping || over || !lost) {
                 // Their requests never started, whatever became of the claims.
                 gave_up = true;
                 if stopping {
@@ -407,7 +458,6 @@ impl<G: Gateway> Engine<G> {
                 _ = stop.wait_for(|stop| *stop > Stop::No), if !stopping => {}
             }
             pause = (pause * 2).min(Duration::from_secs(5));
-            asked_at = Instant::now();
         }
     }
 
@@ -495,7 +545,7 @@ impl<G: Gateway> Engine<G> {
         !broken.is_empty()
     }
 
-    fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, asked_at: Instant) {
+    fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, asked: Moment) {
         let gateway = Arc::clone(&self.gateway);
         let within = self.ledger.start_within();
         self.requests.spawn(async move {
@@ -506,10 +556,7 @@ impl<G: Gateway> Engine<G> {
                 expires: first.message.expiry.map(|expiry| expiry.at(intent)),
                 reference: (carried.len() == 1).then(|| first.key.to_string()),
             };
-            // This process may have been paused since the claim: by a signal, or with its machine,
-            // and a clock that stands still in a pause is not enough to tell.
-            let asleep = Duration::try_from(Timestamp::now().duration_since(intent)).unwrap_or_default();
-            let reply = if within.is_some_and(|within| asked_at.elapsed().max(asleep) > within) {
+            let reply = if within.is_some_and(|within| asked.elapsed() > within) {
                 let reason = "this process was paused for too long between the intent and the request".to_owned();
                 Reply::NotSent(NotSent::Unreachable { reason })
             } else {
@@ -527,7 +574,7 @@ impl<G: Gateway> Engine<G> {
         let ready = self.ready();
         if ready > 0
             && self.asked.is_none()
-            && let Some(many) = self.pacer.wants(self.queue.len())
+            && let Some(many) = self.pacer.wants(self.queue.len(), self.batch())
             && let Some(peers) = self.peers.clone()
         {
             self.asked = Some((many, tokio::spawn(async move { peers.reserve(many).await })));
@@ -554,16 +601,37 @@ impl<G: Gateway> Engine<G> {
                 Some(desired) => drop(self.enqueue(desired)),
                 None => self.feed_open = false,
             },
-            () = share(&mut self.shares), if wants_share => {}
+            told = share(&mut self.shares), if wants_share => match told {
+                Ok(()) => self.silent_since = None,
+                Err(error) => self.unanswered(&error).await,
+            },
             slot = slot(&mut self.asked), if self.asked.is_some() => {
                 let many = self.asked.take().map_or(0, |(many, _)| many);
                 match slot {
-                    Ok(delay) => self.pacer.grant(many, Instant::now() + delay),
-                    // The ledger does not answer: the next commit waits for it.
-                    Err(_) => tokio::time::sleep(FIRST_PAUSE).await,
+                    Ok(delay) => {
+                        self.silent_since = None;
+                        self.pacer.grant(many, Instant::now() + delay);
+                    }
+                    Err(error) => self.unanswered(&error).await,
                 }
             }
             () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+        }
+    }
+
+    /// The ledger gives no leave, or no share: it is waited for, as for a commit.
+    async fn unanswered(&mut self, error: &LedgerError) {
+        let since = *self.silent_since.get_or_insert_with(Instant::now);
+        if !matches!(error, LedgerError::Lost { .. }) || since.elapsed() > LEDGER_PATIENCE {
+            self.ending.get_or_insert(Ending::Ledger(error.to_string()));
+            return;
+        }
+        let pause = FIRST_PAUSE;
+        let _ = self.events.send(Event::Waiting { reason: error.to_string(), pause });
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop > Stop::No) => {}
         }
     }
 
@@ -696,7 +764,7 @@ impl<G: Gateway> Engine<G> {
 }
 
 /// The next share, if shares are given out.
-async fn share(shares: &mut Option<Shares>) {
+async fn share(shares: &mut Option<Shares>) -> Result<(), LedgerError> {
     match shares {
         Some(shares) => shares.next().await,
         None => std::future::pending().await,
@@ -704,12 +772,11 @@ async fn share(shares: &mut Option<Shares>) {
 }
 
 /// The slot that was asked for.
-async fn slot(asked: &mut Option<(u32, JoinHandle<Result<Duration, LedgerError>>)>) -> Result<Duration, String> {
+async fn slot(asked: &mut Option<(u32, JoinHandle<Result<Duration, LedgerError>>)>) -> Result<Duration, LedgerError> {
     match asked {
         Some((_, handle)) => match handle.await {
-            Ok(Ok(delay)) => Ok(delay),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Ok(answer) => answer,
+            Err(_) => Err(LedgerError::Fenced("its pacing broke off inside this program")),
         },
         None => std::future::pending().await,
     }

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use crate::ledger::Others;
 
-pub use engine::{Engine, Feed, Setup};
+pub use engine::{Engine, Feed, Leftover, Setup};
 pub use pace::Pacer;
 
 /// How urgently a run is asked to stop.

@@ -110,10 +110,19 @@ impl Pacer {
         }
     }
 
-    /// For how many messages a slot should be asked for now, if `waiting` wait.
-    pub fn wants(&self, waiting: usize) -> Option<u32> {
+    /// How many messages the slot under way has left.
+    pub fn most(&self) -> usize {
+        match &self.slots {
+            None => usize::MAX,
+            Some(slots) => slots.granted.front().map_or(0, |slot| slot.left as usize),
+        }
+    }
+
+    /// For how many messages a slot should be asked for now, if `waiting` wait, and requests carry
+    /// `batch` of them.
+    pub fn wants(&self, waiting: usize, batch: usize) -> Option<u32> {
         let slots = self.slots.as_ref()?;
-        let block = (AHEAD.as_nanos() / self.interval.as_nanos().max(1)).clamp(1, 10_000);
+        let block = (AHEAD.as_nanos() / self.interval.as_nanos().max(1)).clamp(1, 10_000).max(batch as u128);
         let ahead = match (slots.granted.len(), slots.granted.front()) {
             (0, _) => true,
             (1, Some(slot)) => slots.used_up && u128::from(slot.left) * 2 <= block,
@@ -180,7 +189,7 @@ mod tests {
         while start.elapsed() < Duration::from_secs(10) {
             let now = Instant::now();
             for pacer in &mut pacers {
-                if let Some(many) = pacer.wants(1_000) {
+                if let Some(many) = pacer.wants(1_000, 1) {
                     let from = next_at.max(now);
                     next_at = from + rate.interval() * many;
                     pacer.grant(many, from);
@@ -205,6 +214,6 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(150)).await;
         assert_eq!(pacer.due(Instant::now()), 0);
         assert_eq!(pacer.next(), None);
-        assert_eq!(pacer.wants(3), Some(3));
+        assert_eq!(pacer.wants(3, 1), Some(3));
     }
 }

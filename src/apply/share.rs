@@ -6,7 +6,6 @@
 //! round.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -14,9 +13,6 @@ use crate::ledger::{LedgerError, Peers};
 
 /// How many consecutive sends are one share.
 const SHARE: u64 = 128;
-
-/// How long to wait before a share is asked for again.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// Whether a send is this applier's in the first round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +27,10 @@ pub(super) enum Whose {
 
 /// The shares that this applier was given so far.
 pub(super) struct Shares {
-    numbers: mpsc::Receiver<u64>,
+    numbers: mpsc::Receiver<Result<u64, LedgerError>>,
     current: Option<u64>,
+    /// Why there was none the last time.
+    failed: Option<LedgerError>,
     /// Whether a share went to somebody else.
     pub(super) skipped: bool,
 }
@@ -41,20 +39,8 @@ impl Shares {
     /// Asks for shares, one ahead.
     pub(super) fn of(peers: Arc<dyn Peers>) -> Self {
         let (sender, numbers) = mpsc::channel(1);
-        tokio::spawn(async move {
-            loop {
-                match peers.next_share().await {
-                    Ok(number) => {
-                        if sender.send(number).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(LedgerError::Lost { .. }) => tokio::time::sleep(AGAIN).await,
-                    Err(_) => return,
-                }
-            }
-        });
-        Self { numbers, current: None, skipped: false }
+        tokio::spawn(async move { while sender.send(peers.next_share().await).await.is_ok() {} });
+        Self { numbers, current: None, failed: None, skipped: false }
     }
 
     /// Whose the send with this ordinal is. Ordinals rise.
@@ -62,10 +48,12 @@ impl Shares {
         let wanted = ordinal / SHARE;
         while self.current.is_none_or(|current| current < wanted) {
             match self.numbers.try_recv() {
-                Ok(number) => self.current = Some(number),
-                Err(mpsc::error::TryRecvError::Empty) => return Whose::Open,
-                // Nobody gives shares out any more: the gate alone decides.
-                Err(mpsc::error::TryRecvError::Disconnected) => return Whose::Ours,
+                Ok(Ok(number)) => self.current = Some(number),
+                Ok(Err(error)) => {
+                    self.failed = Some(error);
+                    return Whose::Open;
+                }
+                Err(_) => return Whose::Open,
             }
         }
         if self.current == Some(wanted) {
@@ -76,11 +64,18 @@ impl Shares {
         }
     }
 
-    /// Waits for the next share.
-    pub(super) async fn next(&mut self) {
+    /// Waits for the next share, or tells why there is none yet.
+    pub(super) async fn next(&mut self) -> Result<(), LedgerError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         match self.numbers.recv().await {
-            Some(number) => self.current = Some(number),
-            None => self.current = Some(u64::MAX),
+            Some(Ok(number)) => {
+                self.current = Some(number);
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(LedgerError::Fenced("its shares broke off inside this program")),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod phone;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use csv::StringRecord;
 use minijinja::Value;
@@ -222,13 +223,37 @@ impl Audience {
     /// `admits` answers `where` for a row; its error is a detail without personal data.
     /// A file that cannot be read as CSV is an error: what comes after the broken row is still
     /// looked at, to tell every problem at once, but nothing more is visited.
+    ///
+    /// A second thread reads files and numbers ahead, since that is a third of the work.
     pub fn rows(
         &self,
         mut admits: impl FnMut(&Arc<Row>) -> Result<bool, String>,
         mut visit: impl FnMut(Entry) -> std::ops::ControlFlow<()>,
     ) -> Result<(), Diagnostics> {
-        let mut found = Found::default();
         let mut seen = Seen::default();
+        std::thread::scope(|scope| {
+            let (sender, chunks) = std::sync::mpsc::sync_channel::<Vec<ReadRow>>(CHUNKS_AHEAD);
+            let reading = scope.spawn(move || self.read(&sender));
+            for chunk in chunks {
+                for read in chunk {
+                    let entry = self.entry(read, &mut admits, &mut seen);
+                    if visit(entry).is_break() {
+                        // The reader ends when nobody takes its rows any more.
+                        return Ok(());
+                    }
+                }
+            }
+            match reading.join() {
+                Ok(found) => found.into_result(),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }?;
+            seen.check(&self.spec)
+        })
+    }
+
+    /// Reads all sources, in chunks, until the end or until nobody listens.
+    fn read(&self, sender: &SyncSender<Vec<ReadRow>>) -> Found {
+        let mut found = Found::default();
         for (source, spec) in self.spec.sources.iter().enumerate() {
             let (mut table, phone) = match Table::open(&spec.path, spec.delimiter)
                 .and_then(|table| table.require(&self.spec.phone).map(|phone| (table, phone)))
@@ -240,8 +265,11 @@ impl Audience {
                 }
             };
             let columns = Arc::clone(table.columns());
+            let mut size = 64;
+            let mut chunk = Vec::with_capacity(CHUNK);
             loop {
-                let mut record = StringRecord::new();
+                // As large as the row before: a row is one piece of memory, not grown step by step.
+                let mut record = StringRecord::with_capacity(size, columns.names().len());
                 let line = match table.next(&mut record) {
                     Ok(Some(line)) => line,
                     Ok(None) => break,
@@ -257,25 +285,30 @@ impl Audience {
                 if !found.is_empty() {
                     continue;
                 }
+                size = record.as_slice().len() + 8;
+                let number = self.spec.reader.read(record.get(phone).unwrap_or_default());
                 let row = Arc::new(Row { columns: Arc::clone(&columns), record });
-                let entry = self.entry(RowPlace { source, line }, row, phone, &mut admits, &mut seen);
-                if visit(entry).is_break() {
-                    return Ok(());
+                chunk.push(ReadRow { place: RowPlace { source, line }, row, number });
+                if chunk.len() == CHUNK
+                    && sender.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).is_err()
+                {
+                    return found;
                 }
             }
+            if sender.send(chunk).is_err() {
+                return found;
+            }
         }
-        found.into_result()?;
-        seen.check(&self.spec)
+        found
     }
 
     fn entry(
         &self,
-        place: RowPlace,
-        row: Arc<Row>,
-        phone: usize,
+        read: ReadRow,
         admits: &mut impl FnMut(&Arc<Row>) -> Result<bool, String>,
         seen: &mut Seen,
     ) -> Entry {
+        let ReadRow { place, row, number } = read;
         seen.rows += 1;
         let left_out = |reason, detail| Entry::LeftOut(LeftOut { place, reason, detail });
         match admits(&row) {
@@ -283,7 +316,7 @@ impl Audience {
             Ok(false) => return left_out(Reason::Filtered, None),
             Err(detail) => return left_out(Reason::RenderError, Some(detail)),
         }
-        let address = match self.spec.reader.read(row.record.get(phone).unwrap_or_default()) {
+        let address = match number {
             Ok(address) => address,
             Err(PhoneError::Missing) => return left_out(Reason::MissingNumber, None),
             Err(error) => return left_out(Reason::InvalidNumber, Some(error.to_string())),
@@ -303,6 +336,19 @@ impl Audience {
         }
         Entry::Recipient(Recipient { place, address, identity, row })
     }
+}
+
+/// How many rows are handed from thread to thread together.
+const CHUNK: usize = 512;
+
+/// How many chunks the reader may be ahead.
+const CHUNKS_AHEAD: usize = 4;
+
+/// A row, and the number in it.
+struct ReadRow {
+    place: RowPlace,
+    row: Arc<Row>,
+    number: Result<E164, PhoneError>,
 }
 
 /// Who was there before.

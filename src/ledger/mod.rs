@@ -50,7 +50,6 @@ pub mod protocol;
 pub mod report;
 pub mod sqlite;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +62,7 @@ use crate::gateway::Outcome;
 use crate::message::ContentDigest;
 use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
-pub use key::{LedgerKey, SendKey, SendKeys};
+pub use key::{BySend, LedgerKey, SendKey, SendKeys};
 
 /// What the ledger is told before a request starts.
 #[derive(Debug, Clone)]
@@ -203,9 +202,11 @@ pub struct Snapshot {
     /// only begin where nothing was written since.
     pub position: i64,
     /// Its sends.
-    pub sends: HashMap<SendKey, Recorded>,
+    pub sends: BySend<Recorded>,
     /// The instant of the plan that its first messages were sent under.
     pub planned_at: Option<Timestamp>,
+    /// The runs that are under way: an intent of theirs is no doubt yet.
+    pub live: Vec<i64>,
     /// Codes that other campaigns or editions gave away out of a pool.
     pub spent_codes: Vec<Box<str>>,
 }

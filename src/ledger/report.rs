@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::chain::{EndLink, Head, JournalDigest, Link, LinkKind, StartLink};
 use super::protocol::{self, Stand};
-use super::{Entry, Ledger, LedgerError, RunCounts, RunRecord, SendKey, Source, State};
+use super::{BySend, Entry, Ledger, LedgerError, RunCounts, RunRecord, SendKey, Source, State};
 
 /// One campaign's figures, for `status`.
 #[derive(Debug, Clone, Serialize)]
@@ -85,7 +85,7 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
         .filter(|run| recorded_as.as_ref().is_none_or(|wanted| run.campaign == *wanted))
         .map(|run| (run.id, run))
         .collect();
-    let mut sends: HashMap<SendKey, (State, i64)> = HashMap::new();
+    let mut sends: BySend<(State, i64)> = BySend::default();
     let mut counts: HashMap<i64, RunCounts> = HashMap::new();
     ledger
         .journal(recorded_as.as_deref(), &mut |entry| {
@@ -235,28 +235,16 @@ pub async fn behind(ledger: &mut dyn Ledger, wanted: Head) -> Result<Option<Stri
 pub async fn check(ledger: &mut dyn Ledger) -> Result<Check, LedgerError> {
     let mut check = Check::default();
     let mut problems: Vec<String> = ledger.sound().await?;
-    let runs: BTreeMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
-    check.runs = runs.len() as u64;
-    let mut stands: HashMap<SendKey, Stand> = HashMap::new();
-    let mut digests: HashMap<i64, (JournalDigest, RunCounts)> = HashMap::new();
+    // Appliers may begin and end meanwhile. So the chain is read first and the runs last: what the
+    // chain says of a run is in the journal by then, and recorded.
+    let links = ledger.chain().await?;
+    let mut stands: BySend<Stand> = BySend::default();
+    let mut digests: HashMap<i64, JournalDigest> = HashMap::new();
     let mut entries = 0;
     ledger
         .journal(None, &mut |entry| {
             entries += 1;
-            if !runs.contains_key(&entry.run) {
-                problems.push(format!("entry {} names run {}, which is not recorded", entry.seq, entry.run));
-            }
-            let digest = digests.entry(entry.run).or_default();
-            digest.0.add(&entry);
-            if entry.source.is_none() {
-                match entry.state {
-                    State::Accepted => digest.1.accepted += 1,
-                    State::Rejected => digest.1.rejected += 1,
-                    State::Unknown => digest.1.unknown += 1,
-                    State::NotSent => digest.1.not_sent += 1,
-                    State::Intent => {}
-                }
-            }
+            digests.entry(entry.run).or_default().add(&entry);
             if let Some(problem) = illegal(stands.get(&entry.key).copied(), &entry) {
                 problems.push(format!("entry {}, send {}: {problem}", entry.seq, entry.key));
             }
@@ -270,17 +258,23 @@ pub async fn check(ledger: &mut dyn Ledger) -> Result<Check, LedgerError> {
         .await?;
     check.entries = entries;
     check.sends = stands.len() as u64;
-    chain(ledger, &runs, &mut problems).await?;
+    let runs: BTreeMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
+    check.runs = runs.len() as u64;
+    for run in digests.keys().filter(|run| !runs.contains_key(run)) {
+        problems.push(format!("the journal names run {run}, which is not recorded"));
+    }
+    let sealed = chain(&links, &runs, &mut problems);
     for run in runs.values() {
-        match (run.digest, digests.get(&run.id)) {
-            (None, _) if run.live => {}
-            (None, _) => check.unsealed += 1,
-            (Some(sealed), found) => {
-                let (digest, _) = found.copied().unwrap_or_default();
-                if digest.bytes() != sealed {
+        match run.digest {
+            None if run.live => {}
+            None => check.unsealed += 1,
+            Some(digest) if sealed.contains(&run.id) => {
+                if digests.get(&run.id).copied().unwrap_or_default().bytes() != digest {
                     problems.push(format!("the journal of run {} is not as the run sealed it", run.id));
                 }
             }
+            // It ended while the journal was read.
+            Some(_) => {}
         }
     }
     let more = problems.len().saturating_sub(MOST_PROBLEMS);
@@ -310,16 +304,12 @@ fn illegal(before: Option<Stand>, entry: &Entry) -> Option<String> {
     (!allowed).then(|| format!("{} of attempt {} after {}", entry.state, entry.attempt, stand(before)))
 }
 
-/// Computes the chain anew from the runs.
-async fn chain(
-    ledger: &mut dyn Ledger,
-    runs: &BTreeMap<i64, RunRecord>,
-    problems: &mut Vec<String>,
-) -> Result<(), LedgerError> {
-    let links = ledger.chain().await?;
+/// Computes the chain anew from the runs. Tells which runs it says have ended.
+fn chain(links: &[Link], runs: &BTreeMap<i64, RunRecord>, problems: &mut Vec<String>) -> HashSet<i64> {
     let mut started = HashSet::new();
+    let mut sealed = HashSet::new();
     let mut before: Option<Head> = None;
-    for link in &links {
+    for link in links {
         let run = link.run.and_then(|run| runs.get(&run));
         let expected = match (link.kind, before, run) {
             (LinkKind::Ledger, None, _) => Some(link.head),
@@ -333,16 +323,19 @@ async fn chain(
                     started_at: run.started_at.as_millisecond(),
                 }))
             }
-            (LinkKind::End, Some(before), Some(run)) => match (run.ended_at, &run.ending, run.counts, run.digest) {
-                (Some(ended_at), Some(ending), Some(counts), Some(digest)) => Some(before.ended(&EndLink {
-                    run: run.id,
-                    ending,
-                    ended_at: ended_at.as_millisecond(),
-                    counts,
-                    digest,
-                })),
-                _ => None,
-            },
+            (LinkKind::End, Some(before), Some(run)) => {
+                sealed.insert(run.id);
+                match (run.ended_at, &run.ending, run.counts, run.digest) {
+                    (Some(ended_at), Some(ending), Some(counts), Some(digest)) => Some(before.ended(&EndLink {
+                        run: run.id,
+                        ending,
+                        ended_at: ended_at.as_millisecond(),
+                        counts,
+                        digest,
+                    })),
+                    _ => None,
+                }
+            }
             _ => None,
         };
         if expected != Some(link.head) {
@@ -350,10 +343,11 @@ async fn chain(
         }
         before = Some(link.head);
     }
-    for run in runs.values().filter(|run| !started.contains(&run.id)) {
+    let last = started.iter().max().copied().unwrap_or(0);
+    for run in runs.values().filter(|run| run.id < last && !started.contains(&run.id)) {
         problems.push(format!("run {} is not in the chain", run.id));
     }
-    Ok(())
+    sealed
 }
 
 /// An instant of the record, to the second.

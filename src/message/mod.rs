@@ -44,6 +44,16 @@ pub enum Media {
     File(Arc<MediaFile>),
 }
 
+impl PartialEq for Media {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Media::Url(one), Media::Url(other)) => one == other,
+            (Media::File(one), Media::File(other)) => one.digest == other.digest && one.name == other.name,
+            _ => false,
+        }
+    }
+}
+
 /// What one recipient gets.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -80,7 +90,12 @@ impl Message {
     /// The fingerprint, and a short one of the same without code and expiry, by which a campaign
     /// under another name is recognised.
     pub fn digests(&self, from: E164) -> (ContentDigest, i64) {
-        let mut canonical = Canonical::new(b"sendform message v1");
+        self.digests_under(&self.head_digest(from))
+    }
+
+    /// A fingerprint of what is mostly the same for everybody: the sender, the template, the media.
+    fn head_digest(&self, from: E164) -> [u8; 32] {
+        let mut canonical = Canonical::new(b"sendform message head v1");
         canonical.number(from.digits());
         canonical.text(&self.template.name);
         canonical.optional(self.template.language.as_deref());
@@ -98,6 +113,11 @@ impl Message {
                 canonical.text(&file.name);
             }
         }
+        canonical.finish()
+    }
+
+    fn digests_under(&self, head: &[u8; 32]) -> (ContentDigest, i64) {
+        let mut canonical = Canonical::keyed(head);
         canonical.number(self.params.len() as u64);
         for param in &self.params {
             canonical.text(param);
@@ -156,6 +176,42 @@ pub fn fill(text: &str, params: &[String]) -> String {
     filled
 }
 
+/// Makes the fingerprints of many messages from one sender.
+#[derive(Debug)]
+pub struct Digester {
+    from: E164,
+    /// The last template and media, and their fingerprint.
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    template: Arc<TemplateHead>,
+    media: Option<(MediaKind, Media)>,
+    digest: [u8; 32],
+}
+
+impl Digester {
+    /// For messages from `from`.
+    pub fn new(from: E164) -> Self {
+        Self { from, last: None }
+    }
+
+    /// The same as [`Message::digests`].
+    pub fn digests(&mut self, message: &Message) -> (ContentDigest, i64) {
+        let head = match &self.last {
+            Some(last) if Arc::ptr_eq(&last.template, &message.template) && last.media == message.media => last.digest,
+            _ => {
+                let digest = message.head_digest(self.from);
+                let template = Arc::clone(&message.template);
+                self.last = Some(Last { template, media: message.media.clone(), digest });
+                digest
+            }
+        };
+        message.digests_under(&head)
+    }
+}
+
 /// Builds a canonical form: every part carries its length, so that no two values look alike.
 pub struct Canonical(blake3::Hasher);
 
@@ -165,6 +221,11 @@ impl Canonical {
         let mut canonical = Self(blake3::Hasher::new());
         canonical.bytes(tag);
         canonical
+    }
+
+    /// A canonical form of what belongs under another one.
+    pub fn keyed(key: &[u8; 32]) -> Self {
+        Self(blake3::Hasher::new_keyed(key))
     }
 
     /// Adds a number.

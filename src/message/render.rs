@@ -31,8 +31,19 @@ pub struct Field(Kind);
 enum Kind {
     /// No expression in it.
     Literal(Arc<str>),
-    /// The name under which the environment holds it, and the columns that it reads.
-    Compiled(String, Arc<[String]>),
+    /// The name under which the environment holds it, the columns that it reads, and what it comes
+    /// to in the plain case.
+    Compiled(String, Arc<[String]>, Option<Arc<[Piece]>>),
+}
+
+/// A part of a text that needs no evaluation: what most texts are made of. An empty cell without a
+/// default is left to the engine, which says what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    /// As it stands.
+    Text(String),
+    /// `recipient.column`, or with `| default('…')`.
+    Column(String, Option<String>),
 }
 
 impl Field {
@@ -119,6 +130,8 @@ pub struct Composer {
     templates: BTreeMap<String, TemplateSpec>,
     vars: Value,
     campaign: Value,
+    /// The variables that are texts.
+    texts: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Composer {
@@ -149,6 +162,7 @@ impl Composer {
             templates: BTreeMap::new(),
             vars: Value::from(minijinja::value::Serde(vars)),
             campaign: context! { name => name, edition => edition },
+            texts: vars.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect(),
         }
     }
 
@@ -163,7 +177,8 @@ impl Composer {
         let template = self.env.get_template(&name).map_err(|error| compile_error(&error, source))?;
         let references = references(template.undeclared_variables(true), source);
         let columns = references.columns.iter().cloned().collect();
-        Ok((Field(Kind::Compiled(name, columns)), references))
+        let pieces = pieces(source, &self.texts).map(Into::into);
+        Ok((Field(Kind::Compiled(name, columns, pieces)), references))
     }
 
     /// Compiles an expression that is true or false.
@@ -206,21 +221,21 @@ impl Composer {
     /// Renders one recipient's message, with `coupon` as the code that they get.
     pub fn compose(&self, row: &Arc<Row>, coupon: &str) -> Result<Content, Fault> {
         let template = self.choose(row)?;
-        let render = |what: &str, field: &Field| {
+        let render = |what: &dyn Fn() -> String, field: &Field| {
             self.render(field, row, coupon)
-                .map_err(|error| Fault { reason: Reason::RenderError, detail: self.tell(what, field, row, &error) })
+                .map_err(|error| Fault { reason: Reason::RenderError, detail: self.tell(&what(), field, row, &error) })
         };
         let mut params = Vec::with_capacity(template.params.len());
         for (index, field) in template.params.iter().enumerate() {
-            let what = format!("`body.params[{index}]`");
+            let what = || format!("`body.params[{index}]`");
             let value = render(&what, field)?;
-            check_param(&value).map_err(|problem| bad(&what, problem))?;
+            check_param(&value).map_err(|problem| bad(&what(), problem))?;
             params.push(value);
         }
         let url_param = match &template.url_param {
             None => None,
             Some(field) => {
-                let value = render("`url_button.param`", field)?;
+                let value = render(&|| "`url_button.param`".to_owned(), field)?;
                 check_url_param(&value, &template.head.button_url)
                     .map_err(|problem| bad("`url_button.param`", problem))?;
                 Some(value)
@@ -230,8 +245,11 @@ impl Composer {
             None => None,
             Some((kind, MediaSpec::File(file))) => Some((*kind, Media::File(Arc::clone(file)))),
             Some((kind, MediaSpec::Url(field))) => {
-                let url = render("the header's `url`", field)?;
-                check_media_url(&url, *kind).map_err(|problem| bad("the header's `url`", &problem))?;
+                let url = render(&|| "the header's `url`".to_owned(), field)?;
+                // One that is the same for everybody was checked with the manifest.
+                if field.literal().is_none() {
+                    check_media_url(&url, *kind).map_err(|problem| bad("the header's `url`", &problem))?;
+                }
                 Some((*kind, Media::Url(url)))
             }
         };
@@ -281,7 +299,10 @@ impl Composer {
     fn render(&self, field: &Field, row: &Arc<Row>, coupon: &str) -> Result<String, Error> {
         match &field.0 {
             Kind::Literal(text) => Ok(text.to_string()),
-            Kind::Compiled(name, _) => self.env.get_template(name)?.render(context! {
+            Kind::Compiled(_, _, Some(pieces)) if pieces.iter().all(|piece| piece.of(row).is_some()) => {
+                Ok(pieces.iter().filter_map(|piece| piece.of(row)).collect())
+            }
+            Kind::Compiled(name, ..) => self.env.get_template(name)?.render(context! {
                 recipient => Value::from_dyn_object(Arc::clone(row)),
                 vars => self.vars.clone(),
                 campaign => self.campaign.clone(),
@@ -296,7 +317,7 @@ impl Composer {
             return format!("{what}: {problem}");
         }
         let empty: Vec<String> = match &field.0 {
-            Kind::Compiled(_, columns) => {
+            Kind::Compiled(_, columns, _) => {
                 columns.iter().filter(|column| row.get(column).is_none()).map(|column| format!("`{column}`")).collect()
             }
             Kind::Literal(_) => Vec::new(),
@@ -314,6 +335,63 @@ impl Composer {
             kind => format!("{what}: {kind}"),
         }
     }
+}
+
+impl Piece {
+    /// What it comes to for a row; nothing if that is for the engine to say.
+    fn of<'a>(&'a self, row: &'a Row) -> Option<&'a str> {
+        match self {
+            Piece::Text(text) => Some(text),
+            Piece::Column(column, default) => row.get(column).or(default.as_deref()),
+        }
+    }
+}
+
+/// The parts of a text whose expressions are all `recipient.column`, `recipient.column |
+/// default('…')` or `vars.name`; nothing for any other text.
+fn pieces(source: &str, texts: &BTreeMap<String, String>) -> Option<Vec<Piece>> {
+    let word = |text: &str| {
+        !text.is_empty()
+            && !text.starts_with(|first: char| first.is_ascii_digit())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    // Statements, comments and the engine's treatment of line ends are left to the engine.
+    if source.contains("{%") || source.contains("{#") || source.contains(['\n', '\r']) {
+        return None;
+    }
+    let mut pieces = Vec::new();
+    let mut rest = source;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (expression, after) = after.split_once("}}")?;
+        if !before.is_empty() {
+            pieces.push(Piece::Text(before.to_owned()));
+        }
+        let (name, filter) = match expression.split_once('|') {
+            Some((name, filter)) => (name.trim(), Some(filter.trim())),
+            None => (expression.trim(), None),
+        };
+        let default = match filter {
+            None => None,
+            Some(filter) => {
+                let quoted = filter.strip_prefix("default(")?.strip_suffix(')')?.trim();
+                let text = ['\'', '"'].iter().find_map(|quote| quoted.strip_prefix(*quote)?.strip_suffix(*quote))?;
+                if text.contains(['\'', '"', '\\', '{', '}']) {
+                    return None;
+                }
+                Some(text.to_owned())
+            }
+        };
+        match name.split_once('.') {
+            Some(("recipient", column)) if word(column) => pieces.push(Piece::Column(column.to_owned(), default)),
+            Some(("vars", name)) if default.is_none() => pieces.push(Piece::Text(texts.get(name)?.clone())),
+            _ => return None,
+        }
+        rest = after;
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest.to_owned()));
+    }
+    Some(pieces)
 }
 
 /// Errors that do not depend on the row.

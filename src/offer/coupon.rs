@@ -52,6 +52,10 @@ pub fn check(code: &str) -> Result<(), CodeError> {
     if code.is_empty() {
         return Err(CodeError::Empty);
     }
+    // Nearly all codes.
+    if code.len() <= MAX_CHARACTERS && code.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
     if code.chars().any(|character| {
         character.is_whitespace() || character.is_control() || matches!(character, '\u{200b}'..='\u{200f}' | '\u{feff}')
     }) {

@@ -264,6 +264,7 @@ impl Tally {
                 }
             }
             Standing::Sent => self.counts.sent += 1,
+            Standing::UnderWay => self.counts.deferred += 1,
             Standing::Unknown => self.counts.unknown += 1,
             Standing::Rejected => {
                 let left_out = LeftOut { place: desired.place, reason: Reason::Rejected, detail: None };

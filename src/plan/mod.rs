@@ -78,7 +78,7 @@ pub struct Counts {
     pub send: u64,
     /// Were sent: the provider took them.
     pub sent: u64,
-    /// Wait for a later time.
+    /// Wait for a later time, or are in the hands of a run that is under way.
     pub deferred: u64,
     /// Get no message; `blocked_reasons` tells why.
     pub blocked: u64,

@@ -10,7 +10,7 @@ use crate::audience::{Audience, E164, Entry, Identity, LeftOut, Reason, Row, Row
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::Diagnostics;
 use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State};
-use crate::message::{ContentDigest, Message};
+use crate::message::{Canonical, ContentDigest, Digester, Message};
 use crate::offer::{CouponCode, Generator, MessageExpiry, Pool};
 
 /// How many candidates a generator may go through before its codes count as used up.
@@ -23,6 +23,8 @@ pub enum Standing {
     Send(u32),
     /// Accepted by the provider.
     Sent,
+    /// In the hands of a run that is under way.
+    UnderWay,
     /// Started, and not known how it ended.
     Unknown,
     /// Refused by the provider.
@@ -133,6 +135,8 @@ impl<'a> Pass<'a> {
     pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()>) -> Result<(), Diagnostics> {
         let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected } = self;
         let mut ordinal = 0;
+        let mut digester = Digester::new(campaign.gateway.from);
+        let scope = plan_scope(campaign);
         audience.rows(
             |row| campaign.composer.admits(row),
             |entry| {
@@ -163,9 +167,9 @@ impl<'a> Pass<'a> {
                     coupon,
                     expiry,
                 };
-                let (digest, likeness) = message.digests(campaign.gateway.from);
-                let standing = standing(recorded, retry_rejected);
-                let entry = plan_entry(campaign, recipient.identity, recipient.address, digest);
+                let (digest, likeness) = digester.digests(&message);
+                let standing = standing(recorded, retry_rejected, &snapshot.live);
+                let entry = plan_entry(&scope, recipient.identity, recipient.address, digest);
                 let desired = Desired {
                     place: recipient.place,
                     address: recipient.address,
@@ -215,7 +219,7 @@ impl Codes {
     }
 }
 
-fn standing(recorded: Option<&Recorded>, retry_rejected: bool) -> Standing {
+fn standing(recorded: Option<&Recorded>, retry_rejected: bool, live: &[i64]) -> Standing {
     match recorded {
         None => Standing::Send(1),
         Some(recorded) => match recorded.state {
@@ -223,16 +227,23 @@ fn standing(recorded: Option<&Recorded>, retry_rejected: bool) -> Standing {
             State::Accepted => Standing::Sent,
             State::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
             State::Rejected => Standing::Rejected,
+            State::Intent if live.contains(&recorded.run) => Standing::UnderWay,
             State::Intent | State::Unknown => Standing::Unknown,
         },
     }
 }
 
-/// One recipient and one message, in canonical form.
-fn plan_entry(campaign: &Campaign, person: Identity, address: E164, digest: ContentDigest) -> [u8; 32] {
-    let mut canonical = crate::message::Canonical::new(b"sendform entry v1");
+/// What the entries of one campaign's plan stand under.
+fn plan_scope(campaign: &Campaign) -> [u8; 32] {
+    let mut canonical = Canonical::new(b"sendform plan scope v1");
     canonical.text(&campaign.record);
     canonical.number(u64::from(campaign.edition));
+    canonical.finish()
+}
+
+/// One recipient and one message, in canonical form.
+fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: ContentDigest) -> [u8; 32] {
+    let mut canonical = Canonical::keyed(scope);
     canonical.number(person.digits());
     canonical.number(address.digits());
     canonical.bytes(&digest.0);

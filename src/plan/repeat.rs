@@ -35,6 +35,9 @@ pub async fn find(
     record: &str,
     sample: &[(Identity, i64)],
 ) -> Result<Option<Repeat>, LedgerError> {
+    if sample.is_empty() {
+        return Ok(None);
+    }
     let mut others: Vec<(String, u32, String)> = Vec::new();
     for run in ledger.runs().await? {
         if run.campaign != record && !others.iter().any(|other| other.0 == run.campaign && other.1 == run.edition) {

@@ -33,7 +33,7 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
     row(GREEN, "send", counts.send, "")?;
     row(Style::new(), "sent", counts.sent, if counts.sent > 0 { "already; nobody gets it twice" } else { "" })?;
     if counts.deferred > 0 {
-        row(Style::new(), "deferred", counts.deferred, "")?;
+        row(Style::new(), "deferred", counts.deferred, "a run is under way")?;
     }
     row(
         if counts.unknown > 0 { YELLOW } else { Style::new() },

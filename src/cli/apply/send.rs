@@ -10,12 +10,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::close::Report;
 use super::{Exit, context, progress};
-use crate::apply::{self, Ending, Engine, Setup};
+use crate::apply::{self, Ending, Engine, Leftover, Setup};
 use crate::campaign::Campaign;
 use crate::cli::Stop;
 use crate::cli::ui::Ui;
 use crate::gateway::kaleyra::KaleyraV1;
-use crate::ledger::{Ledger, LedgerKey, RunStart, Snapshot};
+use crate::ledger::{Ledger, LedgerKey, RunCounts, RunStart, Snapshot, State};
 use crate::plan::{Built, Item, Pass, Standing};
 use crate::project::Place;
 use crate::sandbox::{self, Preview, Sandbox};
@@ -66,8 +66,24 @@ impl Job<'_> {
             retry_rejected,
             lease,
         };
-        let run = runtime.block_on(ledger.begin(&start, &snapshot))?;
+        let mut run = runtime.block_on(ledger.begin(&start, &snapshot))?;
         ui.say(&format!("Run {} started; ledger head {}", run.id(), run.head()));
+
+        let shared = matches!(place, Place::Database(_));
+        let spent_codes = snapshot.spent_codes.len();
+        let mut snapshot = snapshot;
+        if shared {
+            // Others may have gone on while this plan was made and approved.
+            snapshot = runtime.block_on(run.snapshot())?;
+            if snapshot.planned_at.is_some_and(|planned_at| planned_at != built.planned_at) {
+                runtime.block_on(run.finish("stopped", RunCounts::default()))?;
+                return Err(Stop::new(
+                    Exit::Differs,
+                    "another plan of this campaign was applied meanwhile; nothing was sent",
+                )
+                .hint("make a new plan"));
+            }
+        }
 
         let (stop_sender, stop) = watch::channel(apply::Stop::No);
         let (event_sender, events) = mpsc::unbounded_channel();
@@ -82,13 +98,13 @@ impl Job<'_> {
         };
         runtime.spawn(watch_signals(stop_sender.clone()));
         let started = std::time::Instant::now();
-        let shared = matches!(place, Place::Database(_));
         let mut unknown_of_all = None;
         let planned = built.file.counts.send;
         let showing = runtime.handle().clone();
         let (ending, engine) = std::thread::scope(|scope| {
             let shown = scope.spawn(move || showing.block_on(progress::show(ui, planned, events)));
-            let rounds = Rounds { campaign: &campaign, key: &key, planned_at: built.planned_at, retry_rejected };
+            let rounds =
+                Rounds { campaign: &campaign, key: &key, planned_at: built.planned_at, retry_rejected, spent_codes };
             let guard = runtime.enter();
             let engine = Engine::new(setup);
             drop(guard);
@@ -96,7 +112,7 @@ impl Job<'_> {
             // The listener ends with the engine's sender.
             let (ending, progress, ledger) = match ended {
                 Ok((ending, mut engine)) => {
-                    if ending == Ending::Finished && shared {
+                    if shared {
                         // Others may have died, and left doubt behind.
                         unknown_of_all = runtime.block_on(engine.unknown()).ok();
                     }
@@ -119,6 +135,14 @@ impl Job<'_> {
                 ui.say(&format!("Inbox     {}", page.display()));
             }
         }
+        let ending = match ending {
+            Ok(ending) => ending,
+            Err(stop) => {
+                // The run is over all the same.
+                runtime.block_on(ledger.finish("stopped", RunCounts::default()))?;
+                return Err(stop);
+            }
+        };
         let report = Report {
             ui,
             done: progress,
@@ -127,7 +151,7 @@ impl Job<'_> {
             unknown: unknown_of_all.unwrap_or(built.file.counts.unknown + progress.unknown),
             shared,
         };
-        runtime.block_on(report.close(&ending?, ledger))
+        runtime.block_on(report.close(&ending, ledger))
     }
 }
 
@@ -157,6 +181,8 @@ struct Rounds<'a> {
     key: &'a LedgerKey,
     planned_at: jiff::Timestamp,
     retry_rejected: bool,
+    /// How many codes others had given away when the plan was made.
+    spent_codes: usize,
 }
 
 impl Rounds<'_> {
@@ -168,16 +194,20 @@ impl Rounds<'_> {
     ) -> Result<(Ending, Engine<KaleyraV1>), (Stop, Engine<KaleyraV1>)> {
         loop {
             let before = engine.progress();
+            let open = snapshot.sends.values().filter(|send| send.state == State::Intent).count() as u64;
             let ending = match self.round(runtime, &mut engine, &snapshot) {
+                // Others have given codes away since the plan: the files are the same, the codes are not.
+                Ok(Ending::Changed) if snapshot.spent_codes.len() != self.spent_codes => Ending::Outdated,
                 Ok(ending) => ending,
                 Err(stop) => return Err((stop, engine)),
             };
             if ending != Ending::Finished {
                 return Ok((ending, engine));
             }
-            match runtime.block_on(engine.leftover(before)) {
-                Ok(Some(now)) => snapshot = now,
-                Ok(None) => return Ok((ending, engine)),
+            match runtime.block_on(engine.leftover(before, open)) {
+                Ok(Leftover::Round(now)) => snapshot = now,
+                Ok(Leftover::Nothing) => return Ok((ending, engine)),
+                Ok(Leftover::Interrupted) => return Ok((Ending::Interrupted, engine)),
                 Err(error) => return Ok((Ending::Ledger(error.to_string()), engine)),
             }
         }

@@ -32,6 +32,7 @@ pub(super) struct Target {
 pub(super) struct Connection {
     pub(super) target: Target,
     client: Option<Client>,
+    patience: Duration,
 }
 
 impl Target {
@@ -126,6 +127,10 @@ impl Target {
                         SqlState::T_R_SERIALIZATION_FAILURE,
                         SqlState::T_R_DEADLOCK_DETECTED,
                         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                        SqlState::LOCK_NOT_AVAILABLE,
+                        SqlState::QUERY_CANCELED,
+                        // A standby that has not been made the primary yet.
+                        SqlState::READ_ONLY_SQL_TRANSACTION,
                     ]
                     .contains(code)
             }
@@ -138,7 +143,12 @@ impl Target {
 
 impl Connection {
     pub(super) fn new(target: Target) -> Self {
-        Self { target, client: None }
+        Self { target, client: None, patience: PATIENCE }
+    }
+
+    /// With less patience: for what must be told soon or not at all.
+    pub(super) fn with_patience(target: Target, patience: Duration) -> Self {
+        Self { patience: patience.min(PATIENCE), ..Self::new(target) }
     }
 
     /// The client, connected.
@@ -165,9 +175,9 @@ impl Connection {
         doing: &'static str,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, LedgerError> {
-        let target = self.target.clone();
+        let (target, patience) = (self.target.clone(), self.patience);
         let client = self.client().await?;
-        match tokio::time::timeout(PATIENCE, work(client)).await {
+        match tokio::time::timeout(patience, work(client)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 self.forget();
@@ -175,7 +185,7 @@ impl Connection {
             }
             Err(_) => {
                 self.forget();
-                Err(target.lost(format!("no answer within {} seconds", PATIENCE.as_secs())))
+                Err(target.lost(format!("no answer within {patience:?}")))
             }
         }
     }

@@ -93,7 +93,7 @@ impl PostgresLedger {
     pub async fn unlock(&mut self, run: i64) -> Result<bool, LedgerError> {
         self.connection
             .with("written", async |client| {
-                client.batch_execute("BEGIN").await?;
+                client.batch_execute(DURABLE).await?;
                 let fenced = client
                     .query_typed(
                         "UPDATE sendform.run SET fenced_at = clock_timestamp(), ended_at = $2, ending = 'unlocked'
@@ -190,12 +190,27 @@ impl Ledger for PostgresLedger {
                 client.batch_execute(DURABLE).await?;
                 let mut keys: Vec<&[u8]> = evidence.iter().map(|piece| &piece.key.0[..]).collect();
                 keys.sort_unstable();
+                // What is said of a send whose run is silent must hold against that run, should it
+                // come back: so it is fenced off first.
+                let now = Timestamp::now().as_millisecond();
+                client
+                    .execute_typed(
+                        "UPDATE sendform.run SET fenced_at = clock_timestamp(), ended_at = $2, ending = 'lost'
+                         WHERE id IN (SELECT run FROM sendform.send WHERE send_key = ANY($1) AND state = 1)
+                           AND ended_at IS NULL AND heartbeat_at < clock_timestamp() - lease_ms * interval '1 millisecond'",
+                        &[(&keys, Type::BYTEA_ARRAY), (&now, Type::INT8)],
+                    )
+                    .await?;
+                client
+                    .execute_typed(
+                        "SELECT 1 FROM sendform.send WHERE send_key = ANY($1) ORDER BY send_key FOR UPDATE",
+                        &[(&keys, Type::BYTEA_ARRAY)],
+                    )
+                    .await?;
                 let rows = client
                     .query_typed(
-                        "SELECT s.send_key, s.state, s.attempt, s.run,
-                                r.ended_at IS NULL AND r.heartbeat_at >= clock_timestamp() - r.lease_ms * interval '1 millisecond'
-                         FROM sendform.send s JOIN sendform.run r ON r.id = s.run
-                         WHERE s.send_key = ANY($1) ORDER BY s.send_key FOR UPDATE OF s",
+                        "SELECT s.send_key, s.state, s.attempt, s.run, r.ended_at IS NULL
+                         FROM sendform.send s JOIN sendform.run r ON r.id = s.run WHERE s.send_key = ANY($1)",
                         &[(&keys, Type::BYTEA_ARRAY)],
                     )
                     .await?;
@@ -207,7 +222,6 @@ impl Ledger for PostgresLedger {
                         Some((key_of(row, 0), (stand, row.get(4))))
                     })
                     .collect();
-                let now = Timestamp::now().as_millisecond();
                 let mut entries = Vec::new();
                 let mut findings = Vec::with_capacity(evidence.len());
                 for piece in evidence {
@@ -260,7 +274,14 @@ impl Ledger for PostgresLedger {
         start: &RunStart,
         _snapshot: &Snapshot,
     ) -> Result<Box<dyn RunLedger>, LedgerError> {
-        let begun = self.connection.with("written", async |client| begin(client, start).await).await?;
+        let mut tries = 0;
+        let begun = loop {
+            match self.connection.with("written", async |client| begin(client, start).await).await {
+                // If an earlier try was durable after all, it is a run that never claims anything.
+                Err(LedgerError::Lost { .. }) if tries < 3 => tries += 1,
+                other => break other?,
+            }
+        };
         match begun {
             Begun::Held(holder) => Err(LedgerError::Held { holder }),
             Begun::Run { run, campaign, head } => {
@@ -273,8 +294,12 @@ impl Ledger for PostgresLedger {
 /// A transaction that reads everything as of one moment.
 const MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// A transaction that is on the disk when it returns, whatever the database's default is.
-const DURABLE: &str = "BEGIN; SET LOCAL synchronous_commit = on";
+/// A transaction that is on the disk when it returns, whatever the database's defaults are. One whose
+/// applier is cut off in the middle does not hold its locks for long, and none waits for ever.
+const DURABLE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL synchronous_commit = on;
+    SET LOCAL idle_in_transaction_session_timeout = '15s';
+    SET LOCAL lock_timeout = '10s'";
 
 enum Begun {
     Held(String),
@@ -389,10 +414,12 @@ async fn fence_dead(client: &Client, campaign: i32, not: i64) -> Result<u64, tok
 async fn abandon(client: &Client, campaign: i32, run: i64) -> Result<u64, tokio_postgres::Error> {
     client
         .execute_typed(
-            "WITH lost AS (
-               UPDATE sendform.send s SET state = 4 FROM sendform.run r
-               WHERE s.campaign = $1 AND s.state = 1 AND r.id = s.run AND r.ended_at IS NOT NULL
-               RETURNING s.send_key, s.attempt
+            "WITH open AS (
+               SELECT s.send_key FROM sendform.send s JOIN sendform.run r ON r.id = s.run
+               WHERE s.campaign = $1 AND s.state = 1 AND r.ended_at IS NOT NULL ORDER BY s.send_key FOR UPDATE OF s
+             ), lost AS (
+               UPDATE sendform.send s SET state = 4 FROM open
+               WHERE s.send_key = open.send_key AND s.state = 1 RETURNING s.send_key, s.attempt
              )
              INSERT INTO sendform.journal (run, at, kind, send_key, attempt, reason, source)
              SELECT $2, $3, 4, send_key, attempt, $4, $5 FROM lost",
@@ -448,6 +475,15 @@ async fn snapshot(connection: &mut Connection, scope: &Scope) -> Result<Snapshot
         .await
         .map_err(fail)?;
     snapshot.planned_at = rows.first().map(|row| instant(row.get(0)));
+    let rows = client
+        .query_typed(
+            "SELECT id FROM sendform.run WHERE campaign = $1 AND ended_at IS NULL
+               AND heartbeat_at >= clock_timestamp() - lease_ms * interval '1 millisecond'",
+            &[(&campaign, Type::INT4)],
+        )
+        .await
+        .map_err(fail)?;
+    snapshot.live = rows.iter().map(|row| row.get(0)).collect();
     let mut after = String::new();
     // Nobody else's codes matter to a campaign that takes none from a pool.
     let mut more = scope.pool;

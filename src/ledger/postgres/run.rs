@@ -1,7 +1,7 @@
 //! A run on the database: commits, the heartbeat, and what appliers share.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,17 @@ const FENCED: &str = "it was silent for longer than its lease, so others took it
 /// that whoever would fence it off waits for this transaction, and sees its intents.
 const GATE: &str = "UPDATE sendform.run SET heartbeat_at = clock_timestamp(), open = $2
                     WHERE id = $1 AND ended_at IS NULL RETURNING id";
+
+/// Says that the run is alive.
+const BEAT: &str = "UPDATE sendform.run SET heartbeat_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL";
+
+/// What a run wrote itself, as [`super::entry_of`] reads it.
+const OWN_ENTRIES: &str = "
+SELECT seq, run, at, kind, send_key, attempt, digest, likeness, address, coupon, expires, message_id, reason, source, actor
+FROM sendform.journal WHERE run = $1 AND source IS NULL AND seq > $2 ORDER BY seq LIMIT $3";
+
+/// Locks what the commit touches and is there already, in one order for all appliers.
+const LOCK: &str = "SELECT 1 FROM sendform.send WHERE send_key = ANY($1) ORDER BY send_key FOR UPDATE";
 
 /// See [`crate::ledger::protocol::may_settle`].
 const SETTLE: &str = "
@@ -86,7 +97,6 @@ pub struct PostgresRun {
 struct Lost {
     at: i64,
     claimed: HashSet<(SendKey, u32)>,
-    settled: HashSet<(SendKey, u32)>,
 }
 
 /// What the commits and the heartbeat share. The heartbeat has a connection of its own, so that it
@@ -100,6 +110,9 @@ struct Shared {
     /// Intents without a durable outcome.
     open: AtomicU64,
     digest: Mutex<JournalDigest>,
+    /// Whether `open` and `digest` are as the database has it. Once an answer was lost they are not:
+    /// then the database is asked.
+    certain: AtomicBool,
 }
 
 impl PostgresRun {
@@ -112,8 +125,12 @@ impl PostgresRun {
             interval: start.interval,
             open: AtomicU64::new(0),
             digest: Mutex::new(JournalDigest::default()),
+            certain: AtomicBool::new(true),
         });
-        let heart = tokio::spawn(beat(Arc::clone(&shared), start.lease / 5));
+        let every = start.lease / 5;
+        // A connection of its own: nothing that others wait for holds the heartbeat up.
+        let own = Connection::with_patience(connection.target.clone(), every);
+        let heart = tokio::spawn(beat(Arc::clone(&shared), own, every));
         Self {
             connection,
             shared,
@@ -128,13 +145,21 @@ impl PostgresRun {
 
     async fn offer(&mut self, batch: &Batch, at: i64) -> Result<Vec<Claim>, LedgerError> {
         let run = self.shared.run;
+        // Until the answer is here; if it never comes, for ever.
+        let was_certain = self.shared.certain.swap(false, Ordering::SeqCst);
         let settle = Settle::of(batch);
         let claim = Claims::of(batch);
-        let open = (self.shared.open.load(Ordering::SeqCst) + batch.claim.len() as u64).cast_signed();
+        // As many as there are if everything is granted, so that nobody takes this run for idle.
+        let open = self.shared.open.load(Ordering::SeqCst) + batch.claim.len() as u64;
+        let open = open.saturating_sub(batch.settle.len() as u64).cast_signed();
         let (campaign, edition) = (self.shared.campaign, self.scope.edition.cast_signed());
         let (pool, retry_rejected) = (self.scope.pool, self.retry_rejected);
         let target = self.connection.target.clone();
         let client = self.connection.client().await?;
+        let mut keys: Vec<&[u8]> = settle.keys.iter().chain(&claim.keys).copied().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let lock: [(&(dyn ToSql + Sync), Type); 1] = [(&keys, Type::BYTEA_ARRAY)];
         // All of it leaves in one go: one way to the database and back.
         let gate: [(&(dyn ToSql + Sync), Type); 2] = [(&run, Type::INT8), (&open, Type::INT8)];
         let work = async {
@@ -142,6 +167,7 @@ impl PostgresRun {
                 biased;
                 client.batch_execute(DURABLE),
                 client.query_typed(GATE, &gate),
+                client.execute_typed(LOCK, &lock),
                 settle.run(client, run, at),
                 claim.run(client, run, at, campaign, edition, pool, retry_rejected),
                 client.batch_execute("COMMIT"),
@@ -149,10 +175,12 @@ impl PostgresRun {
         };
         let answered = tokio::time::timeout(PATIENCE, work).await;
         let answers = match answered {
-            Ok((Ok(()), Ok(gate), Ok(settled), Ok(claimed), Ok(()))) => Ok((gate, settled, claimed)),
-            Ok((begin, gate, settled, claimed, commit)) => {
-                let problem =
-                    [begin.err(), gate.err(), settled.err(), claimed.err(), commit.err()].into_iter().flatten().next();
+            Ok((Ok(()), Ok(gate), Ok(_), Ok(settled), Ok(claimed), Ok(()))) => Ok((gate, settled, claimed)),
+            Ok((begin, gate, lock, settled, claimed, commit)) => {
+                let problem = [begin.err(), gate.err(), lock.err(), settled.err(), claimed.err(), commit.err()]
+                    .into_iter()
+                    .flatten()
+                    .next();
                 Err(problem.map_or_else(|| target.lost("no answer"), |problem| target.failed("written", &problem)))
             }
             Err(_) => Err(target.lost(format!("no answer within {} seconds", PATIENCE.as_secs()))),
@@ -190,6 +218,11 @@ impl PostgresRun {
             }
         }
         self.count(batch, at, &settled, &granted);
+        if self.lost.take().is_none() {
+            self.shared.certain.store(was_certain, Ordering::SeqCst);
+        } else {
+            self.recount().await?;
+        }
         if gate.is_empty() && !batch.claim.is_empty() {
             return Err(LedgerError::Fenced(FENCED));
         }
@@ -209,22 +242,28 @@ impl PostgresRun {
     }
 
     /// Keeps the figures of what is durable now.
-    fn count(&mut self, batch: &Batch, at: i64, settled: &HashSet<(SendKey, u32)>, granted: &HashSet<SendKey>) {
-        let lost = self.lost.take();
+    fn count(&self, batch: &Batch, at: i64, settled: &HashSet<(SendKey, u32)>, granted: &HashSet<SendKey>) {
         let mut digest = self.shared.digest.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut closed = 0;
-        for settlement in &batch.settle {
-            let this = (settlement.key, settlement.attempt);
-            if settled.contains(&this) || lost.as_ref().is_some_and(|lost| lost.settled.contains(&this)) {
-                closed += 1;
-                digest.add(&Entry::settled(self.shared.run, at, settlement));
-            }
-        }
-        for intent in batch.claim.iter().filter(|intent| granted.contains(&intent.key)) {
-            digest.add(&Entry::claimed(self.shared.run, at, intent));
-        }
+        let moved = batch.settle.iter().filter(|settlement| settled.contains(&(settlement.key, settlement.attempt)));
+        moved.for_each(|settlement| digest.add(&Entry::settled(self.shared.run, at, settlement)));
+        let claimed = batch.claim.iter().filter(|intent| granted.contains(&intent.key));
+        claimed.for_each(|intent| digest.add(&Entry::claimed(self.shared.run, at, intent)));
         let open = self.shared.open.load(Ordering::SeqCst) + granted.len() as u64;
-        self.shared.open.store(open.saturating_sub(closed), Ordering::SeqCst);
+        self.shared.open.store(open.saturating_sub(settled.len() as u64), Ordering::SeqCst);
+    }
+
+    /// Asks the database what is open: after a lost answer this process cannot tell.
+    async fn recount(&mut self) -> Result<(), LedgerError> {
+        let run = self.shared.run;
+        let row = self
+            .connection
+            .with("read", async |client| {
+                let sql = "SELECT count(*) FROM sendform.send WHERE run = $1 AND state = 1";
+                client.query_typed_one(sql, &[(&run, Type::INT8)]).await
+            })
+            .await?;
+        self.shared.open.store(row.get::<_, i64>(0).cast_unsigned(), Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -347,9 +386,8 @@ impl RunLedger for PostgresRun {
         let at = self.lost.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |lost| lost.at);
         let result = self.offer(batch, at).await;
         if let Err(LedgerError::Lost { .. }) = &result {
-            let lost = self.lost.get_or_insert_with(|| Lost { at, claimed: HashSet::new(), settled: HashSet::new() });
+            let lost = self.lost.get_or_insert_with(|| Lost { at, claimed: HashSet::new() });
             lost.claimed.extend(batch.claim.iter().map(|intent| (intent.key, intent.attempt)));
-            lost.settled.extend(batch.settle.iter().map(|settlement| (settlement.key, settlement.attempt)));
         }
         result
     }
@@ -425,7 +463,11 @@ async fn finish(
         return Ok(head_of(&row));
     }
     abandon(client, shared.campaign, shared.run).await?;
-    let digest = shared.digest.lock().unwrap_or_else(PoisonError::into_inner).bytes();
+    let digest = if shared.certain.load(Ordering::SeqCst) {
+        shared.digest.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    } else {
+        digest_of(client, shared.run).await?.bytes()
+    };
     let head =
         schema::head_for_update(client).await?.ended(&EndLink { run: shared.run, ending, ended_at, counts, digest });
     schema::add_link(client, head, LinkKind::End, Some(shared.run)).await?;
@@ -439,12 +481,26 @@ async fn finish(
     Ok(head)
 }
 
-/// Says that this run is alive, and looks after those that are not.
-async fn beat(shared: Arc<Shared>, every: Duration) {
+/// The digest of a run's part of the journal, as the database has it.
+async fn digest_of(client: &Client, run: i64) -> Result<JournalDigest, tokio_postgres::Error> {
+    let mut digest = JournalDigest::default();
+    let mut after = i64::MIN;
     loop {
-        tokio::time::sleep(every).await;
-        // A connection that is lost is made again by the next beat.
-        let _ = shared.others().await;
+        let rows = client
+            .query_typed(OWN_ENTRIES, &[(&run, Type::INT8), (&after, Type::INT8), (&super::PAGE, Type::INT8)])
+            .await?;
+        let Some(last) = rows.last() else { return Ok(digest) };
+        after = last.get(0);
+        rows.iter().filter_map(|row| super::entry_of(row).ok()).for_each(|entry| digest.add(&entry));
+    }
+}
+
+/// Says that this run is alive, and looks after those that are not.
+async fn beat(shared: Arc<Shared>, mut connection: Connection, every: Duration) {
+    loop {
+        let heard = connection.with("written", async |client| shared.beat(client).await).await;
+        // A connection that is lost is made again, soon.
+        tokio::time::sleep(if heard.is_ok() { every } else { every / 10 }).await;
     }
 }
 
@@ -504,26 +560,35 @@ impl Peers for Shared {
         let mut connection = self.connection.lock().await;
         let rows = connection
             .with("written", async |client| {
+                self.beat(client).await?;
                 client.execute_typed(GATE, &[(&self.run, Type::INT8), (&open, Type::INT8)]).await?;
                 client
                     .query_typed(
-                        "SELECT open, heartbeat_at < clock_timestamp() - lease_ms * interval '1 millisecond' FROM sendform.run
-                         WHERE campaign = $1 AND id <> $2 AND ended_at IS NULL",
+                        "SELECT open FROM sendform.run WHERE campaign = $1 AND id <> $2 AND ended_at IS NULL",
                         &[(&self.campaign, Type::INT4), (&self.run, Type::INT8)],
                     )
                     .await
             })
             .await?;
-        let (dead, live): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get(1));
-        if !dead.is_empty() {
-            connection.with("written", async |client| self.fence(client).await).await?;
-        }
-        let open = live.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).sum();
-        Ok(Others { appliers: live.len() as u64, open })
+        let open = rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).sum();
+        Ok(Others { appliers: rows.len() as u64, open })
     }
 }
 
 impl Shared {
+    /// Refreshes the heartbeat, and fences off those whose own is too old.
+    async fn beat(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        client.execute_typed(BEAT, &[(&self.run, Type::INT8)]).await?;
+        let dead = client
+            .query_typed(
+                "SELECT id FROM sendform.run WHERE campaign = $1 AND id <> $2 AND ended_at IS NULL
+                   AND heartbeat_at < clock_timestamp() - lease_ms * interval '1 millisecond' LIMIT 1",
+                &[(&self.campaign, Type::INT4), (&self.run, Type::INT8)],
+            )
+            .await?;
+        if dead.is_empty() { Ok(()) } else { self.fence(client).await }
+    }
+
     /// Fences off the dead, and writes down as unknown what they left open.
     async fn fence(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
         client.batch_execute(DURABLE).await?;

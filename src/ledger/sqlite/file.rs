@@ -187,7 +187,16 @@ pub(super) fn take_lease(ledger: &Path) -> Result<File, LedgerError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&path).map_err(|error| io(ledger, "written", &error))?;
-    match file.try_lock() {
+    // Whoever asks whether it is taken holds it for a moment.
+    let mut locked = file.try_lock();
+    for _ in 0..5 {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {
             let holder =
                 format!("process {} of {} on {} since {:.0}", std::process::id(), actor(), host(), Timestamp::now());

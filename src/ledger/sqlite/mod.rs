@@ -27,8 +27,8 @@ use tokio::sync::mpsc;
 use super::chain::{JournalDigest, LinkKind, StartLink};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Recorded, RunCounts, RunLedger, RunRecord, RunStart,
-    Scope, SendKey, Snapshot, Source, State, actor, host, instant,
+    BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Recorded, RunCounts, RunLedger, RunRecord,
+    RunStart, Scope, SendKey, Snapshot, Source, State, actor, host, instant,
 };
 pub use file::lease_holder;
 use file::{FORMAT, check_key, create, lease_is_taken, link, migrate, take_lease};
@@ -118,6 +118,12 @@ impl SqliteLedger {
             }
         }
         snapshot.planned_at = self.planned_at(&snapshot.sends)?;
+        if self.lease.is_none() && lease_is_taken(&self.path) {
+            let sql = "SELECT id FROM run WHERE ended_at IS NULL AND id = (SELECT max(id) FROM run)";
+            snapshot
+                .live
+                .extend(self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).optional().map_err(fail)?);
+        }
         if scope.pool {
             let mut rows = self
                 .connection
@@ -134,7 +140,7 @@ impl SqliteLedger {
     }
 
     /// The instant of the plan that the first messages went out under. A run that sent nothing does not count.
-    fn planned_at(&self, sends: &HashMap<SendKey, Recorded>) -> Result<Option<Timestamp>, LedgerError> {
+    fn planned_at(&self, sends: &BySend<Recorded>) -> Result<Option<Timestamp>, LedgerError> {
         let first = sends.values().filter(|send| send.state != State::NotSent).map(|send| send.run).min();
         let milliseconds: Option<i64> = self
             .connection
@@ -232,7 +238,7 @@ impl SqliteLedger {
         });
         link(&transaction, head, LinkKind::Start, Some(run)).map_err(fail)?;
         let mut orphans = Vec::new();
-        let mut states = HashMap::with_capacity(snapshot.sends.len());
+        let mut states = BySend::with_capacity_and_hasher(snapshot.sends.len(), Default::default());
         for (key, recorded) in &snapshot.sends {
             let mut state = recorded.state;
             if state == State::Intent {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::protocol::{self, Stand};
 use super::super::{
-    Batch, Claim, Entry, Head, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Snapshot, State,
+    Batch, BySend, Claim, Entry, Head, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Snapshot, State,
 };
 use super::{Identity, SqliteLedger, append, file, head, io, stands, storage};
 
@@ -92,7 +92,7 @@ pub(super) struct Writer {
     pub(super) identity: Identity,
     pub(super) run: i64,
     /// Where each send stands. An intent in here is this run's own.
-    pub(super) states: HashMap<SendKey, (State, u32)>,
+    pub(super) states: BySend<(State, u32)>,
     pub(super) retry_rejected: bool,
     pub(super) digest: JournalDigest,
 }
