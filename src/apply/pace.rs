@@ -207,6 +207,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_slot_is_for_whole_requests_and_no_more_leave_than_it_is_for() {
+        let start = Instant::now();
+        let mut pacer = Pacer::shared(Rate::parse("20/s").unwrap(), start);
+        assert_eq!(pacer.wants(500, 50), Some(50));
+        pacer.grant(50, start);
+        assert_eq!(pacer.most(), 50);
+        pacer.take(50, start);
+        assert_eq!((pacer.most(), pacer.due(start)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_slot_that_is_not_used_is_lost() {
         let start = Instant::now();
         let mut pacer = Pacer::shared(Rate::parse("100/s").unwrap(), start);

@@ -509,3 +509,24 @@ async fn doubts_in_a_row_pause_the_run_and_it_goes_on_when_one_gets_through() {
     // Ten were under way together; then one at a time.
     assert!(starts[61] - starts[60] >= Duration::from_millis(250), "no pause between tries");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_heard_while_everything_is_busy() {
+    let mut scene = Scene::new(20_000, Delivery { rate: Rate::parse("1000000/s").unwrap(), ..fast(10) });
+    // Some request has always just ended.
+    scene.latency = Duration::from_micros(10);
+    scene.stops = vec![(Duration::from_millis(200), Stop::Soon)];
+    let ran = scene.run(|_| Step::Accept).await;
+    assert_eq!(ran.ending, Ending::Interrupted);
+    assert!(ran.took < Duration::from_millis(300), "{:?}", ran.took);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_was_away_for_longer_than_a_lease_is_no_pause_of_this_process() {
+    let scene = (5..30).fold(Scene::new(60, fast(5)), |scene, commit| scene.fault(commit, Fault::Lost { done: false }));
+    scene.ledger.0.lock().unwrap().start_within = Some(Duration::from_secs(24));
+    let ran = scene.run(|_| Step::Accept).await;
+    assert!(ran.took > Duration::from_secs(60), "the ledger was not away for long: {:?}", ran.took);
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 60));
+    assert_eq!(ran.progress.attempts_not_sent, 0, "claims were burnt");
+}

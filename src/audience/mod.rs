@@ -136,6 +136,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row of a table.
+    pub fn new(columns: Arc<Columns>, record: StringRecord) -> Self {
+        Self { columns, record }
+    }
+
     /// The cell of a column; `None` if it is empty or there is no such column.
     pub fn get(&self, column: &str) -> Option<&str> {
         self.columns.position(column).and_then(|at| self.record.get(at)).filter(|cell| !cell.is_empty())

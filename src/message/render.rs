@@ -510,3 +510,52 @@ fn references(names: std::collections::HashSet<String>, source: &str) -> Referen
     }
     references
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Table;
+
+    /// What the shortcut gives is what the engine gives.
+    #[test]
+    fn plain_texts_come_out_as_the_engine_renders_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("people.csv");
+        let rows = "name,city,odd\nAsha,Pune,{{ x }}\n\"O'Hara, <b>\",,\"a\nb\"\n,Delhi,é\n";
+        std::fs::write(&path, rows).unwrap();
+        let vars = BTreeMap::from([("brand".to_owned(), "Lucky & Co".into()), ("number".to_owned(), 7.into())]);
+        let mut composer = Composer::new("test", 1, &vars);
+        let sources = [
+            "{{ recipient.name }}",
+            "{{recipient.name|default('there')}}",
+            "Hi {{ recipient.name | default(\"you\") }} of {{ recipient.city | default('') }}!",
+            "{{ vars.brand }}: {{ recipient.odd }}",
+            " {{ recipient.city }} ",
+            "{{ vars.number }} {{ recipient.city }}",
+            "{{- recipient.name -}} x",
+            "{{ recipient.name | upper }}",
+            "{{ recipient.name }}\n",
+            "{{ recipient.missing | default('none') }}",
+            "{{ recipient.name ~ recipient.city }}",
+            "{{ recipient.name | default(recipient.city) }}",
+            "{{ '{{' }} {{ recipient.name }}",
+        ];
+        let mut short = 0;
+        for source in sources {
+            let (field, _) = composer.compile(source).unwrap();
+            let mut slow = field.clone();
+            if let Kind::Compiled(_, _, pieces) = &mut slow.0 {
+                short += usize::from(pieces.take().is_some());
+            }
+            let mut table = Table::open(&path, b',').unwrap();
+            let mut record = csv::StringRecord::new();
+            while table.next(&mut record).unwrap().is_some() {
+                let row = Arc::new(Row::new(Arc::clone(table.columns()), record.clone()));
+                let [quick, full] =
+                    [&field, &slow].map(|field| composer.render(field, &row, "C").map_err(|error| error.kind()));
+                assert_eq!(quick, full, "{source} for {record:?}");
+            }
+        }
+        assert_eq!(short, 6, "the shortcut is taken for the texts that it is for");
+    }
+}
