@@ -30,30 +30,8 @@ impl std::hash::Hash for SendKey {
     }
 }
 
-/// A hasher for what is a hash already.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Hashed(u64);
-
-impl std::hash::Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 = self.0.rotate_left(5) ^ u64::from_le_bytes(word);
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 ^= word;
-    }
-}
-
 /// Something for each of many sends.
-pub type BySend<T> = std::collections::HashMap<SendKey, T, std::hash::BuildHasherDefault<Hashed>>;
+pub type BySend<T> = std::collections::HashMap<SendKey, T, std::hash::BuildHasherDefault<crate::hashed::Hashed>>;
 
 impl fmt::Display for SendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

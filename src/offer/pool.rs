@@ -5,13 +5,14 @@
 //! that the plan gave them.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault};
 use std::path::PathBuf;
 
 use csv::StringRecord;
 
 use super::coupon::CouponCode;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::hashed::Hashed;
 use crate::table::Table;
 
 /// How many broken rows are told one by one before the rest is only counted.
@@ -75,8 +76,9 @@ impl PoolSpec {
                     continue;
                 }
             };
-            let problem = match CouponCode::new(record.get(column).unwrap_or_default()) {
-                Ok(code) => match pool.push(&code) {
+            let code = record.get(column).unwrap_or_default();
+            let problem = match super::coupon::check(code) {
+                Ok(()) => match pool.push_checked(code) {
                     Ok(()) => {
                         lines.push(u32::try_from(line).unwrap_or(u32::MAX));
                         continue;
@@ -105,7 +107,7 @@ pub struct Pool {
     ends: Vec<u32>,
     taken: Vec<u64>,
     /// From a hash of a code to its position. Colliding hashes go on at the next free key.
-    index: HashMap<u64, u32>,
+    index: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     hasher: std::hash::RandomState,
     next: usize,
 }
@@ -113,16 +115,20 @@ pub struct Pool {
 impl Pool {
     /// Adds a code at the end. `Err` holds the position, from 0, at which it stands already.
     pub fn push(&mut self, code: &CouponCode) -> Result<(), usize> {
-        let mut slot = self.hasher.hash_one(code.expose());
+        self.push_checked(code.expose())
+    }
+
+    fn push_checked(&mut self, code: &str) -> Result<(), usize> {
+        let mut slot = self.hasher.hash_one(code);
         while let Some(position) = self.index.get(&slot) {
-            if self.at(*position as usize) == code.expose() {
+            if self.at(*position as usize) == code {
                 return Err(*position as usize);
             }
             slot = slot.wrapping_add(1);
         }
         let position = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
         self.index.insert(slot, position);
-        self.text.push_str(code.expose());
+        self.text.push_str(code);
         self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
         if self.taken.len() * 64 < self.ends.len() {
             self.taken.push(0);
