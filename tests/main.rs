@@ -5,7 +5,6 @@ mod support;
 mod apply;
 mod audience;
 mod bad_input;
-mod crash;
 mod examples;
 mod kaleyra;
 mod ledger;

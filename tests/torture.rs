@@ -178,6 +178,39 @@ fn a_paused_process_keeps_its_lock_and_goes_on() {
 }
 
 #[test]
+fn a_lock_that_is_lost_does_not_let_anybody_send_twice() {
+    let sandbox = Sandbox::start(&["--latency", "40ms"]);
+    let project = Project::with_sandbox(&sandbox);
+    project.crowd(600, &[]);
+    let first = project.start(&[]);
+    until("something is sent", || sandbox.messages().len() > 50);
+    // Somebody tidies up, or a file system loses its locks: both now believe that they hold the lease.
+    std::fs::remove_file(project.path().join(".sendform/ledger.db.lock")).unwrap();
+    let second = project.start(&[]);
+    let told = wait(first).stderr + &wait(second).stderr;
+    assert!(told.contains("another process wrote to the ledger"), "{told}");
+    project.apply(&[]);
+    let counts = complete(&project, &sandbox, 600);
+    assert!(counts.unknown <= 2 * CONCURRENCY, "{counts:?}");
+}
+
+#[test]
+fn a_ledger_that_is_replaced_under_a_run_stops_it() {
+    let sandbox = Sandbox::start(&["--latency", "40ms"]);
+    let project = Project::with_sandbox(&sandbox);
+    project.crowd(600, &[("rate: 2000/s", "rate: 300/s")]);
+    let running = project.start(&[]);
+    until("something is sent", || sandbox.messages().len() > 50);
+    // A backup is put back, or a synchronisation brings an older file.
+    let ledger = project.path().join(".sendform/ledger.db");
+    std::fs::rename(&ledger, project.path().join("moved.db")).unwrap();
+    std::fs::write(&ledger, "something else").unwrap();
+    let stopped = wait(running).expect(8);
+    assert!(stopped.stderr.contains("file was replaced"), "{}", stopped.stderr);
+    nothing_twice(&sandbox);
+}
+
+#[test]
 fn several_at_once_on_one_file() {
     let sandbox = Sandbox::start(&["--latency", "40ms"]);
     let project = Project::with_sandbox(&sandbox);

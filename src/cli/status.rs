@@ -141,11 +141,12 @@ fn run_text(run: &RunRecord) -> String {
         }
     }
     format!(
-        "  Run {} by {} on {}, started {:.0}\n      {ended}: {}\n",
+        "  Run {} by {} on {}, started {:.0}\n      {ended}: {}\n      plan {}\n",
         run.id,
         run.actor,
         run.host,
         run.started_at,
-        figures.join(", ")
+        figures.join(", "),
+        run.plan_hash
     )
 }
