@@ -4,6 +4,8 @@
 //! validator's own text reaches the user: each kind of violation is told anew, with what the
 //! schema says was expected (`x-expected`), and alternatives are unfolded to the one that was meant.
 
+use std::sync::OnceLock;
+
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{ValidationError, Validator};
@@ -74,17 +76,29 @@ fn allow_use(schema: &mut Value) {
 
 /// Checks a manifest against its schema and tells every violation.
 pub fn validate(document: &Document) -> Vec<Diagnostic> {
-    validate_as::<types::Campaign>(document)
+    // Made once for all manifests of a command.
+    static CAMPAIGN: OnceLock<Result<(Value, Validator), String>> = OnceLock::new();
+    violations(CAMPAIGN.get_or_init(prepare::<types::Campaign>), document)
 }
 
 /// Checks a document against the schema of a type and tells every violation.
 pub fn validate_as<T: JsonSchema>(document: &Document) -> Vec<Diagnostic> {
+    violations(&prepare::<T>(), document)
+}
+
+/// The schema of a type, and what checks it.
+fn prepare<T: JsonSchema>() -> Result<(Value, Validator), String> {
     let schema = of::<T>();
-    let validator = match validator(&schema) {
-        Ok(validator) => validator,
+    let validator = validator(&schema)?;
+    Ok((schema, validator))
+}
+
+fn violations(prepared: &Result<(Value, Validator), String>, document: &Document) -> Vec<Diagnostic> {
+    let (schema, validator) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => return vec![Diagnostic::error("internal", format!("the schema is broken: {error}"))],
     };
-    let telling = Telling { document, schema: &schema };
+    let telling = Telling { document, schema };
     let mut found = Vec::new();
     for error in validator.iter_errors(&document.value) {
         telling.tell(&error, &mut found);

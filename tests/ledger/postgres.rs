@@ -306,6 +306,47 @@ fn a_database_without_a_key_or_out_of_reach_is_told_as_such() {
 }
 
 #[test]
+fn tables_of_a_newer_version_are_refused() {
+    let sandbox = Sandbox::start(&[]);
+    let url = postgres::shared().database();
+    let project = project(&sandbox, &url);
+    project.apply(&[]).expect(0);
+    let name = url.rsplit_once('/').unwrap().1;
+    postgres::shared().query(name, "UPDATE sendform.property SET value = '99' WHERE name = 'format'");
+    for command in [&["plan", "campaign.yaml"][..], &["status"], &["apply", "campaign.yaml", "--auto-approve"]] {
+        let output = project.run(command).expect(1);
+        assert!(output.stderr.contains("the ledger has format 99"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn an_applier_that_waits_for_others_can_be_interrupted() {
+    let sandbox = Sandbox::start(&["--latency", "4s"]);
+    let quick = Sandbox::start(&[]);
+    let url = postgres::shared().database();
+    let slow = project(&quick, &url);
+    slow.people("mobile,first_name\n9800000000,A\n");
+    slow.apply(&[]).expect(0);
+    // One has everything that is left under way, slowly; the other finds nothing to do and waits.
+    let mut slow = slow;
+    slow.base_url = sandbox.url.clone();
+    slow.crowd(5, &[]);
+    let first = slow.start(&[]);
+    until("something is under way", || {
+        slow.run(&["status", "campaign.yaml", "--format", "json"]).json()["counts"]["in_flight"] == 1
+    });
+    let second = slow.start(&[]);
+    std::thread::sleep(Duration::from_millis(1_500));
+    signal(&second, libc::SIGINT);
+    let output = wait(second).expect(130);
+    assert!(output.stderr.contains("interrupted"), "{}", output.stderr);
+    signal(&first, libc::SIGINT);
+    wait(first).expect(130);
+    let counts = slow.counts();
+    assert_eq!(counts.total(), 5);
+}
+
+#[test]
 fn campaigns_that_share_a_pool_never_give_one_code_to_two() {
     let sandbox = Sandbox::start(&["--latency", "40ms"]);
     let url = postgres::shared().database();

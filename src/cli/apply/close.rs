@@ -7,6 +7,28 @@ use crate::cli::ui::Ui;
 use crate::ledger::{RunCounts, RunLedger};
 use crate::words::grouped;
 
+/// This command as it was typed, for a shell. A URL's password is left out.
+fn this_command(arguments: impl Iterator<Item = String>) -> String {
+    let mut command = "sendform".to_owned();
+    for argument in arguments {
+        let argument = match (argument.find("://"), argument.rfind('@')) {
+            (Some(scheme), Some(at)) if scheme < at => {
+                let user = argument[scheme + 3..at].split(':').next().unwrap_or_default();
+                format!("{}{user}{}", &argument[..scheme + 3], &argument[at..])
+            }
+            _ => argument,
+        };
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@+,%".contains(&byte);
+        command.push(' ');
+        if !argument.is_empty() && argument.bytes().all(plain) {
+            command.push_str(&argument);
+        } else {
+            command.push_str(&format!("'{}'", argument.replace('\'', r"'\''")));
+        }
+    }
+    command
+}
+
 pub(super) struct Report<'a> {
     pub(super) ui: &'a Ui,
     pub(super) done: Progress,
@@ -60,7 +82,8 @@ impl Report<'_> {
             self.ui.say("Unknown sends may have arrived, so they are never sent again by themselves. `sendform sends list --state unknown` names them; `sendform resolve` settles them.");
         }
         if pending > 0 {
-            self.ui.say("Run the same command again to send what is left; nobody gets it twice.");
+            self.ui.say("Run the same command again to send what is left; nobody gets it twice:");
+            self.ui.say(&format!("  {}", this_command(std::env::args().skip(1))));
         }
         self.exit(ending, unknown, pending, finished.err().map(Stop::from))
     }
@@ -121,5 +144,19 @@ impl Report<'_> {
             )
             .hint("another campaign shares the pool; make a new plan"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_told_as_it_can_be_typed_without_its_password() {
+        let arguments = ["apply", "my offer.yaml", "--ledger", "postgres://me:secret@db/offers", "--var", "who=it's"];
+        assert_eq!(
+            this_command(arguments.into_iter().map(str::to_owned)),
+            r"sendform apply 'my offer.yaml' --ledger postgres://me@db/offers --var 'who=it'\''s'"
+        );
     }
 }
