@@ -96,7 +96,7 @@ fn both_have_sent(project: &Project) {
 fn one_that_dies_is_noticed_and_its_claims_are_unknown() {
     let sandbox = Sandbox::start(&["--latency", "300ms"]);
     let project = project(&sandbox, &postgres::shared().database());
-    project.crowd(400, &[(POOL, "delivery: { rate: 200/s, concurrency: 20 }")]);
+    project.crowd(1_500, &[(POOL, "delivery: { rate: 200/s, concurrency: 20 }")]);
     let mut dies = project.start(&["--lease", "2s"]);
     let lives = project.start(&["--lease", "2s"]);
     both_have_sent(&project);
@@ -104,9 +104,9 @@ fn one_that_dies_is_noticed_and_its_claims_are_unknown() {
     dies.wait().unwrap();
     let lived = wait(lives);
     let counts = project.counts();
-    assert_eq!((counts.pending, counts.total()), (0, 400));
+    assert_eq!((counts.pending, counts.total()), (0, 1_500));
     assert!((1..=20).contains(&counts.unknown), "{counts:?}");
-    assert_eq!(counts.accepted + counts.unknown, 400);
+    assert_eq!(counts.accepted + counts.unknown, 1_500);
     assert_eq!(lived.code, 7, "{}", lived.stderr);
     nothing_twice(&sandbox);
     project.run(&["ledger", "check"]).expect(0);
@@ -117,7 +117,7 @@ fn one_that_dies_is_noticed_and_its_claims_are_unknown() {
 fn one_that_is_paused_past_its_lease_is_fenced_off() {
     let sandbox = Sandbox::start(&["--latency", "100ms"]);
     let project = project(&sandbox, &postgres::shared().database());
-    project.crowd(900, &[(POOL, "delivery: { rate: 300/s, concurrency: 20 }")]);
+    project.crowd(2_400, &[(POOL, "delivery: { rate: 300/s, concurrency: 20 }")]);
     let paused = project.start(&["--lease", "2s"]);
     let other = project.start(&["--lease", "2s"]);
     both_have_sent(&project);
@@ -126,14 +126,14 @@ fn one_that_is_paused_past_its_lease_is_fenced_off() {
     let ended = wait(other);
     assert!([0, 7].contains(&ended.code), "{}", ended.stderr);
     let before = project.counts();
-    assert_eq!((before.pending, before.total()), (0, 900));
+    assert_eq!((before.pending, before.total()), (0, 2_400));
     signal(&paused, libc::SIGCONT);
     let fenced = wait(paused).expect(8);
     assert!(fenced.stderr.contains("fenced off"), "{}", fenced.stderr);
     let after = project.counts();
     // What the paused one saw before its pause is heard.
     assert!(after.unknown <= before.unknown, "{before:?} {after:?}");
-    assert_eq!(after.total(), 900);
+    assert_eq!(after.total(), 2_400);
     let got = nothing_twice(&sandbox);
     assert!(got >= after.accepted && got <= after.accepted + after.unknown, "{got} {after:?}");
     project.run(&["ledger", "check"]).expect(0);
