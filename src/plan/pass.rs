@@ -132,7 +132,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Streams every row's item, in the order of the sources.
-    pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()>) -> Result<(), Diagnostics> {
+    pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()> + Send) -> Result<(), Diagnostics> {
         let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected } = self;
         let mut ordinal = 0;
         let mut digester = Digester::new(campaign.gateway.from);
