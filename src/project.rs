@@ -82,6 +82,13 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
                 .map_err(|problem| Diagnostic::error("ledger", problem).in_file(&file, None, None))?
             {
                 Place::File(path) => Place::File(root.join(path)),
+                // This file is checked in.
+                Place::Database(url) if has_password(&url) => {
+                    return Err(Diagnostic::error("literal-secret", "the ledger's URL holds a password")
+                        .hint("give the URL in the environment variable `SENDFORM_LEDGER`, from where your secrets are")
+                        .in_file(&file, None, None)
+                        .into());
+                }
                 database => database,
             }
         }
@@ -114,6 +121,11 @@ pub fn ledger_place(url: &str) -> Result<Place, String> {
         }
         None => Err(format!("`{url}` is not a ledger; write `sqlite:PATH` or `postgres://HOST/DATABASE`")),
     }
+}
+
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) || url.contains("password=")
 }
 
 /// Makes the directory of a ledger. One called `.sendform` ignores itself in Git.
@@ -149,7 +161,9 @@ mod tests {
         assert_eq!(find(&manifest, &campaigns).unwrap().root, root);
         std::fs::write(root.join(FILE), "ledger: sqlite:record/sends.db\n").unwrap();
         assert_eq!(find(&manifest, &campaigns).unwrap().ledger, Place::File(root.join("record/sends.db")));
-        std::fs::write(root.join(FILE), "ledger: postgres://me:secret@db/offers?sslmode=require\n").unwrap();
+        std::fs::write(root.join(FILE), "ledger: postgres://me:secret@db/offers\n").unwrap();
+        assert!(find(&manifest, &campaigns).is_err());
+        std::fs::write(root.join(FILE), "ledger: postgres://me@db/offers?sslmode=require\n").unwrap();
         let place = find(&manifest, &campaigns).unwrap().ledger;
         assert_eq!(place.to_string(), "postgres://db/offers");
         std::fs::write(root.join(FILE), "leger: x\n").unwrap();

@@ -86,16 +86,18 @@ async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, Stop> {
             json!({ "format_version": FORMAT_VERSION, "head": head.map(|head| head.to_string()), "check": check })
         )),
         Format::Text => {
-            let unsealed = if check.unsealed > 0 {
-                format!("; {} runs did not get to say how they ended", grouped(check.unsealed))
-            } else {
-                String::new()
+            let of = |number: u64, one: &str, many: &str| {
+                format!("{} {}", grouped(number), if number == 1 { one } else { many })
+            };
+            let unsealed = match check.unsealed {
+                0 => String::new(),
+                number => format!("; {} ended without a seal", of(number, "run", "runs")),
             };
             ui.data(&format!(
-                "{} runs, {} sends, {} entries{unsealed}\n",
-                grouped(check.runs),
-                grouped(check.sends),
-                grouped(check.entries)
+                "{}, {}, {}{unsealed}\n",
+                of(check.runs, "run", "runs"),
+                of(check.sends, "send", "sends"),
+                of(check.entries, "entry", "entries")
             ));
             if let Some(head) = head {
                 ui.data(&format!("Ledger head {head}\n"));
