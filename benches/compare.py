@@ -129,6 +129,24 @@ def plan(sizes, work):
             row(f"{size:,}", name, f"{wall:.2f}", f"{cpu:.2f}", f"{memory:.0f}", f"{wall / base[0]:.2f}", f"{cpu / base[1]:.2f}")
 
 
+def terraform(sizes, work):
+    """One resource for each recipient, where Terraform is installed."""
+    if not shutil.which("terraform"):
+        print("\nTerraform is not installed: its comparison is left out", file=sys.stderr)
+        return
+    print("\n## plan beside Terraform\n")
+    row("recipients", "what", "CPU s", "MB")
+    row("---:", "---", "---:", "---:")
+    for size in sizes:
+        directory = project(size, work / f"terraform-{size}", duplicates=False)
+        shutil.copy(HERE / "peers/terraform/main.tf", directory)
+        run(["terraform", "init", "-input=false"], directory)
+        _, cpu, memory, _ = run(["terraform", "plan", "-input=false", "-out=plan.bin"], directory)
+        row(f"{size:,}", "terraform plan", f"{cpu:.2f}", f"{memory:.0f}")
+        _, cpu, memory, _ = run([SENDFORM, "plan", "campaign.yaml"], directory)
+        row(f"{size:,}", "sendform plan", f"{cpu:.2f}", f"{memory:.0f}")
+
+
 class Sink:
     def __init__(self, latency=0):
         with socket.socket() as probe:
@@ -299,6 +317,8 @@ def main():
         work = Path(work)
         if what in ("plan", "all"):
             plan([int(size) for size in (rest or "10000,100000,1000000").split(",")], work)
+            if not rest:
+                terraform([500, 1_000, 2_000], work)
         if what in ("apply", "all"):
             sends(int(rest or 200_000), work)
         if what in ("shared", "all"):
