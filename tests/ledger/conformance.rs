@@ -162,7 +162,13 @@ fn evidence_settles_doubt_and_overrules_nothing() {
             evidence(1, None, Verdict::NotSent),
             evidence(2, Some(2), Verdict::NotSent),
             evidence(2, Some(1), Verdict::NotSent),
-            evidence(3, None, Verdict::Rejected),
+            // A receipt names the send, not the attempt, and brings the provider's id.
+            Evidence {
+                source: Source::Receipt,
+                actor: "provider".into(),
+                message_id: Some("m-3".into()),
+                ..evidence(3, None, Verdict::Rejected)
+            },
             evidence(4, None, Verdict::NotSent),
             evidence(6, None, Verdict::Accepted),
         ];
@@ -193,6 +199,8 @@ fn evidence_settles_doubt_and_overrules_nothing() {
         assert_eq!(answers, [Held, Granted, Held, Held, Granted]);
         next.commit(&settle(&[(2, 2, accepted()), (5, 2, accepted())])).await.unwrap();
         finish(next).await;
+        let receipt = report::history(ledger.as_mut(), send_key(3)).await.unwrap().pop().unwrap();
+        assert_eq!((receipt.source, receipt.message_id.as_deref()), (Some(Source::Receipt), Some("m-3")));
         let history = report::history(ledger.as_mut(), send_key(2)).await.unwrap();
         let told: Vec<_> = history.iter().map(|entry| (entry.state, entry.attempt, entry.source)).collect();
         assert_eq!(

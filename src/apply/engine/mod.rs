@@ -1,5 +1,7 @@
 //! The dispatcher.
 
+mod record;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use self::record::LEDGER_PATIENCE;
 use super::breaker::{Breaker, Verdict};
 use super::share::{Shares, Whose};
 use super::{Ending, Event, Pacer, Progress, Stop};
@@ -31,15 +34,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause that a provider's `Retry-After` is followed for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
-
-/// How long a ledger that does not answer is waited for.
-const LEDGER_PATIENCE: Duration = Duration::from_secs(600);
-
-/// The same once the run is to stop, or has failed otherwise.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often others are asked whether they are done.
-const ASK_OTHERS: Duration = Duration::from_millis(300);
 
 /// Where messages come from: those to be sent, in the order of the plan.
 pub type Feed = mpsc::Receiver<Box<Desired>>;
@@ -224,55 +218,6 @@ impl<G: Gateway> Engine<G> {
         ending
     }
 
-    /// After a round that came to its end: what there is for a further one, because other appliers may
-    /// have left something. Waits until they have nothing under way. `before` is what had happened
-    /// before that round, `open` how many intents of others the record held then.
-    pub async fn leftover(&mut self, before: Progress, open: u64) -> Result<Leftover, LedgerError> {
-        let Some(peers) = self.peers.clone() else { return Ok(Leftover::Nothing) };
-        // A round over everything that nobody else had a hand in leaves nothing; nor does one that
-        // found nothing.
-        let first = self.shares.take();
-        let everything =
-            first.as_ref().is_none_or(|shares| !shares.skipped) && self.progress.held == before.held && open == 0;
-        let nothing_found = everything && self.progress.granted == before.granted;
-        let alone = everything && first.is_some();
-        let mut waited = false;
-        let mut silent_since = None;
-        let mut stop = self.stop.clone();
-        loop {
-            if *self.stop.borrow() > Stop::No {
-                return Ok(Leftover::Interrupted);
-            }
-            let answer = match peers.others().await {
-                Ok(others) if others.open > 0 => {
-                    waited = true;
-                    let _ = self.events.send(Event::Others(others));
-                    silent_since = None;
-                    None
-                }
-                Ok(others) if !waited && (nothing_found || alone && others.appliers == 0) => {
-                    return Ok(Leftover::Nothing);
-                }
-                Ok(_) => match self.ledger.snapshot().await {
-                    Ok(snapshot) => return Ok(Leftover::Round(snapshot)),
-                    Err(error) => Some(error),
-                },
-                Err(error) => Some(error),
-            };
-            if let Some(error) = answer {
-                let since = *silent_since.get_or_insert_with(Instant::now);
-                if !matches!(error, LedgerError::Lost { .. }) || since.elapsed() > LEDGER_PATIENCE {
-                    return Err(error);
-                }
-                let _ = self.events.send(Event::Waiting { reason: error.to_string(), pause: ASK_OTHERS });
-            }
-            tokio::select! {
-                () = tokio::time::sleep(ASK_OTHERS) => {}
-                _ = stop.wait_for(|stop| *stop > Stop::No) => {}
-            }
-        }
-    }
-
     /// How many sends may be open now: one until one was accepted, and one after a setback.
     fn width(&self) -> usize {
         if self.progress.accepted > 0 && self.setbacks == 0 { self.delivery.concurrency } else { 1 }
@@ -411,138 +356,6 @@ impl<G: Gateway> Engine<G> {
         self.pacer.give_back(not_granted);
         self.tell();
         Ok(())
-    }
-
-    /// Has the ledger take a batch, and waits for it while it does not answer. Answers for the
-    /// claims, and the moment at which the commit that took them started; no answers if the claims
-    /// were given up because the run is to stop. On failure the settlements are unsettled again.
-    async fn persist(&mut self, mut batch: Batch) -> Result<(Vec<Claim>, Moment), Ending> {
-        let mut stop = self.stop.clone();
-        let mut was_lost = false;
-        let mut pause = FIRST_PAUSE;
-        let mut deadline = Instant::now() + LEDGER_PATIENCE;
-        let mut gave_up = false;
-        loop {
-            let asked = Moment::now();
-            let error = match self.ledger.commit(&batch).await {
-                Ok(answers) => return Ok((if gave_up { Vec::new() } else { answers }, asked)),
-                Err(error) => error,
-            };
-            let stopping = *self.stop.borrow() > Stop::No;
-            let lost = matches!(error, LedgerError::Lost { .. });
-            let over = Instant::now() + pause > deadline;
-            was_lost |= lost;
-            if was_lost && !gave_up && (stopping || over || !lost) {
-                // Their requests never started, whatever became of the claims.
-                gave_up = true;
-                if stopping {
-                    deadline = Instant::now() + LAST_PATIENCE;
-                }
-                let reason = "the run was stopped before the request could start";
-                batch.settle.extend(batch.claim.drain(..).map(|intent| Settlement {
-                    key: intent.key,
-                    attempt: intent.attempt,
-                    ending: ledger::Ending::NotSent { reason: reason.to_owned() },
-                }));
-            }
-            if !lost || over || *self.stop.borrow() == Stop::Now {
-                self.unsettled = batch.settle;
-                return Err(match error {
-                    LedgerError::Fenced(_) => Ending::Fenced(error.to_string()),
-                    _ => Ending::Ledger(error.to_string()),
-                });
-            }
-            let _ = self.events.send(Event::Waiting { reason: error.to_string(), pause });
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop > Stop::No), if !stopping => {}
-            }
-            pause = (pause * 2).min(Duration::from_secs(5));
-        }
-    }
-
-    /// After the ledger failed nothing more starts. What is under way is waited for, and its
-    /// outcomes are offered to the ledger once more; what it does not take is in doubt.
-    async fn salvage(&mut self) {
-        let _ = self.events.send(Event::Stopping);
-        self.ending = Some(Ending::Interrupted);
-        let mut stop = self.stop.clone();
-        loop {
-            tokio::select! {
-                biased;
-                joined = self.requests.join_next() => match joined {
-                    Some(Ok(report)) => self.settle(report),
-                    Some(Err(_)) => {}
-                    None => break,
-                },
-                _ = stop.wait_for(|stop| *stop == Stop::Now) => break,
-            }
-        }
-        self.last_words().await;
-    }
-
-    /// Stops at once: what has reported is recorded, the rest is unknown.
-    async fn abandon(&mut self) {
-        self.ending = Some(Ending::Interrupted);
-        while let Some(joined) = self.requests.try_join_next() {
-            if let Ok(report) = joined {
-                self.settle(report);
-            }
-        }
-        self.requests.abort_all();
-        self.last_words().await;
-    }
-
-    /// Offers the ledger what it does not know yet. What it does not take is in doubt.
-    async fn last_words(&mut self) {
-        let reason = "the run was stopped before its answer came";
-        let broken: Vec<Settlement> = self
-            .flying
-            .drain()
-            .map(|(key, attempt)| Settlement {
-                key,
-                attempt,
-                ending: ledger::Ending::Outcome(Outcome::Unknown { reason: reason.to_owned() }),
-            })
-            .collect();
-        self.progress.unknown += broken.len() as u64;
-        let mut batch = Batch { settle: std::mem::take(&mut self.unsettled), claim: Vec::new() };
-        batch.settle.extend(broken);
-        if batch.settle.is_empty() {
-            return;
-        }
-        let deadline = Instant::now() + LAST_PATIENCE;
-        loop {
-            match tokio::time::timeout_at(deadline, self.ledger.commit(&batch)).await {
-                Ok(Ok(_)) => return,
-                Ok(Err(LedgerError::Lost { .. })) if Instant::now() + FIRST_PAUSE < deadline => {
-                    tokio::time::sleep(FIRST_PAUSE).await;
-                }
-                _ => break,
-            }
-        }
-        // The record does not know these outcomes, so nobody does.
-        for lost in &batch.settle {
-            let counted = match &lost.ending {
-                ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
-                ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
-                ledger::Ending::Outcome(Outcome::Unknown { .. }) | ledger::Ending::NotSent { .. } => continue,
-            };
-            *counted = counted.saturating_sub(1);
-            self.progress.unknown += 1;
-        }
-    }
-
-    /// Intents whose task broke off without a report: unknown.
-    fn lay_down_broken(&mut self) -> bool {
-        let reason = "the request broke off inside this program";
-        let broken: Vec<(SendKey, u32)> = self.flying.drain().collect();
-        for (key, attempt) in &broken {
-            let ending = ledger::Ending::Outcome(Outcome::Unknown { reason: reason.to_owned() });
-            self.unsettled.push(Settlement { key: *key, attempt: *attempt, ending });
-            self.progress.unknown += 1;
-        }
-        !broken.is_empty()
     }
 
     fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, asked: Moment) {
