@@ -195,19 +195,27 @@ fn a_lock_that_is_lost_does_not_let_anybody_send_twice() {
 }
 
 #[test]
-fn a_ledger_that_is_replaced_under_a_run_stops_it() {
-    let sandbox = Sandbox::start(&["--latency", "40ms"]);
-    let project = Project::with_sandbox(&sandbox);
-    project.crowd(600, &[("rate: 2000/s", "rate: 300/s")]);
-    let running = project.start(&[]);
-    until("something is sent", || sandbox.messages().len() > 50);
-    // A backup is put back, or a synchronisation brings an older file.
-    let ledger = project.path().join(".sendform/ledger.db");
-    std::fs::rename(&ledger, project.path().join("moved.db")).unwrap();
-    std::fs::write(&ledger, "something else").unwrap();
-    let stopped = wait(running).expect(8);
-    assert!(stopped.stderr.contains("file was replaced"), "{}", stopped.stderr);
-    nothing_twice(&sandbox);
+fn a_ledger_that_is_removed_or_replaced_under_a_run_stops_it() {
+    for replaced in [false, true] {
+        let sandbox = Sandbox::start(&["--latency", "40ms"]);
+        let project = Project::with_sandbox(&sandbox);
+        project.crowd(600, &[("rate: 2000/s", "rate: 300/s")]);
+        let running = project.start(&[]);
+        until("something is sent", || sandbox.messages().len() > 50);
+        let ledger = project.path().join(".sendform/ledger.db");
+        if replaced {
+            // A backup is put back, or a synchronisation brings an older file.
+            std::fs::hard_link(&ledger, project.path().join("moved.db")).unwrap();
+            std::fs::rename(project.write("other.db", "something else"), &ledger).unwrap();
+        } else {
+            std::fs::rename(&ledger, project.path().join("moved.db")).unwrap();
+        }
+        let stopped = wait(running).expect(8);
+        assert!(stopped.stderr.contains("file was removed or replaced"), "{}", stopped.stderr);
+        // The run's end stands in the file that is gone; nobody may take it for the ledger's head.
+        assert!(!stopped.stderr.contains("Ledger head 2"), "{}", stopped.stderr);
+        nothing_twice(&sandbox);
+    }
 }
 
 #[test]

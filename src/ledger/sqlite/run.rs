@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use super::{Identity, SqliteLedger, append, file, head, io, stands, storage};
 
 const STOPPED: &str = "its writer has stopped";
 const OVERTAKEN: &str = "another process wrote to the ledger during this run";
-const REPLACED: &str = "the ledger's file was replaced during this run";
+const REPLACED: &str = "the ledger's file was removed or replaced during this run";
 
 /// The writing end of a run: one thread that owns the file.
 pub struct SqliteRun {
@@ -117,11 +118,18 @@ impl Writer {
         self.states.get(key).map(|(state, attempt)| Stand { state: *state, attempt: *attempt, run: self.run })
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
-        // Somebody put another file in this one's place: what is written here would be lost.
-        if Identity::of(&self.path).map_err(|error| io(&self.path, "found", &error))? != self.identity {
-            return Err(LedgerError::Fenced(REPLACED));
+    /// Whether the file under the ledger's name is still the one that is open here. If somebody took
+    /// it away or put another in its place, what is written here would be lost.
+    fn in_its_place(&self) -> Result<(), LedgerError> {
+        match Identity::of(&self.path) {
+            Ok(found) if found == self.identity => Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io(&self.path, "found", &error)),
+            Ok(_) | Err(_) => Err(LedgerError::Fenced(REPLACED)),
         }
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
+        self.in_its_place()?;
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
         let mut changed: HashMap<SendKey, (State, u32)> =
             HashMap::with_capacity(batch.claim.len() + batch.settle.len());
@@ -173,6 +181,7 @@ impl Writer {
     }
 
     fn finish(&mut self, ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+        self.in_its_place()?;
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
         let ended_at = Timestamp::now().as_millisecond();
