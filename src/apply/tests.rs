@@ -160,7 +160,7 @@ struct Script {
 }
 
 impl Gateway for Script {
-    async fn send(&self, request: Request) -> Reply {
+    async fn send(&self, request: Request<'_>) -> Reply {
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
         self.starts.lock().unwrap().push(tokio::time::Instant::now());
         if let Some(reference) = &request.reference {
@@ -296,6 +296,7 @@ impl Scene {
             leave_by: None,
             stop,
             events,
+            figures: watch::Sender::default(),
         });
         let started = tokio::time::Instant::now();
         let ending = engine.run(feed).await;

@@ -11,7 +11,8 @@ use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context};
 use crate::campaign::Campaign;
 use crate::gateway::Request;
-use crate::gateway::kaleyra::v1::{Value, form};
+use crate::gateway::kaleyra::multipart::Value;
+use crate::gateway::kaleyra::v1::form;
 use crate::plan::{Desired, Item, Pass};
 
 /// Show one rendered message and the exact request
@@ -77,12 +78,7 @@ fn row(campaign: &Campaign, desired: &Desired) -> String {
 fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<String, Stop> {
     let message = &desired.message;
     let expires = message.expiry.map(|expiry| expiry.at(now));
-    let request = Request {
-        to: vec![desired.address],
-        message: message.clone(),
-        expires,
-        reference: Some(desired.key.to_string()),
-    };
+    let request = Request { to: vec![desired.address], message, expires, reference: Some(desired.key.to_string()) };
     let fields =
         form(&campaign.gateway, &request, now).map_err(|expired| Stop::new(Exit::Invalid, expired.to_string()))?;
     let mut out = String::new();
@@ -104,7 +100,7 @@ fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<St
     for (name, value) in fields {
         let value = match value {
             Value::Text(_) if name == "to" => desired.address.masked(),
-            Value::Text(text) => text,
+            Value::Text(text) => text.into_owned(),
             Value::File { name, mime, content } => format!("@{name} ({mime}, {} bytes)", content.len()),
         };
         let _ = writeln!(out, "{name:<20} {value}");

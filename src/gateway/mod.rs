@@ -15,11 +15,11 @@ use crate::offer::ExpiresAt;
 
 /// One request: a message to one recipient, or the same message to several.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Request<'a> {
     /// Whom it goes to; at least one.
     pub to: Vec<E164>,
     /// What they get.
-    pub message: Message,
+    pub message: &'a Message,
     /// When the offer ends, fixed by the intent.
     pub expires: Option<ExpiresAt>,
     /// The send key, if the request carries one send alone.
@@ -97,5 +97,5 @@ impl NotSent {
 /// A provider.
 pub trait Gateway: Send + Sync + 'static {
     /// Starts at most one request and tells what became of it.
-    fn send(&self, request: Request) -> impl Future<Output = Reply> + Send;
+    fn send(&self, request: Request<'_>) -> impl Future<Output = Reply> + Send;
 }

@@ -1,8 +1,10 @@
 //! Kaleyra's WhatsApp API.
 //!
-//! * [`v1`] builds the multipart form of the send-LTO page and posts it.
+//! * [`v1`] decides what the fields of the send-LTO page hold, and posts them.
+//! * [`multipart`] writes the form's bytes.
 //! * [`reply`] reads what comes back: success is read from the body, not from the status alone.
 
+pub mod multipart;
 pub mod reply;
 pub mod v1;
 

@@ -9,13 +9,14 @@
 //! of one element. `params`, `lang_code`, `callback_url` and `ref` are documented on sibling pages
 //! of the same endpoint, not on the send-LTO page.
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::multipart::{Form, Part};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::multipart::{Boundary, Value};
 use super::{Callback, KaleyraSpec, reply};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::message::Media;
@@ -24,69 +25,58 @@ use crate::offer::Expired;
 /// An answer larger than this is none of Kaleyra's.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// What one field holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    /// A text.
-    Text(String),
-    /// A file.
-    File {
-        /// Its name.
-        name: String,
-        /// Its MIME type.
-        mime: &'static str,
-        /// What is in it.
-        content: Bytes,
-    },
-}
-
 /// The fields of a request, in order, for a message that leaves at `now`.
-pub fn form(spec: &KaleyraSpec, request: &Request, now: Timestamp) -> Result<Vec<(&'static str, Value)>, Expired> {
-    let message = &request.message;
-    let json = |text: &str| serde_json::Value::from(text).to_string();
+pub fn form<'a>(
+    spec: &'a KaleyraSpec,
+    request: &Request<'a>,
+    now: Timestamp,
+) -> Result<Vec<(&'static str, Value<'a>)>, Expired> {
+    let message = request.message;
+    let json = |text: &str| serde_json::to_string(text).expect("a text can be JSON");
     let to: Vec<String> = request.to.iter().map(ToString::to_string).collect();
     let mut fields = Vec::with_capacity(14);
-    let mut text = |name: &'static str, value: String| fields.push((name, Value::Text(value)));
-    text("to", to.join(","));
-    text("type", "mediatemplate".to_owned());
-    text("template_name", message.template.name.clone());
-    text("channel", "whatsapp".to_owned());
-    text("from", spec.from.to_string());
-    text("coupon_code", json(message.coupon.expose()));
+    let mut text = |name: &'static str, value: Cow<'a, str>| fields.push((name, Value::Text(value)));
+    text("to", to.join(",").into());
+    text("type", "mediatemplate".into());
+    text("template_name", message.template.name.as_str().into());
+    text("channel", "whatsapp".into());
+    text("from", spec.from.to_string().into());
+    text("coupon_code", json(message.coupon.expose()).into());
     if let Some(expires) = request.expires {
         let milliseconds = expires.to_wire(now, spec.encoding)?;
         text(
             "limited_time_offer",
             format!(
                 r#"[{{"type":"limited_time_offer","limited_time_offer":{{"expiration_time_ms":{milliseconds}}}}}]"#
-            ),
+            )
+            .into(),
         );
     }
     if let Some((_, Media::File(file))) = &message.media {
-        fields.push(("media", Value::File { name: file.name.clone(), mime: file.mime, content: file.content.clone() }));
+        fields.push(("media", Value::File { name: &file.name, mime: file.mime, content: file.content.clone() }));
     }
-    let mut text = |name: &'static str, value: String| fields.push((name, Value::Text(value)));
+    let mut text = |name: &'static str, value: Cow<'a, str>| fields.push((name, Value::Text(value)));
     match &spec.callback {
-        Some(Callback::ProfileId(id)) => text("callback_profile_id", id.clone()),
-        Some(Callback::Url(url)) => text("callback_url", url.clone()),
+        Some(Callback::ProfileId(id)) => text("callback_profile_id", id.into()),
+        Some(Callback::Url(url)) => text("callback_url", url.into()),
         None => {}
     }
     if let Some(param) = &message.url_param {
-        text("param_url", param.clone());
+        text("param_url", param.into());
     }
     if let Some((_, Media::Url(url))) = &message.media {
-        text("media_url", url.clone());
+        text("media_url", url.into());
     }
     if !message.params.is_empty() {
-        text("params", message.params.iter().map(|param| json(param)).collect::<Vec<_>>().join(","));
+        text("params", message.params.iter().map(|param| json(param)).collect::<Vec<_>>().join(",").into());
     }
     if let Some(language) = &message.template.language {
-        text("lang_code", language.clone());
+        text("lang_code", language.into());
     }
     if spec.send_ref
         && let Some(reference) = &request.reference
     {
-        text("ref", reference.clone());
+        text("ref", reference.clone().into());
     }
     Ok(fields)
 }
@@ -97,6 +87,7 @@ pub struct KaleyraV1 {
     url: Url,
     client: reqwest::Client,
     secrets: [SecretString; 2],
+    boundary: Boundary,
 }
 
 /// Why the client cannot be made.
@@ -144,28 +135,22 @@ impl KaleyraV1 {
             .tcp_nodelay(true)
             .build()
             .map_err(|error| SetupError::Client(error.without_url().to_string()))?;
-        Ok(Self { spec, url, client, secrets: [sid, api_key] })
+        let boundary = Boundary::draw().map_err(|error| SetupError::Client(error.to_string()))?;
+        Ok(Self { spec, url, client, secrets: [sid, api_key], boundary })
     }
 
-    async fn post(&self, fields: Vec<(&'static str, Value)>, request: &Request) -> Reply {
+    async fn post(&self, fields: Vec<(&'static str, Value<'_>)>, request: &Request<'_>) -> Reply {
         let recipients = request.to.len();
-        let mut form = Form::new();
-        for (name, value) in fields {
-            form = match value {
-                Value::Text(text) => form.text(name, text),
-                Value::File { name: file_name, mime, content } => {
-                    let length = content.len() as u64;
-                    match Part::stream_with_length(content, length).file_name(file_name).mime_str(mime) {
-                        Ok(part) => form.part(name, part),
-                        Err(error) => return Reply::NotSent(NotSent::Unreachable { reason: error.to_string() }),
-                    }
-                }
-            };
-        }
         let unknown =
             |reason: String| Reply::Settled(vec![Outcome::Unknown { reason: self.clean(&reason) }; recipients]);
         let started = std::time::Instant::now();
-        let response = match self.client.post(self.url.clone()).multipart(form).send().await {
+        let posted = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, self.boundary.content_type())
+            .body(self.boundary.body(fields))
+            .send();
+        let response = match posted.await {
             Ok(response) => response,
             // Only these prove that not one byte of the request left.
             Err(error) if error.is_connect() || error.is_builder() => {
@@ -225,7 +210,7 @@ fn root_cause(error: reqwest::Error) -> String {
 }
 
 impl Gateway for KaleyraV1 {
-    async fn send(&self, request: Request) -> Reply {
+    async fn send(&self, request: Request<'_>) -> Reply {
         match form(&self.spec, &request, Timestamp::now()) {
             Ok(fields) => self.post(fields, &request).await,
             Err(expired) => Reply::NotSent(NotSent::Expired { reason: expired.to_string() }),

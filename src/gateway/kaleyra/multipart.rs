@@ -1,0 +1,163 @@
+//! The body of a form, as RFC 7578 and the HTML standard have it and `curl` writes it.
+//!
+//! reqwest's own form hands each part to the connection in several pieces, which leave in several
+//! packets: three for a message, and a third more work for both sides. Here a message without a file
+//! is one piece; a file is a piece of its own, the same bytes for all messages.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use reqwest::header::HeaderValue;
+
+/// What one field holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// A text.
+    Text(Cow<'a, str>),
+    /// A file.
+    File {
+        /// Its name.
+        name: &'a str,
+        /// Its MIME type.
+        mime: &'static str,
+        /// What is in it.
+        content: Bytes,
+    },
+}
+
+/// What stands between the parts: drawn once for a process, so that no content can hold it.
+#[derive(Debug, Clone)]
+pub struct Boundary {
+    text: String,
+    content_type: HeaderValue,
+}
+
+impl Boundary {
+    /// A boundary of 128 random bits.
+    pub fn draw() -> Result<Self, getrandom::Error> {
+        let text = format!("sendform-{:032x}", u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?));
+        let content_type = format!("multipart/form-data; boundary={text}");
+        let content_type = HeaderValue::try_from(content_type).expect("hexadecimal digits can be in a header");
+        Ok(Self { text, content_type })
+    }
+
+    /// The header that names it.
+    pub fn content_type(&self) -> HeaderValue {
+        self.content_type.clone()
+    }
+
+    /// The body that holds `fields`, in order.
+    pub fn body(&self, fields: Vec<(&'static str, Value<'_>)>) -> reqwest::Body {
+        let mut pieces = self.pieces(fields);
+        match pieces.pop_front() {
+            Some(only) if pieces.is_empty() => reqwest::Body::from(only),
+            Some(first) => {
+                pieces.push_front(first);
+                reqwest::Body::wrap(Pieces(pieces))
+            }
+            None => reqwest::Body::default(),
+        }
+    }
+
+    fn pieces(&self, fields: Vec<(&'static str, Value<'_>)>) -> VecDeque<Bytes> {
+        let mut pieces = VecDeque::new();
+        let mut text = String::with_capacity(2_048);
+        for (field, value) in fields {
+            let _ = write!(text, "--{}\r\nContent-Disposition: form-data; name=\"{}\"", self.text, quoted(field));
+            match value {
+                Value::Text(value) => {
+                    let _ = write!(text, "\r\n\r\n{value}");
+                }
+                Value::File { name, mime, content } => {
+                    let _ = write!(text, "; filename=\"{}\"\r\nContent-Type: {mime}\r\n\r\n", quoted(name));
+                    pieces.push_back(Bytes::from(std::mem::take(&mut text)));
+                    pieces.push_back(content);
+                }
+            }
+            text.push_str("\r\n");
+        }
+        let _ = write!(text, "--{}--\r\n", self.text);
+        pieces.push_back(Bytes::from(text));
+        pieces
+    }
+}
+
+/// A name between quotation marks.
+fn quoted(name: &str) -> Cow<'_, str> {
+    if name.contains(['"', '\r', '\n']) {
+        name.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A").into()
+    } else {
+        name.into()
+    }
+}
+
+/// A body in several pieces, whose length is known.
+struct Pieces(VecDeque<Bytes>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &str) -> Value<'_> {
+        Value::Text(value.into())
+    }
+
+    #[test]
+    fn texts_are_one_piece_and_a_file_is_not_copied() {
+        let boundary = Boundary::draw().unwrap();
+        let pieces = boundary.pieces(vec![("to", text("+919876543210")), ("params", text("\"Åsa\",\"50 %\""))]);
+        let b = &boundary.text;
+        let expected = format!(
+            "--{b}\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\n+919876543210\r\n\
+             --{b}\r\nContent-Disposition: form-data; name=\"params\"\r\n\r\n\"Åsa\",\"50 %\"\r\n--{b}--\r\n"
+        );
+        assert_eq!(pieces, [expected]);
+
+        let content = Bytes::from_static(b"\xff\xd8--not a boundary");
+        let file = Value::File { name: "a\"b\r\n.jpg", mime: "image/jpeg", content: content.clone() };
+        let pieces = boundary.pieces(vec![("media", file), ("from", text("x"))]);
+        assert_eq!(pieces.len(), 3);
+        assert_eq!(
+            pieces[0],
+            format!(
+                "--{b}\r\nContent-Disposition: form-data; name=\"media\"; filename=\"a%22b%0D%0A.jpg\"\r\n\
+                 Content-Type: image/jpeg\r\n\r\n"
+            )
+        );
+        assert_eq!(pieces[1].as_ptr(), content.as_ptr());
+        assert_eq!(
+            pieces[2],
+            format!("\r\n--{b}\r\nContent-Disposition: form-data; name=\"from\"\r\n\r\nx\r\n--{b}--\r\n")
+        );
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        assert_eq!(http_body::Body::size_hint(&Pieces(pieces)).exact(), Some(length));
+    }
+
+    #[test]
+    fn a_boundary_is_another_one_each_time() {
+        assert_ne!(Boundary::draw().unwrap().text, Boundary::draw().unwrap().text);
+    }
+}
