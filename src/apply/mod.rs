@@ -97,8 +97,6 @@ pub struct Progress {
 /// What the engine tells while it works.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// Figures changed.
-    Progress(Progress),
     /// The run waits: the provider is out of reach, or asks to slow down.
     Waiting {
         /// Why.

@@ -69,9 +69,14 @@ pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Pl
     })
 }
 
-/// Where asynchronous work runs.
+/// Where asynchronous work runs: on one thread of its own. It is mostly waiting, and a second thread
+/// would cost more in waking one another than it does.
 pub fn runtime() -> Result<Runtime, Stop> {
-    Runtime::new().map_err(|error| Stop::new(Exit::Error, format!("cannot start: {error}")))
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::new(Exit::Error, format!("cannot start: {error}")))
 }
 
 /// The key that the environment gives, if it does.

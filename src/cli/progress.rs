@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::ui::Ui;
 use crate::apply::{Event, Progress};
@@ -12,11 +12,14 @@ use crate::words::{self, grouped};
 /// How often a plain line is printed.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How often the bar moves.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How many refused or doubtful sends are told one by one.
 const MOST_TOLD: u32 = 5;
 
-/// Shows the events of a run until it ends.
-pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event>) {
+/// Shows what happens in a run until it ends.
+pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event>, figures: watch::Receiver<Progress>) {
     let bar = ui.is_terminal().then(|| {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{wide_bar:.green} {pos}/{len}  {per_sec}  {eta} left  {msg}");
@@ -30,19 +33,34 @@ pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event
     let started = Instant::now();
     let mut last = Instant::now();
     let mut told = 0;
-    while let Some(event) = events.recv().await {
-        match event {
-            Event::Progress(progress) => match &bar {
-                Some(bar) => {
-                    bar.set_position(done(&progress));
-                    bar.set_message(notes(&progress));
-                }
-                None if last.elapsed() >= EVERY => {
-                    last = Instant::now();
-                    ui.say(&line(&progress, total, started.elapsed()));
-                }
-                None => {}
+    let mut shown = Progress::default();
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => event,
+                None => break,
             },
+            _ = look.tick() => {
+                let progress = *figures.borrow();
+                match &bar {
+                    _ if progress == shown => {}
+                    Some(bar) => {
+                        bar.set_position(done(&progress));
+                        bar.set_message(notes(&progress));
+                        shown = progress;
+                    }
+                    None if last.elapsed() >= EVERY => {
+                        last = Instant::now();
+                        ui.say(&line(&progress, total, started.elapsed()));
+                        shown = progress;
+                    }
+                    None => {}
+                }
+                continue;
+            }
+        };
+        match event {
             Event::Waiting { reason, pause } => say(&format!("  waiting {}: {reason}", words_short(pause))),
             Event::Trouble { to, outcome, reason } => {
                 told += 1;

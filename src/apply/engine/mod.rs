@@ -2,7 +2,7 @@
 
 mod record;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::share::{Shares, Whose};
 use super::{Ending, Event, Pacer, Progress, Stop};
 use crate::campaign::Delivery;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{self, Batch, Claim, Intent, LedgerError, Peers, RunLedger, SendKey, Settlement, Snapshot, State};
+use crate::ledger::{self, Batch, BySend, Claim, Intent, LedgerError, Peers, RunLedger, Settlement, Snapshot, State};
 use crate::plan::{Approved, Desired, Standing};
 
 /// How often one send is tried again after it was provably not sent.
@@ -54,6 +54,8 @@ pub struct Setup<G> {
     pub stop: watch::Receiver<Stop>,
     /// What is told while the run is under way.
     pub events: mpsc::UnboundedSender<Event>,
+    /// The figures, for whoever cares to look: nobody is woken for them.
+    pub figures: watch::Sender<Progress>,
 }
 
 /// A message that waits for its turn.
@@ -104,6 +106,7 @@ pub struct Engine<G> {
     leave_by: Option<Timestamp>,
     stop: watch::Receiver<Stop>,
     events: mpsc::UnboundedSender<Event>,
+    figures: watch::Sender<Progress>,
 
     peers: Option<Arc<dyn Peers>>,
     shares: Option<Shares>,
@@ -122,7 +125,7 @@ pub struct Engine<G> {
     unsettled: Vec<Settlement>,
     /// Intents whose request has not reported yet. With `unsettled` they are what would be in doubt
     /// if the process died now.
-    flying: HashMap<SendKey, u32>,
+    flying: BySend<u32>,
     /// How many failures to get through there were in a row.
     setbacks: u32,
     /// Until when nothing leaves after the last of them.
@@ -135,7 +138,7 @@ pub struct Engine<G> {
 impl<G: Gateway> Engine<G> {
     /// A run that has sent nothing yet.
     pub fn new(setup: Setup<G>) -> Self {
-        let Setup { ledger, gateway, delivery, approved, leave_by, stop, events } = setup;
+        let Setup { ledger, gateway, delivery, approved, leave_by, stop, events, figures } = setup;
         let peers = ledger.peers();
         let now = Instant::now();
         Self {
@@ -149,6 +152,7 @@ impl<G: Gateway> Engine<G> {
             leave_by,
             stop,
             events,
+            figures,
             peers,
             asked: None,
             progress: Progress::default(),
@@ -157,7 +161,7 @@ impl<G: Gateway> Engine<G> {
             parked: None,
             feed_open: true,
             unsettled: Vec::new(),
-            flying: HashMap::new(),
+            flying: BySend::default(),
             setbacks: 0,
             held_until: None,
             silent_since: None,
@@ -194,6 +198,7 @@ impl<G: Gateway> Engine<G> {
                 let _ = self.events.send(Event::Stopping);
             }
             self.fill(&mut feed);
+            self.gather();
             let claims = self.due();
             // What ended while the last commit was under way is made durable by the next: commits group themselves.
             if !claims.is_empty() || !self.unsettled.is_empty() {
@@ -365,7 +370,7 @@ impl<G: Gateway> Engine<G> {
             let first = &carried[0].desired;
             let request = Request {
                 to: carried.iter().map(|waiting| waiting.desired.address).collect(),
-                message: first.message.clone(),
+                message: &first.message,
                 expires: first.message.expiry.map(|expiry| expiry.at(intent)),
                 reference: (carried.len() == 1).then(|| first.key.to_string()),
             };
@@ -399,13 +404,13 @@ impl<G: Gateway> Engine<G> {
             biased;
             Some(joined) = self.requests.join_next(), if !self.requests.is_empty() => {
                 self.joined(joined);
-                while let Some(joined) = self.requests.try_join_next() {
-                    self.joined(joined);
-                }
+                // Others whose answers are there report first: the next commit is then for all of them.
+                tokio::task::yield_now().await;
+                self.gather();
                 self.tell();
             }
-            Ok(level) = stop.wait_for(|stop| *stop > heard || *stop > Stop::No && self.ending.is_none()) => {
-                if *level == Stop::Soon {
+            level = told(&mut stop, |level| level > heard || level > Stop::No && self.ending.is_none()) => {
+                if level == Stop::Soon {
                     let _ = self.events.send(Event::Stopping);
                 }
                 self.ending = Some(Ending::Interrupted);
@@ -444,7 +449,14 @@ impl<G: Gateway> Engine<G> {
         let mut stop = self.stop.clone();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop > Stop::No) => {}
+            _ = told(&mut stop, |level| level > Stop::No) => {}
+        }
+    }
+
+    /// Takes the reports that are there.
+    fn gather(&mut self) {
+        while let Some(joined) = self.requests.try_join_next() {
+            self.joined(joined);
         }
     }
 
@@ -572,7 +584,17 @@ impl<G: Gateway> Engine<G> {
 
     fn tell(&mut self) {
         self.progress.in_flight = self.flying.len() as u64;
-        let _ = self.events.send(Event::Progress(self.progress));
+        self.figures.send_replace(self.progress);
+    }
+}
+
+/// How urgently the user asks to stop, once that is as urgent as `wanted`.
+async fn told(stop: &mut watch::Receiver<Stop>, wanted: impl Fn(Stop) -> bool) -> Stop {
+    let level = stop.wait_for(|level| wanted(*level)).await.map(|level| *level);
+    match level {
+        Ok(level) => level,
+        // Nobody can ask any more.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Engine, FIRST_PAUSE, Leftover, Moment};
+use super::{Engine, FIRST_PAUSE, Leftover, Moment, told};
 use crate::apply::{Ending, Event, Progress, Stop};
 use crate::gateway::{Gateway, Outcome};
 use crate::ledger::{self, Batch, Claim, LedgerError, SendKey, Settlement};
@@ -62,7 +62,7 @@ impl<G: Gateway> Engine<G> {
             let _ = self.events.send(Event::Waiting { reason: error.to_string(), pause });
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop > Stop::No), if !stopping => {}
+                _ = told(&mut stop, |level| level > Stop::No), if !stopping => {}
             }
             pause = (pause * 2).min(Duration::from_secs(5));
         }
@@ -82,7 +82,7 @@ impl<G: Gateway> Engine<G> {
                     Some(Err(_)) => {}
                     None => break,
                 },
-                _ = stop.wait_for(|stop| *stop == Stop::Now) => break,
+                _ = told(&mut stop, |level| level == Stop::Now) => break,
             }
         }
         self.last_words().await;
@@ -196,7 +196,7 @@ impl<G: Gateway> Engine<G> {
             }
             tokio::select! {
                 () = tokio::time::sleep(ASK_OTHERS) => {}
-                _ = stop.wait_for(|stop| *stop > Stop::No) => {}
+                _ = told(&mut stop, |level| level > Stop::No) => {}
             }
         }
     }

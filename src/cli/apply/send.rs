@@ -87,6 +87,7 @@ impl Job<'_> {
 
         let (stop_sender, stop) = watch::channel(apply::Stop::No);
         let (event_sender, events) = mpsc::unbounded_channel();
+        let (figures_sender, figures) = watch::channel(apply::Progress::default());
         let setup = Setup {
             ledger: run,
             gateway: Arc::new(gateway),
@@ -95,39 +96,31 @@ impl Job<'_> {
             leave_by: built.leave_by,
             stop,
             events: event_sender,
+            figures: figures_sender,
         };
         runtime.spawn(watch_signals(stop_sender.clone()));
         let started = std::time::Instant::now();
         let mut unknown_of_all = None;
         let planned = built.file.counts.send;
         let showing = runtime.handle().clone();
-        let (ending, engine) = std::thread::scope(|scope| {
-            let shown = scope.spawn(move || showing.block_on(progress::show(ui, planned, events)));
+        let (ending, progress, ledger) = std::thread::scope(|scope| {
+            let shown = scope.spawn(move || showing.block_on(progress::show(ui, planned, events, figures)));
             let rounds =
                 Rounds { campaign: &campaign, key: &key, planned_at: built.planned_at, retry_rejected, spent_codes };
             let guard = runtime.enter();
             let engine = Engine::new(setup);
             drop(guard);
-            let ended = rounds.run(runtime, engine, snapshot);
+            let (ending, mut engine) = rounds.run(runtime, engine, snapshot);
+            if shared && ending.is_ok() {
+                // Others may have died, and left doubt behind.
+                unknown_of_all = runtime.block_on(engine.unknown()).ok();
+            }
+            let progress = engine.progress();
             // The listener ends with the engine's sender.
-            let (ending, progress, ledger) = match ended {
-                Ok((ending, mut engine)) => {
-                    if shared {
-                        // Others may have died, and left doubt behind.
-                        unknown_of_all = runtime.block_on(engine.unknown()).ok();
-                    }
-                    let progress = engine.progress();
-                    (Ok(ending), progress, engine.into_ledger())
-                }
-                Err((stop, engine)) => {
-                    let progress = engine.progress();
-                    (Err(stop), progress, engine.into_ledger())
-                }
-            };
+            let ledger = engine.into_ledger();
             let _ = shown.join();
-            (ending, (progress, ledger))
+            (ending, progress, ledger)
         });
-        let (progress, ledger) = engine;
         drop(stop_sender);
         if let (Some(sandbox), Place::File(path)) = (&sandbox, &place) {
             let page = path.with_file_name("inbox.html");
@@ -191,51 +184,63 @@ impl Rounds<'_> {
         runtime: &Runtime,
         mut engine: Engine<KaleyraV1>,
         mut snapshot: Snapshot,
-    ) -> Result<(Ending, Engine<KaleyraV1>), (Stop, Engine<KaleyraV1>)> {
+    ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
         loop {
             let before = engine.progress();
             let open = snapshot.sends.values().filter(|send| send.state == State::Intent).count() as u64;
-            let ending = match self.round(runtime, &mut engine, &snapshot) {
+            let (ending, after) = self.round(runtime, engine, &snapshot);
+            engine = after;
+            match ending {
+                Ok(Ending::Finished) => {}
                 // Others have given codes away since the plan: the files are the same, the codes are not.
-                Ok(Ending::Changed) if snapshot.spent_codes.len() != self.spent_codes => Ending::Outdated,
-                Ok(ending) => ending,
-                Err(stop) => return Err((stop, engine)),
+                Ok(Ending::Changed) if snapshot.spent_codes.len() != self.spent_codes => {
+                    return (Ok(Ending::Outdated), engine);
+                }
+                other => return (other, engine),
+            }
+            let ending = match runtime.block_on(engine.leftover(before, open)) {
+                Ok(Leftover::Round(now)) => {
+                    snapshot = now;
+                    continue;
+                }
+                Ok(Leftover::Nothing) => Ending::Finished,
+                Ok(Leftover::Interrupted) => Ending::Interrupted,
+                Err(error) => Ending::Ledger(error.to_string()),
             };
-            if ending != Ending::Finished {
-                return Ok((ending, engine));
-            }
-            match runtime.block_on(engine.leftover(before, open)) {
-                Ok(Leftover::Round(now)) => snapshot = now,
-                Ok(Leftover::Nothing) => return Ok((ending, engine)),
-                Ok(Leftover::Interrupted) => return Ok((Ending::Interrupted, engine)),
-                Err(error) => return Ok((Ending::Ledger(error.to_string()), engine)),
-            }
+            return (Ok(ending), engine);
         }
     }
 
-    fn round(&self, runtime: &Runtime, engine: &mut Engine<KaleyraV1>, snapshot: &Snapshot) -> Result<Ending, Stop> {
-        let pass = Pass::new(self.campaign, snapshot, self.key, self.planned_at, self.retry_rejected)?;
+    fn round(
+        &self,
+        runtime: &Runtime,
+        mut engine: Engine<KaleyraV1>,
+        snapshot: &Snapshot,
+    ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
+        let pass = match Pass::new(self.campaign, snapshot, self.key, self.planned_at, self.retry_rejected) {
+            Ok(pass) => pass,
+            Err(diagnostics) => return (Err(diagnostics.into()), engine),
+        };
         let (feed_sender, feed) = mpsc::channel(AHEAD);
-        std::thread::scope(|scope| {
-            let feeding = scope.spawn(move || {
-                pass.run(|item| match item {
-                    Item::Desired(desired) if matches!(desired.standing, Standing::Send(_)) => {
-                        match feed_sender.blocking_send(desired) {
-                            Ok(()) => ControlFlow::Continue(()),
-                            // The engine has ended.
-                            Err(_) => ControlFlow::Break(()),
-                        }
-                    }
-                    _ => ControlFlow::Continue(()),
-                })
-            });
-            let ending = runtime.block_on(engine.run(feed));
-            // Files that cannot be read a second time have changed since the plan.
-            match feeding.join() {
-                Ok(Ok(())) => Ok(ending),
-                _ => Ok(Ending::Changed),
+        // The engine and its requests run where the runtime's thread is, and wake nobody else. The pass
+        // runs here, on the thread that used the number library first: it is slower on others.
+        let running = runtime.spawn(async move { (engine.run(feed).await, engine) });
+        let fed = pass.run(move |item| match item {
+            Item::Desired(desired) if matches!(desired.standing, Standing::Send(_)) => {
+                match feed_sender.blocking_send(desired) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    // The engine has ended.
+                    Err(_) => ControlFlow::Break(()),
+                }
             }
-        })
+            _ => ControlFlow::Continue(()),
+        });
+        let (ending, engine) = match runtime.block_on(running) {
+            Ok(ended) => ended,
+            Err(broken) => std::panic::resume_unwind(broken.into_panic()),
+        };
+        // Files that cannot be read a second time have changed since the plan.
+        (Ok(if fed.is_ok() { ending } else { Ending::Changed }), engine)
     }
 }
 

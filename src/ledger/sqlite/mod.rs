@@ -441,7 +441,7 @@ fn append(connection: &Connection, entries: &[Entry]) -> Result<(), rusqlite::Er
     if entries.is_empty() {
         return Ok(());
     }
-    let mut insert = connection.prepare(
+    let mut insert = connection.prepare_cached(
         "INSERT INTO journal (run, at, kind, send_key, attempt, digest, likeness, address, coupon, expires, message_id, reason, source, actor)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;

@@ -1,6 +1,5 @@
 //! A run on the file: one thread that writes, and group commit by whoever feeds it.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -131,8 +130,7 @@ impl Writer {
     fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
         self.in_its_place()?;
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
-        let mut changed: HashMap<SendKey, (State, u32)> =
-            HashMap::with_capacity(batch.claim.len() + batch.settle.len());
+        let mut changed: BySend<(State, u32)> = BySend::default();
         let mut entries = Vec::with_capacity(batch.claim.len() + batch.settle.len());
         let now = Timestamp::now().as_millisecond();
         for settlement in &batch.settle {
@@ -215,5 +213,5 @@ impl Writer {
 
 /// The number of the last run: a run that is not the last was overtaken.
 fn latest_run(connection: &Connection) -> Result<i64, rusqlite::Error> {
-    connection.query_row("SELECT coalesce(max(id), 0) FROM run", [], |row| row.get(0))
+    connection.prepare_cached("SELECT coalesce(max(id), 0) FROM run")?.query_row([], |row| row.get(0))
 }
