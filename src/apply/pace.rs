@@ -8,8 +8,12 @@ use tokio::time::Instant;
 use crate::campaign::Rate;
 
 /// The shortest time that the pacer tells apart. At high rates a few messages leave together, at
-/// most one tick's worth.
+/// most one tick's worth. Where commits take long, messages leave in groups of a commit's worth,
+/// and the tick is twice as long as a commit.
 const TICK: Duration = Duration::from_millis(10);
+
+/// The longest tick: commits that take longer slow the run down.
+const LONGEST_TICK: Duration = Duration::from_millis(250);
 
 /// How far ahead leave is asked for where the rate is shared: long enough that asking costs little,
 /// short enough that little is lost when an applier dies or has nothing to send.
@@ -25,6 +29,9 @@ pub struct Pacer {
     interval: Duration,
     /// When the next message may leave.
     next: Instant,
+    /// How long a commit of the ledger takes, smoothed: one that is slow for once is no reason to
+    /// catch up.
+    commit: Duration,
     slots: Option<Slots>,
 }
 
@@ -45,7 +52,7 @@ struct Slot {
 impl Pacer {
     /// A pacer whose first message may leave at once.
     pub fn new(rate: Rate, now: Instant) -> Self {
-        Self { interval: rate.interval(), next: now, slots: None }
+        Self { interval: rate.interval(), next: now, commit: Duration::ZERO, slots: None }
     }
 
     /// A pacer that needs slots granted.
@@ -53,16 +60,26 @@ impl Pacer {
         Self { slots: Some(Slots::default()), ..Self::new(rate, now) }
     }
 
+    /// Hears how long a commit took.
+    pub fn committed(&mut self, took: Duration) {
+        self.commit = (self.commit * 7 + took) / 8;
+    }
+
+    fn tick(&self) -> Duration {
+        (self.commit * 2).clamp(TICK, LONGEST_TICK)
+    }
+
     /// How many messages may leave at `now`.
     pub fn due(&mut self, now: Instant) -> usize {
         if self.next > now {
             return 0;
         }
+        let tick = self.tick();
         let (next, most) = match &mut self.slots {
             None => (self.next, usize::MAX),
             Some(slots) => {
                 // What was not used in its time is lost: the next slot may be another applier's.
-                while slots.granted.front().is_some_and(|slot| slot.end + TICK < now) {
+                while slots.granted.front().is_some_and(|slot| slot.end + tick < now) {
                     slots.granted.pop_front();
                     slots.used_up = false;
                 }
@@ -72,14 +89,14 @@ impl Pacer {
                 }
             }
         };
-        let late = (now - next).min(TICK);
+        let late = (now - next).min(tick);
         let more = late.as_nanos() / self.interval.as_nanos().max(1);
         usize::try_from(more).unwrap_or(usize::MAX - 1).saturating_add(1).min(most)
     }
 
     /// Takes leave for `messages`.
     pub fn take(&mut self, messages: usize, now: Instant) {
-        let earliest = now.checked_sub(TICK).unwrap_or(now);
+        let earliest = now.checked_sub(self.tick()).unwrap_or(now);
         let span = self.interval * u32::try_from(messages).unwrap_or(u32::MAX);
         match &mut self.slots {
             None => self.next = self.next.max(earliest) + span,
@@ -123,12 +140,12 @@ impl Pacer {
     pub fn wants(&self, waiting: usize, batch: usize) -> Option<u32> {
         let slots = self.slots.as_ref()?;
         let block = (AHEAD.as_nanos() / self.interval.as_nanos().max(1)).clamp(1, 10_000).max(batch as u128);
-        let ahead = match (slots.granted.len(), slots.granted.front()) {
-            (0, _) => true,
-            (1, Some(slot)) => slots.used_up && u128::from(slot.left) * 2 <= block,
-            _ => false,
+        let (ahead, covered) = match (slots.granted.len(), slots.granted.front()) {
+            (0, _) => (true, 0),
+            (1, Some(slot)) => (slots.used_up, slot.left as usize),
+            _ => (false, 0),
         };
-        let many = u128::try_from(waiting).unwrap_or(u128::MAX).min(block);
+        let many = u128::try_from(waiting.saturating_sub(covered)).unwrap_or(u128::MAX).min(block);
         (ahead && many > 0).then(|| u32::try_from(many).unwrap_or(u32::MAX))
     }
 

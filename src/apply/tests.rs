@@ -12,7 +12,7 @@ use super::{Ending, Engine, Event, Progress, Setup, Stop};
 use crate::audience::{E164, RowPlace};
 use crate::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{Batch, Claim, Head, LedgerError, Peers, RunCounts, RunLedger, SendKey, Snapshot, State};
+use crate::ledger::{Batch, Claim, Head, LedgerError, Others, Peers, RunCounts, RunLedger, SendKey, Snapshot, State};
 use crate::message::{ContentDigest, Message, TemplateHead};
 use crate::offer::CouponCode;
 use crate::plan::{Approved, Desired, Standing};
@@ -55,6 +55,10 @@ struct Record {
     /// What was claimed by a commit whose answer was lost.
     doubtful: HashSet<(SendKey, u32)>,
     start_within: Option<Duration>,
+    /// How long a commit takes beyond a millisecond.
+    slow: Duration,
+    /// Where other appliers may be: the number's slots of time.
+    number: Option<Number>,
     finished: Option<RunCounts>,
 }
 
@@ -104,7 +108,8 @@ impl RunLedger for Memory {
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        let slow = self.0.lock().unwrap().slow;
+        tokio::time::sleep(Duration::from_millis(1) + slow).await;
         let fault = {
             let mut record = self.0.lock().unwrap();
             record.commits += 1;
@@ -136,7 +141,7 @@ impl RunLedger for Memory {
     }
 
     fn peers(&self) -> Option<Arc<dyn Peers>> {
-        None
+        self.0.lock().unwrap().number.clone().map(|number| Arc::new(number) as Arc<dyn Peers>)
     }
 
     async fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
@@ -146,6 +151,44 @@ impl RunLedger for Memory {
     async fn finish(self: Box<Self>, _ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
         self.0.lock().unwrap().finished = Some(counts);
         Ok(self.head())
+    }
+}
+
+/// A sender number that is shared, as a database keeps it.
+#[derive(Clone)]
+struct Number {
+    interval: Duration,
+    next: Arc<Mutex<tokio::time::Instant>>,
+    shares: Arc<AtomicUsize>,
+}
+
+#[async_trait::async_trait]
+impl Peers for Number {
+    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let now = tokio::time::Instant::now();
+        let start = {
+            let mut next = self.next.lock().unwrap();
+            let start = (*next).max(now);
+            *next = start + self.interval * messages;
+            start
+        };
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok(start - now)
+    }
+
+    async fn hold(&self, pause: Duration) -> Result<(), LedgerError> {
+        let mut next = self.next.lock().unwrap();
+        *next = (*next).max(tokio::time::Instant::now() + pause);
+        Ok(())
+    }
+
+    async fn next_share(&self) -> Result<u64, LedgerError> {
+        Ok(self.shares.fetch_add(1, Ordering::SeqCst) as u64)
+    }
+
+    async fn others(&self) -> Result<Others, LedgerError> {
+        Ok(Others::default())
     }
 }
 
@@ -269,7 +312,7 @@ impl Scene {
         });
         let messages: Vec<Box<Desired>> = (0..self.people).map(desired).collect();
         let approved = Approved::of(messages.iter().map(|message| message.entry).collect());
-        let (sender, feed) = mpsc::channel(8);
+        let (sender, feed) = mpsc::channel(1_024);
         tokio::spawn(async move {
             for message in messages {
                 if sender.send(message).await.is_err() {
@@ -375,6 +418,49 @@ async fn the_rate_holds_at_any_latency() {
     let starts = ran.gateway.starts.lock().unwrap();
     let span = (starts[1_000] - starts[1]).as_secs_f64();
     assert!((span - 9.99).abs() < 0.2, "{span} s for 999 intervals of 10 ms");
+}
+
+/// How many requests start in any ten seconds, and in any hundred milliseconds.
+fn most_and_least(starts: &[tokio::time::Instant]) -> (usize, usize, usize) {
+    let within = |from: usize, span: Duration| {
+        let end = starts[from] + span;
+        starts[from..].partition_point(|start| *start < end)
+    };
+    let last = *starts.last().unwrap();
+    let whole: Vec<usize> = (0..starts.len()).filter(|at| starts[*at] + Duration::from_secs(10) <= last).collect();
+    let tens = whole.iter().map(|from| within(*from, Duration::from_secs(10)));
+    let burst = (0..starts.len()).map(|from| within(from, Duration::from_millis(100))).max().unwrap();
+    (tens.clone().min().unwrap(), tens.max().unwrap(), burst)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rate_holds_over_any_ten_seconds_while_answers_never_stop_coming() {
+    // At every moment some answer has just come, and commits are slow: alone, and with a number that
+    // may be another applier's as well.
+    for shared in [false, true] {
+        for (latency, slow) in [(1, 0), (50, 4), (200, 8), (50, 40)] {
+            let mut scene = Scene::new(12_000, fast(500));
+            scene.latency = Duration::from_millis(latency);
+            {
+                let mut record = scene.ledger.0.lock().unwrap();
+                record.slow = Duration::from_millis(slow);
+                record.number = shared.then(|| Number {
+                    interval: Duration::from_millis(1),
+                    next: Arc::new(Mutex::new(tokio::time::Instant::now())),
+                    shares: Arc::default(),
+                });
+            }
+            let ran = scene.run(|_| Step::Accept).await;
+            assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 12_000));
+            // The first goes alone.
+            let starts = ran.gateway.starts.lock().unwrap()[2..].to_vec();
+            let (least, most, burst) = most_and_least(&starts);
+            let case = format!("shared {shared}, {latency} ms, {slow} ms: {least} to {most}, {burst} in 100 ms");
+            let tick = 10.max(2 * (slow as usize + 1)) + 1;
+            assert!(least >= 9_800 && most <= 10_000 + tick, "{case}");
+            assert!(burst <= 100 + tick, "{case}");
+        }
+    }
 }
 
 proptest! {

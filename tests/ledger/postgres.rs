@@ -40,10 +40,10 @@ fn several_appliers_share_one_plan() {
 fn appliers_hold_the_rate_of_the_number_together() {
     let sandbox = Sandbox::start(&["--latency", "20ms"]);
     let project = project(&sandbox, &postgres::shared().database());
-    project.crowd(1_200, &[(POOL, "delivery: { rate: 200/s, concurrency: 50 }")]);
+    project.crowd(2_200, &[(POOL, "delivery: { rate: 200/s, concurrency: 50 }")]);
     let appliers: Vec<Child> = (0..2).map(|_| project.start(&[])).collect();
     appliers.into_iter().for_each(|applier| drop(wait(applier).expect(0)));
-    assert_eq!(nothing_twice(&sandbox), 1_200);
+    assert_eq!(nothing_twice(&sandbox), 2_200);
     let mut times: Vec<i64> = sandbox
         .messages()
         .iter()
@@ -51,11 +51,14 @@ fn appliers_hold_the_rate_of_the_number_together() {
         .collect();
     times.sort_unstable();
     let seconds = (times[times.len() - 1] - times[0]) as f64 / 1_000.0;
-    assert!((5.7..=7.5).contains(&seconds), "1,200 at 200/s took {seconds} s");
-    // Within any second no more than the rate, a tick, and what two cores make of it.
-    let most =
-        (0..times.len()).map(|from| times[from..].iter().take_while(|time| **time < times[from] + 1_000).count()).max();
-    assert!(most.unwrap() <= 230, "{most:?} within one second");
+    assert!((10.7..=13.0).contains(&seconds), "2,200 at 200/s took {seconds} s");
+    // Time that a busy machine takes away is lost, but there is never more than the rate.
+    let most = |span: i64| {
+        let within = |from: usize| times[from..].partition_point(|time| *time < times[from] + span);
+        (0..times.len()).map(within).max().unwrap()
+    };
+    assert!(most(10_000) <= 2_040, "{} within ten seconds", most(10_000));
+    assert!(most(1_000) <= 230, "{} within one second", most(1_000));
 }
 
 #[test]

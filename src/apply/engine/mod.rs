@@ -112,7 +112,7 @@ pub struct Engine<G> {
     shares: Option<Shares>,
     pacer: Pacer,
     /// A slot of time that was asked for: for how many messages.
-    asked: Option<(u32, JoinHandle<Result<Duration, LedgerError>>)>,
+    asked: Option<(u32, JoinHandle<Result<Instant, LedgerError>>)>,
     breaker: Breaker,
     progress: Progress,
     requests: JoinSet<Report>,
@@ -197,8 +197,9 @@ impl<G: Gateway> Engine<G> {
                 self.ending = Some(Ending::Interrupted);
                 let _ = self.events.send(Event::Stopping);
             }
-            self.fill(&mut feed);
             self.gather();
+            self.fill(&mut feed);
+            self.reserve().await;
             let claims = self.due();
             // What ended while the last commit was under way is made durable by the next: commits group themselves.
             if !claims.is_empty() || !self.unsettled.is_empty() {
@@ -322,6 +323,7 @@ impl<G: Gateway> Engine<G> {
             .collect();
         let batch = Batch { settle: std::mem::take(&mut self.unsettled), claim };
         let (answers, asked) = self.persist(batch).await?;
+        self.pacer.committed(asked.0.elapsed());
         // The run may have been asked to stop while the ledger did not answer: then nothing was claimed.
         if answers.is_empty() && !claims.is_empty() {
             self.queue.extend(claims);
@@ -389,15 +391,7 @@ impl<G: Gateway> Engine<G> {
         let wants_share = self.parked.is_some() && self.ending.is_none();
         let wants_more =
             self.feed_open && self.ending.is_none() && self.parked.is_none() && self.queue.len() < self.batch();
-        let ready = self.ready();
-        if ready > 0
-            && self.asked.is_none()
-            && let Some(many) = self.pacer.wants(self.queue.len(), self.batch())
-            && let Some(peers) = self.peers.clone()
-        {
-            self.asked = Some((many, tokio::spawn(async move { peers.reserve(many).await })));
-        }
-        let next = self.pacer.next().filter(|_| ready > 0);
+        let next = self.pacer.next().filter(|_| self.ready() > 0);
         let heard = *self.stop.borrow_and_update();
         let mut stop = self.stop.clone();
         tokio::select! {
@@ -423,17 +417,37 @@ impl<G: Gateway> Engine<G> {
                 Ok(()) => self.silent_since = None,
                 Err(error) => self.unanswered(&error).await,
             },
-            slot = slot(&mut self.asked), if self.asked.is_some() => {
-                let many = self.asked.take().map_or(0, |(many, _)| many);
-                match slot {
-                    Ok(delay) => {
-                        self.silent_since = None;
-                        self.pacer.grant(many, Instant::now() + delay);
-                    }
-                    Err(error) => self.unanswered(&error).await,
-                }
-            }
+            slot = slot(&mut self.asked), if self.asked.is_some() => self.granted(slot).await,
             () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+        }
+    }
+
+    /// Where the rate is shared: takes the slot of time that was granted meanwhile, and asks for the
+    /// next in good time, however busy this run is.
+    async fn reserve(&mut self) {
+        if self.asked.as_ref().is_some_and(|(_, asked)| asked.is_finished()) {
+            let slot = slot(&mut self.asked).await;
+            self.granted(slot).await;
+        }
+        if self.asked.is_none()
+            && self.ready() > 0
+            && let Some(many) = self.pacer.wants(self.queue.len(), self.batch())
+            && let Some(peers) = self.peers.clone()
+        {
+            // From the answer on: when it is looked at does not matter.
+            let asked = async move { peers.reserve(many).await.map(|delay| Instant::now() + delay) };
+            self.asked = Some((many, tokio::spawn(asked)));
+        }
+    }
+
+    async fn granted(&mut self, slot: Result<Instant, LedgerError>) {
+        let many = self.asked.take().map_or(0, |(many, _)| many);
+        match slot {
+            Ok(start) => {
+                self.silent_since = None;
+                self.pacer.grant(many, start);
+            }
+            Err(error) => self.unanswered(&error).await,
         }
     }
 
@@ -607,7 +621,7 @@ async fn share(shares: &mut Option<Shares>) -> Result<(), LedgerError> {
 }
 
 /// The slot that was asked for.
-async fn slot(asked: &mut Option<(u32, JoinHandle<Result<Duration, LedgerError>>)>) -> Result<Duration, LedgerError> {
+async fn slot(asked: &mut Option<(u32, JoinHandle<Result<Instant, LedgerError>>)>) -> Result<Instant, LedgerError> {
     match asked {
         Some((_, handle)) => match handle.await {
             Ok(answer) => answer,
