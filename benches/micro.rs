@@ -1,18 +1,24 @@
 //! What one recipient costs, step by step.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sendform::audience::{E164, PhoneReader};
-use sendform::gateway::Outcome;
+use sendform::audience::{E164, PhoneReader, Row};
+use sendform::gateway::kaleyra::multipart::Boundary;
+use sendform::gateway::kaleyra::{KaleyraSpec, form, reply};
+use sendform::gateway::{Outcome, Request};
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
     Batch, Claim, Ending, Intent, Ledger, LedgerKey, RunLedger, RunStart, SendKey, Settlement, Snapshot,
 };
-use sendform::message::{ContentDigest, Message, TemplateHead};
+use sendform::message::{Composer, ContentDigest, Message, TemplateHead, TemplateSpec};
+use sendform::offer::expiry::Encoding;
 use sendform::offer::{CouponCode, Generator};
+use sendform::secret::SecretRef;
+use sendform::table::Table;
 
 fn numbers(c: &mut Criterion) {
     let reader = PhoneReader::new(Some("IN")).unwrap();
@@ -31,24 +37,81 @@ fn hashes(c: &mut Criterion) {
     let alphabet = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
     let generator = Generator::new(key.for_codes(), "diwali-gold/1".into(), "DI", alphabet, 8);
     c.bench_function("generated code", |b| b.iter(|| generator.candidate(black_box(person), 0)));
-    let message = Message {
-        template: Arc::new(TemplateHead {
-            key: "en".into(),
-            name: "diwali_gold".into(),
-            language: Some("en".into()),
-            offer_text: "Diwali offer!".into(),
-            has_expiration: true,
-            body: "Hi {{1}}, {{2}}".into(),
-            button_label: "Shop".into(),
-            button_url: "https://shop.example.com/{{1}}".into(),
-        }),
+    let message = message();
+    c.bench_function("content digest", |b| b.iter(|| black_box(&message).digest(from)));
+}
+
+fn head() -> Arc<TemplateHead> {
+    Arc::new(TemplateHead {
+        key: "en".into(),
+        name: "diwali_gold".into(),
+        language: Some("en".into()),
+        offer_text: "Diwali offer!".into(),
+        has_expiration: true,
+        body: "Hi {{1}}, {{2}}".into(),
+        button_label: "Shop".into(),
+        button_url: "https://shop.example.com/{{1}}".into(),
+    })
+}
+
+fn message() -> Message {
+    Message {
+        template: head(),
         media: None,
         params: vec!["Asha".into(), "Lucky Shrub".into()],
         url_param: Some("diwali?m=1001".into()),
         coupon: CouponCode::new("GOLD1234").unwrap(),
         expiry: None,
+    }
+}
+
+/// Two parameters of the body: such as only print columns, and such as need the template engine.
+fn rendering(c: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("people.csv");
+    std::fs::write(&path, "mobile,first_name,city\n919876543210,Asha,Mumbai\n").unwrap();
+    let mut table = Table::open(&path, b',').unwrap();
+    let mut record = csv::StringRecord::new();
+    table.next(&mut record).unwrap();
+    let row = Arc::new(Row::new(Arc::clone(table.columns()), record));
+    for (name, params) in [
+        ("render two columns", ["{{ recipient.first_name | default('there') }}", "{{ recipient.city }}"]),
+        (
+            "render two expressions",
+            ["{{ recipient.first_name | upper }}", "{% if recipient.city %}{{ recipient.city }}{% endif %}"],
+        ),
+    ] {
+        let mut composer = Composer::new("diwali-gold", 1, &BTreeMap::new());
+        let params = params.map(|text| composer.compile(text).unwrap().0).to_vec();
+        composer.add_template(TemplateSpec { head: head(), params, url_param: None, media: None });
+        c.bench_function(name, |b| b.iter(|| composer.compose(black_box(&row), "GOLD1234").unwrap()));
+    }
+}
+
+/// What goes over the wire, and what comes back.
+fn wire(c: &mut Criterion) {
+    let message = message();
+    let spec = KaleyraSpec {
+        base_url: "https://api.in.kaleyra.io".parse().unwrap(),
+        sid: SecretRef::Env("SID".into()),
+        api_key: SecretRef::Env("KEY".into()),
+        from: E164::parse_exact("+919900112233").unwrap(),
+        callback: None,
+        send_ref: true,
+        encoding: Encoding::Absolute,
+        timeout: Duration::from_secs(30),
     };
-    c.bench_function("content digest", |b| b.iter(|| black_box(&message).digest(from)));
+    let boundary = Boundary::draw().unwrap();
+    let now = jiff::Timestamp::now();
+    c.bench_function("a request's form", |b| {
+        b.iter(|| {
+            let to = vec![E164::parse_exact("+919876543210").unwrap()];
+            let request = Request { to, message: black_box(&message), expires: None, reference: Some("00".repeat(16)) };
+            boundary.body(form(&spec, &request, now).unwrap())
+        });
+    });
+    let answer = br#"{"id":"08a72b9e-9e0e-46af-a41b-2d87bf30e036","type":"mediatemplate","createdDateTime":"2024-01-12 07:08:43+00:00","totalCount":1,"data":[{"message_id":"08a72b9e-9e0e-46af-a41b-2d87bf30e036:0","recipient":"919876543210"}],"error":{}}"#;
+    c.bench_function("an answer", |b| b.iter(|| reply::read(202, None, black_box(answer), 1, &["GOLD1234"])));
 }
 
 /// How many sends one commit covers: what an engine with this concurrency makes of it.
@@ -176,5 +239,5 @@ fn ledgers(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, numbers, hashes, ledgers);
+criterion_group!(benches, numbers, hashes, rendering, wire, ledgers);
 criterion_main!(benches);
