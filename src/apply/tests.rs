@@ -312,10 +312,12 @@ impl Scene {
         });
         let messages: Vec<Box<Desired>> = (0..self.people).map(desired).collect();
         let approved = Approved::of(messages.iter().map(|message| message.entry).collect());
-        let (sender, feed) = mpsc::channel(1_024);
+        let (sender, feed) = mpsc::channel(64);
         tokio::spawn(async move {
-            for message in messages {
-                if sender.send(message).await.is_err() {
+            let mut messages = messages.into_iter();
+            loop {
+                let several: Vec<Box<Desired>> = messages.by_ref().take(16).collect();
+                if several.is_empty() || sender.send(several).await.is_err() {
                     return;
                 }
             }

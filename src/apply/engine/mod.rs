@@ -35,8 +35,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause that a provider's `Retry-After` is followed for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Where messages come from: those to be sent, in the order of the plan.
-pub type Feed = mpsc::Receiver<Box<Desired>>;
+/// Where messages come from: those to be sent, in the order of the plan, several at a time, because
+/// each hand-over may wake a thread.
+pub type Feed = mpsc::Receiver<Vec<Box<Desired>>>;
 
 /// What a run works with.
 pub struct Setup<G> {
@@ -118,6 +119,8 @@ pub struct Engine<G> {
     requests: JoinSet<Report>,
     /// What waits, before what the feed still holds.
     queue: VecDeque<Waiting>,
+    /// What came out of the feed with others.
+    ahead: std::vec::IntoIter<Box<Desired>>,
     /// What came out of the feed before it was known whose it is.
     parked: Option<Box<Desired>>,
     feed_open: bool,
@@ -158,6 +161,7 @@ impl<G: Gateway> Engine<G> {
             progress: Progress::default(),
             requests: JoinSet::new(),
             queue: VecDeque::new(),
+            ahead: Vec::new().into_iter(),
             parked: None,
             feed_open: true,
             unsettled: Vec::new(),
@@ -197,7 +201,11 @@ impl<G: Gateway> Engine<G> {
                 self.ending = Some(Ending::Interrupted);
                 let _ = self.events.send(Event::Stopping);
             }
-            self.gather();
+            // Requests start and answers report before the next commit, which is then for all of them.
+            tokio::task::yield_now().await;
+            while let Some(joined) = self.requests.try_join_next() {
+                self.joined(joined);
+            }
             self.fill(&mut feed);
             self.reserve().await;
             let claims = self.due();
@@ -209,7 +217,7 @@ impl<G: Gateway> Engine<G> {
                 }
                 continue;
             }
-            let nothing_left = self.queue.is_empty() && self.parked.is_none() && !self.feed_open;
+            let nothing_left = self.queue.is_empty() && !self.more_comes();
             if self.requests.is_empty() && (nothing_left || self.ending.is_some()) {
                 if self.lay_down_broken() {
                     continue;
@@ -220,6 +228,7 @@ impl<G: Gateway> Engine<G> {
             self.wait(&mut feed).await;
         };
         self.parked = None;
+        self.ahead = Vec::new().into_iter();
         self.tell();
         ending
     }
@@ -232,11 +241,14 @@ impl<G: Gateway> Engine<G> {
     /// Takes from the feed what could leave soon, without waiting.
     fn fill(&mut self, feed: &mut Feed) {
         while self.ending.is_none() && self.queue.len() < self.delivery.concurrency.max(self.delivery.batch) {
-            let next = match self.parked.take() {
+            let next = match self.parked.take().or_else(|| self.ahead.next()) {
                 Some(desired) => desired,
                 None if !self.feed_open => return,
                 None => match feed.try_recv() {
-                    Ok(desired) => desired,
+                    Ok(several) => {
+                        self.ahead = several.into_iter();
+                        continue;
+                    }
                     Err(mpsc::error::TryRecvError::Empty) => return,
                     Err(mpsc::error::TryRecvError::Disconnected) => {
                         self.feed_open = false;
@@ -275,11 +287,14 @@ impl<G: Gateway> Engine<G> {
         let free = self.width().saturating_sub(self.flying.len());
         let batch = self.batch();
         let waiting = self.queue.len();
-        let more_comes = self.feed_open || self.parked.is_some();
-        if self.ending.is_some() || (waiting < batch && more_comes) || free < batch.min(waiting) {
+        if self.ending.is_some() || (waiting < batch && self.more_comes()) || free < batch.min(waiting) {
             return 0;
         }
         whole_batches(free.min(waiting), batch)
+    }
+
+    fn more_comes(&self) -> bool {
+        self.feed_open || self.parked.is_some() || self.ahead.len() > 0
     }
 
     fn batch(&self) -> usize {
@@ -390,7 +405,7 @@ impl<G: Gateway> Engine<G> {
     async fn wait(&mut self, feed: &mut Feed) {
         let wants_share = self.parked.is_some() && self.ending.is_none();
         let wants_more =
-            self.feed_open && self.ending.is_none() && self.parked.is_none() && self.queue.len() < self.batch();
+            self.feed_open && self.ending.is_none() && self.ahead.len() == 0 && self.queue.len() < self.batch();
         let next = self.pacer.next().filter(|_| self.ready() > 0);
         let heard = *self.stop.borrow_and_update();
         let mut stop = self.stop.clone();
@@ -398,9 +413,6 @@ impl<G: Gateway> Engine<G> {
             biased;
             Some(joined) = self.requests.join_next(), if !self.requests.is_empty() => {
                 self.joined(joined);
-                // Others whose answers are there report first: the next commit is then for all of them.
-                tokio::task::yield_now().await;
-                self.gather();
                 self.tell();
             }
             level = told(&mut stop, |level| level > heard || level > Stop::No && self.ending.is_none()) => {
@@ -410,7 +422,7 @@ impl<G: Gateway> Engine<G> {
                 self.ending = Some(Ending::Interrupted);
             }
             desired = feed.recv(), if wants_more => match desired {
-                Some(desired) => drop(self.enqueue(desired)),
+                Some(several) => self.ahead = several.into_iter(),
                 None => self.feed_open = false,
             },
             told = share(&mut self.shares), if wants_share => match told {
@@ -464,13 +476,6 @@ impl<G: Gateway> Engine<G> {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = told(&mut stop, |level| level > Stop::No) => {}
-        }
-    }
-
-    /// Takes the reports that are there.
-    fn gather(&mut self) {
-        while let Some(joined) = self.requests.try_join_next() {
-            self.joined(joined);
         }
     }
 

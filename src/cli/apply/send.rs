@@ -20,8 +20,11 @@ use crate::plan::{Built, Item, Pass, Standing};
 use crate::project::Place;
 use crate::sandbox::{self, Preview, Sandbox};
 
-/// How many messages wait between the audience and the engine.
-const AHEAD: usize = 1_024;
+/// How many messages go from the audience to the engine at a time.
+const TOGETHER: usize = 64;
+
+/// How many times as many wait between the two.
+const AHEAD: usize = 16;
 
 /// Everything that is needed to send.
 pub(super) struct Job<'a> {
@@ -225,16 +228,26 @@ impl Rounds<'_> {
         // The engine and its requests run where the runtime's thread is, and wake nobody else. The pass
         // runs here, on the thread that used the number library first: it is slower on others.
         let running = runtime.spawn(async move { (engine.run(feed).await, engine) });
-        let fed = pass.run(move |item| match item {
-            Item::Desired(desired) if matches!(desired.standing, Standing::Send(_)) => {
-                match feed_sender.blocking_send(desired) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    // The engine has ended.
-                    Err(_) => ControlFlow::Break(()),
-                }
+        let mut together = Vec::with_capacity(TOGETHER);
+        let fed = pass.run(|item| {
+            if let Item::Desired(desired) = item
+                && matches!(desired.standing, Standing::Send(_))
+            {
+                together.push(desired);
             }
-            _ => ControlFlow::Continue(()),
+            if together.len() < TOGETHER {
+                return ControlFlow::Continue(());
+            }
+            match feed_sender.blocking_send(std::mem::replace(&mut together, Vec::with_capacity(TOGETHER))) {
+                Ok(()) => ControlFlow::Continue(()),
+                // The engine has ended.
+                Err(_) => ControlFlow::Break(()),
+            }
         });
+        if !together.is_empty() {
+            let _ = feed_sender.blocking_send(together);
+        }
+        drop(feed_sender);
         let (ending, engine) = match runtime.block_on(running) {
             Ok(ended) => ended,
             Err(broken) => std::panic::resume_unwind(broken.into_panic()),
