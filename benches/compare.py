@@ -235,10 +235,13 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start_apply(directory, url, rate="1000000/s", concurrency=50, ledger=None, resume=False):
+def prepare(directory, url, rate="1000000/s", concurrency=50):
+    """A campaign to that server, of which nothing was sent yet."""
     project(0, directory, url, rate, concurrency)
-    if not resume:
-        shutil.rmtree(directory / ".sendform", ignore_errors=True)
+    shutil.rmtree(directory / ".sendform", ignore_errors=True)
+
+
+def start_apply(directory, ledger=None):
     environment = dict(ENVIRONMENT)
     if ledger:
         environment |= {"SENDFORM_LEDGER": ledger, "SENDFORM_KEY": "5a" * 32}
@@ -248,9 +251,11 @@ def start_apply(directory, url, rate="1000000/s", concurrency=50, ledger=None, r
 
 def apply_once(directory, server, rate="1000000/s", concurrency=50, ledger=None, appliers=1):
     """So many appliers at once: accepted, seconds of sending alone, wall and CPU seconds of it all."""
+    prepare(directory, server.url, rate, concurrency)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
-    children = [start_apply(directory, server.url, rate, concurrency, ledger) for _ in range(appliers)]
+    children = [start_apply(directory, ledger) for _ in range(appliers)]
+    watched = watch(server, children) if appliers > 1 and isinstance(server, Sink) else None
     told = [child.communicate()[1] for child in children]
     wall = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -263,13 +268,29 @@ def apply_once(directory, server, rate="1000000/s", concurrency=50, ledger=None,
         own, per_second = int(line.split(": ")[1].split(" of ")[0].replace(",", "")), int(line.split(", ")[-1].split("/s")[0])
         accepted += own
         seconds = max(seconds, own / max(per_second, 1))
+    if watched:
+        # They do not start in the same moment: from the first that arrived to the last.
+        seconds = watched[1] - watched[0]
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return accepted, seconds, wall, cpu
+
+
+def watch(server, children):
+    """When the first message arrived at a sink, and when the last."""
+    known, first, last = server.get("/count"), None, None
+    while any(child.poll() is None for child in children):
+        count = server.get("/count")
+        if count > known:
+            first, last, known = first or time.monotonic(), time.monotonic(), count
+        time.sleep(0.02)
+    return first, last
 
 
 def wrk(sink, connections, seconds=8):
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", HERE / "peers/post.lua", sink.url + "/v1/HXBENCH/messages"]
     text = run(command)[3]
+    if "Non-2xx" in text:
+        raise SystemExit(f"the server refuses what wrk posts:\n{text}")
     return float(next(line for line in text.splitlines() if "Requests/sec" in line).split(":")[1])
 
 
@@ -280,7 +301,7 @@ def sends(total, work, latencies=(0, 50, 200)):
     with Postgres(work) as database:
         for latency in latencies:
             connections = 50 if latency == 0 else 100
-            many = total if latency == 0 else min(total, 20_000)
+            many = min(total, {0: total, 50: 40_000}.get(latency, 10_000))
             directory = project(many, work / f"apply-{many}", duplicates=False)
             some = min(many, 20_000)
             few = project(some, work / f"apply-{some}", duplicates=False)
@@ -376,15 +397,19 @@ def sent(size, work):
     more = 20_000
     directory = project(size + more, work / f"apply-{size + more}", duplicates=False)
     with Sink() as sink:
-        child = start_apply(directory, sink.url, concurrency=200)
-        while sink.get("/count") < size:
+        prepare(directory, sink.url, concurrency=200)
+        child = start_apply(directory)
+        while sink.get("/count") < size and child.poll() is None:
             time.sleep(0.01)
         child.kill()
         child.wait()
-        known = sink.get("/count")
+        # What was still in the sink's sockets is not the resumed run's.
+        known = None
+        while known != (known := sink.get("/count")):
+            time.sleep(0.2)
         started = time.monotonic()
-        child = start_apply(directory, sink.url, concurrency=200, resume=True)
-        while sink.get("/count") <= known:
+        child = start_apply(directory)
+        while sink.get("/count") <= known and child.poll() is None:
             time.sleep(0.005)
         row(f"{known:,}", "killed, and resumed: until the first request", f"{time.monotonic() - started:.2f}", "", "")
         told = child.communicate()[1]
@@ -420,8 +445,7 @@ def allocations(work):
     found = [counted(directory, "plan", "campaign.yaml", "--format", "json") for directory in (small, large)]
     with Sink() as sink:
         for directory in (small, large):
-            shutil.rmtree(directory / ".sendform", ignore_errors=True)
-            project(0, directory, sink.url)
+            prepare(directory, sink.url)
             found.append(counted(directory, "apply", "campaign.yaml", "--auto-approve"))
     for name, (one, other) in (("a row of a plan", found[:2]), ("a send, its two passes over the audience included", found[2:])):
         row(name, *(f"{(other[at] - one[at]) / (many - few):.1f}" for at in range(2)))

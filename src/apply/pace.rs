@@ -62,7 +62,10 @@ impl Pacer {
 
     /// Hears how long a commit took.
     pub fn committed(&mut self, took: Duration) {
-        self.commit = (self.commit * 7 + took) / 8;
+        self.commit = match self.commit {
+            Duration::ZERO => took,
+            before => (before * 7 + took.min(before * 2 + TICK)) / 8,
+        };
     }
 
     fn tick(&self) -> Duration {
@@ -146,6 +149,8 @@ impl Pacer {
             _ => (false, 0),
         };
         let many = u128::try_from(waiting.saturating_sub(covered)).unwrap_or(u128::MAX).min(block);
+        // Beside others a slot is for whole requests: a smaller one would cut the next in two.
+        let many = if covered > 0 { many - many % batch as u128 } else { many };
         (ahead && many > 0).then(|| u32::try_from(many).unwrap_or(u32::MAX))
     }
 
@@ -232,6 +237,22 @@ mod tests {
         assert_eq!(pacer.most(), 50);
         pacer.take(50, start);
         assert_eq!((pacer.most(), pacer.due(start)), (0, 0));
+        // Ahead of time, while one is being used: only for whole requests beyond it.
+        pacer.grant(50, start);
+        assert_eq!((pacer.wants(60, 50), pacer.wants(99, 50), pacer.wants(100, 50)), (None, None, Some(50)));
+    }
+
+    #[test]
+    fn one_slow_commit_is_no_reason_to_catch_up_and_slow_commits_are() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(Rate::parse("1000/s").unwrap(), now);
+        (0..100).for_each(|_| pacer.committed(Duration::from_millis(5)));
+        pacer.committed(Duration::from_secs(600));
+        assert!(pacer.tick() < Duration::from_millis(15), "{:?}", pacer.tick());
+        (0..50).for_each(|_| pacer.committed(Duration::from_millis(40)));
+        assert!(pacer.tick() > Duration::from_millis(75), "{:?}", pacer.tick());
+        (0..50).for_each(|_| pacer.committed(Duration::from_secs(2)));
+        assert_eq!(pacer.tick(), LONGEST_TICK);
     }
 
     #[tokio::test(start_paused = true)]

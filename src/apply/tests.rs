@@ -295,6 +295,12 @@ impl Scene {
         Self { people, delivery, ledger: Memory::default(), stops: Vec::new(), latency: Duration::from_millis(20) }
     }
 
+    /// Lets other appliers use the number, with so much time between two messages.
+    fn share(&self, interval: Duration) {
+        let next = Arc::new(Mutex::new(tokio::time::Instant::now()));
+        self.ledger.0.lock().unwrap().number = Some(Number { interval, next, shares: Arc::default() });
+    }
+
     fn fault(self, commit: usize, fault: Fault) -> Self {
         self.ledger.0.lock().unwrap().faults.insert(commit, fault);
         self
@@ -443,14 +449,9 @@ async fn the_rate_holds_over_any_ten_seconds_while_answers_never_stop_coming() {
         for (latency, slow) in [(1, 0), (50, 4), (200, 8), (50, 40)] {
             let mut scene = Scene::new(12_000, fast(500));
             scene.latency = Duration::from_millis(latency);
-            {
-                let mut record = scene.ledger.0.lock().unwrap();
-                record.slow = Duration::from_millis(slow);
-                record.number = shared.then(|| Number {
-                    interval: Duration::from_millis(1),
-                    next: Arc::new(Mutex::new(tokio::time::Instant::now())),
-                    shares: Arc::default(),
-                });
+            scene.ledger.0.lock().unwrap().slow = Duration::from_millis(slow);
+            if shared {
+                scene.share(Duration::from_millis(1));
             }
             let ran = scene.run(|_| Step::Accept).await;
             assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 12_000));
@@ -463,6 +464,37 @@ async fn the_rate_holds_over_any_ten_seconds_while_answers_never_stop_coming() {
             assert!(burst <= 100 + tick, "{case}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_pass_unused_do_not_end_the_run() {
+    // Nothing is under way but the slots that were granted, and then this process stands still, or a
+    // commit without claims takes long: all of them lie in the past.
+    for commit in 10..30 {
+        let scene = Scene {
+            latency: Duration::from_millis(20),
+            ..Scene::new(30, Delivery { rate: Rate::parse("10/s").unwrap(), ..fast(10) })
+        };
+        let scene = scene.fault(commit, Fault::Paused(Duration::from_secs(2)));
+        scene.share(Duration::from_millis(100));
+        let ran = tokio::time::timeout(Duration::from_secs(60), scene.run(|_| Step::Accept)).await;
+        let ran = ran.unwrap_or_else(|_| panic!("it stands still after commit {commit}"));
+        assert_eq!((ran.ending, ran.progress.accepted), (Ending::Finished, 30));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_is_held_is_asked_for_leave_afterwards() {
+    let scene = Scene::new(200, Delivery { rate: Rate::parse("100/s").unwrap(), ..fast(10) });
+    scene.share(Duration::from_millis(10));
+    let ran = tokio::time::timeout(
+        Duration::from_secs(60),
+        scene.run(|number| if number == 50 { Step::Throttle } else { Step::Accept }),
+    );
+    let ran = ran.await.expect("it ends");
+    assert_eq!((ran.ending, ran.progress.accepted), (Ending::Finished, 200));
+    // Two seconds, and the pause.
+    assert!(ran.took < Duration::from_millis(2_700), "{:?}", ran.took);
 }
 
 proptest! {

@@ -114,6 +114,8 @@ pub struct Engine<G> {
     pacer: Pacer,
     /// A slot of time that was asked for: for how many messages.
     asked: Option<(u32, JoinHandle<Result<Instant, LedgerError>>)>,
+    /// The number being held after a 429 or a failure, until the ledger knows.
+    held: Option<JoinHandle<()>>,
     breaker: Breaker,
     progress: Progress,
     requests: JoinSet<Report>,
@@ -158,6 +160,7 @@ impl<G: Gateway> Engine<G> {
             figures,
             peers,
             asked: None,
+            held: None,
             progress: Progress::default(),
             requests: JoinSet::new(),
             queue: VecDeque::new(),
@@ -207,8 +210,9 @@ impl<G: Gateway> Engine<G> {
                 self.joined(joined);
             }
             self.fill(&mut feed);
-            self.reserve().await;
             let claims = self.due();
+            // After `due`, which drops slots that were not used in their time.
+            self.reserve().await;
             // What ended while the last commit was under way is made durable by the next: commits group themselves.
             if !claims.is_empty() || !self.unsettled.is_empty() {
                 if let Err(ending) = self.commit(claims).await {
@@ -446,8 +450,15 @@ impl<G: Gateway> Engine<G> {
             && let Some(many) = self.pacer.wants(self.queue.len(), self.batch())
             && let Some(peers) = self.peers.clone()
         {
-            // From the answer on: when it is looked at does not matter.
-            let asked = async move { peers.reserve(many).await.map(|delay| Instant::now() + delay) };
+            let held = self.held.take();
+            let asked = async move {
+                // Leave that is asked for before the number was held would lie within the pause.
+                if let Some(held) = held {
+                    let _ = held.await;
+                }
+                // From the answer on: when it is looked at does not matter.
+                peers.reserve(many).await.map(|delay| Instant::now() + delay)
+            };
             self.asked = Some((many, tokio::spawn(asked)));
         }
     }
@@ -597,7 +608,7 @@ impl<G: Gateway> Engine<G> {
         self.pacer.hold(until);
         self.held_until = Some(until);
         if let Some(peers) = self.peers.clone() {
-            tokio::spawn(async move { peers.hold(until - now).await });
+            self.held = Some(tokio::spawn(async move { drop(peers.hold(until - now).await) }));
         }
     }
 

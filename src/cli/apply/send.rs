@@ -1,6 +1,7 @@
 //! From an approved plan to its end: rounds of the engine, the sandbox, signals.
 
 use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,21 +230,23 @@ impl Rounds<'_> {
         // runs here, on the thread that used the number library first: it is slower on others.
         let running = runtime.spawn(async move { (engine.run(feed).await, engine) });
         let mut together = Vec::with_capacity(TOGETHER);
-        let fed = pass.run(|item| {
-            if let Item::Desired(desired) = item
-                && matches!(desired.standing, Standing::Send(_))
-            {
-                together.push(desired);
-            }
-            if together.len() < TOGETHER {
-                return ControlFlow::Continue(());
-            }
-            match feed_sender.blocking_send(std::mem::replace(&mut together, Vec::with_capacity(TOGETHER))) {
-                Ok(()) => ControlFlow::Continue(()),
-                // The engine has ended.
-                Err(_) => ControlFlow::Break(()),
-            }
-        });
+        let feeding = || {
+            pass.run(|item| {
+                if let Item::Desired(desired) = item
+                    && matches!(desired.standing, Standing::Send(_))
+                {
+                    together.push(desired);
+                }
+                if together.len() == TOGETHER {
+                    let several = std::mem::replace(&mut together, Vec::with_capacity(TOGETHER));
+                    let _ = feed_sender.blocking_send(several);
+                }
+                // Closed: the engine has ended.
+                if feed_sender.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        };
+        // Whatever happens to the pass, the run is brought to its end.
+        let fed = std::panic::catch_unwind(AssertUnwindSafe(feeding)).is_ok_and(|read| read.is_ok());
         if !together.is_empty() {
             let _ = feed_sender.blocking_send(together);
         }
@@ -253,7 +256,7 @@ impl Rounds<'_> {
             Err(broken) => std::panic::resume_unwind(broken.into_panic()),
         };
         // Files that cannot be read a second time have changed since the plan.
-        (Ok(if fed.is_ok() { ending } else { Ending::Changed }), engine)
+        (Ok(if fed { ending } else { Ending::Changed }), engine)
     }
 }
 
