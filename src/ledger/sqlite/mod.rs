@@ -15,7 +15,7 @@
 mod file;
 mod run;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -89,19 +89,21 @@ impl SqliteLedger {
         // One read transaction: all of it is as of one moment.
         let _moment = self.connection.unchecked_transaction().map_err(fail)?;
         let mut snapshot = Snapshot { position: position(&self.connection).map_err(fail)?, ..Snapshot::default() };
+        let runs = self.runs_of(scope).map_err(fail)?;
         let mut rows = self
             .connection
-            .prepare(
-                "SELECT j.kind, j.send_key, j.attempt, j.coupon, j.run FROM journal j JOIN run r ON r.id = j.run
-                 WHERE r.campaign = ?1 AND r.edition = ?2 ORDER BY j.seq",
-            )
+            .prepare("SELECT run, kind, send_key, attempt, coupon FROM journal ORDER BY seq")
             .map_err(fail)?;
-        let mut rows = rows.query(params![scope.campaign, scope.edition]).map_err(fail)?;
+        let mut rows = rows.query([]).map_err(fail)?;
         while let Some(row) = rows.next().map_err(fail)? {
-            let state = State::from_kind(row.get(0).map_err(fail)?)?;
-            let key = SendKey(row.get(1).map_err(fail)?);
-            let attempt: u32 = row.get(2).map_err(fail)?;
-            let coupon: Option<String> = row.get(3).map_err(fail)?;
+            let run: i64 = row.get(0).map_err(fail)?;
+            if !runs.contains(&run) {
+                continue;
+            }
+            let state = State::from_kind(row.get(1).map_err(fail)?)?;
+            let key = SendKey(row.get(2).map_err(fail)?);
+            let attempt: u32 = row.get(3).map_err(fail)?;
+            let coupon: Option<String> = row.get(4).map_err(fail)?;
             let entry = snapshot.sends.entry(key).or_insert_with(|| Recorded {
                 state,
                 attempt,
@@ -109,7 +111,7 @@ impl SqliteLedger {
                 coupon: Box::default(),
             });
             if state == State::Intent {
-                entry.run = row.get(4).map_err(fail)?;
+                entry.run = run;
             }
             entry.state = state;
             entry.attempt = attempt;
@@ -137,6 +139,12 @@ impl SqliteLedger {
             snapshot.spent_codes = codes.map(|code| code.map(Into::into)).collect::<Result<_, _>>().map_err(fail)?;
         }
         Ok(snapshot)
+    }
+
+    /// The runs of one edition. Looking a run up here is faster than a join for each entry.
+    fn runs_of(&self, scope: &Scope) -> Result<HashSet<i64>, rusqlite::Error> {
+        let mut runs = self.connection.prepare("SELECT id FROM run WHERE campaign = ?1 AND edition = ?2")?;
+        runs.query_map(params![scope.campaign, scope.edition], |row| row.get(0))?.collect()
     }
 
     /// The instant of the plan that the first messages went out under. A run that sent nothing does not count.
