@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 SENDFORM, BARE, SINK = TARGET / "sendform", TARGET / "examples/bare", TARGET / "examples/sink"
-COUNTED = TARGET / "examples/counted"
+POSTS, COUNTED = TARGET / "examples/posts", TARGET / "examples/counted"
 PYTHON = HERE / ".venv/bin/python"
 ENVIRONMENT = {"PATH": os.environ["PATH"], "KALEYRA_SID": "HXBENCH", "KALEYRA_API_KEY": "k", "HOME": os.environ.get("HOME", "/")}
 
@@ -308,15 +308,20 @@ def sends(total, work, latencies=(0, 50, 200)):
             servers = [("sink", Sink), ("sandbox", Sandbox)] if latency == 0 else [("sink", Sink)]
             for name, server in servers:
                 label = f"{latency} ms, {name}"
-                base, ours = [], []
+                base, alone, ours = [], [], []
                 # The sandbox keeps every message: each contestant has one of its own.
                 for _ in range(5 if latency == 0 else 3):
                     with server(latency) as place:
                         base.append((wrk(place, connections), 0))
                     with server(latency) as place:
+                        posted = 200_000 if latency == 0 else many
+                        _, cpu, _, text = run([POSTS, place.url + "/v1/HXBENCH/messages", connections, posted])
+                        alone.append((float(text), cpu / posted * 1e6))
+                    with server(latency) as place:
                         accepted, seconds, _, cpu = apply_once(directory, place, concurrency=connections)
                     ours.append((accepted / seconds, cpu / accepted * 1e6))
                 best = figures(label, connections, "wrk", base)
+                figures(label, connections, "the HTTP client alone", alone, best)
                 figures(label, connections, "sendform apply, SQLite", ours, best)
                 if name == "sandbox":
                     continue

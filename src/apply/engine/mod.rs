@@ -1,5 +1,6 @@
 //! The dispatcher.
 
+mod leave;
 mod record;
 
 use std::collections::VecDeque;
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use self::record::LEDGER_PATIENCE;
+use self::leave::{Asked, share, slot};
 use super::breaker::{Breaker, Verdict};
 use super::share::{Shares, Whose};
 use super::{Ending, Event, Pacer, Progress, Stop};
@@ -113,7 +114,7 @@ pub struct Engine<G> {
     shares: Option<Shares>,
     pacer: Pacer,
     /// A slot of time that was asked for: for how many messages.
-    asked: Option<(u32, JoinHandle<Result<Instant, LedgerError>>)>,
+    asked: Option<Asked>,
     /// The number being held after a 429 or a failure, until the ledger knows.
     held: Option<JoinHandle<()>>,
     breaker: Breaker,
@@ -438,58 +439,6 @@ impl<G: Gateway> Engine<G> {
         }
     }
 
-    /// Where the rate is shared: takes the slot of time that was granted meanwhile, and asks for the
-    /// next in good time, however busy this run is.
-    async fn reserve(&mut self) {
-        if self.asked.as_ref().is_some_and(|(_, asked)| asked.is_finished()) {
-            let slot = slot(&mut self.asked).await;
-            self.granted(slot).await;
-        }
-        if self.asked.is_none()
-            && self.ready() > 0
-            && let Some(many) = self.pacer.wants(self.queue.len(), self.batch())
-            && let Some(peers) = self.peers.clone()
-        {
-            let held = self.held.take();
-            let asked = async move {
-                // Leave that is asked for before the number was held would lie within the pause.
-                if let Some(held) = held {
-                    let _ = held.await;
-                }
-                // From the answer on: when it is looked at does not matter.
-                peers.reserve(many).await.map(|delay| Instant::now() + delay)
-            };
-            self.asked = Some((many, tokio::spawn(asked)));
-        }
-    }
-
-    async fn granted(&mut self, slot: Result<Instant, LedgerError>) {
-        let many = self.asked.take().map_or(0, |(many, _)| many);
-        match slot {
-            Ok(start) => {
-                self.silent_since = None;
-                self.pacer.grant(many, start);
-            }
-            Err(error) => self.unanswered(&error).await,
-        }
-    }
-
-    /// The ledger gives no leave, or no share: it is waited for, as for a commit.
-    async fn unanswered(&mut self, error: &LedgerError) {
-        let since = *self.silent_since.get_or_insert_with(Instant::now);
-        if !matches!(error, LedgerError::Lost { .. }) || since.elapsed() > LEDGER_PATIENCE {
-            self.ending.get_or_insert(Ending::Ledger(error.to_string()));
-            return;
-        }
-        let pause = FIRST_PAUSE;
-        let _ = self.events.send(Event::Waiting { reason: error.to_string(), pause });
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = told(&mut stop, |level| level > Stop::No) => {}
-        }
-    }
-
     /// A task that panicked leaves its intents open: they are unknown.
     fn joined(&mut self, joined: Result<Report, tokio::task::JoinError>) {
         match joined {
@@ -625,25 +574,6 @@ async fn told(stop: &mut watch::Receiver<Stop>, wanted: impl Fn(Stop) -> bool) -
         Ok(level) => level,
         // Nobody can ask any more.
         Err(_) => std::future::pending().await,
-    }
-}
-
-/// The next share, if shares are given out.
-async fn share(shares: &mut Option<Shares>) -> Result<(), LedgerError> {
-    match shares {
-        Some(shares) => shares.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The slot that was asked for.
-async fn slot(asked: &mut Option<(u32, JoinHandle<Result<Instant, LedgerError>>)>) -> Result<Instant, LedgerError> {
-    match asked {
-        Some((_, handle)) => match handle.await {
-            Ok(answer) => answer,
-            Err(_) => Err(LedgerError::Fenced("its pacing broke off inside this program")),
-        },
-        None => std::future::pending().await,
     }
 }
 

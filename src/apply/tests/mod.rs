@@ -1,5 +1,7 @@
 //! The engine on a paused clock, with a ledger in memory and a gateway that follows a script.
 
+mod rate;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,11 +10,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 
+use self::rate::Number;
 use super::{Ending, Engine, Event, Progress, Setup, Stop};
 use crate::audience::{E164, RowPlace};
 use crate::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{Batch, Claim, Head, LedgerError, Others, Peers, RunCounts, RunLedger, SendKey, Snapshot, State};
+use crate::ledger::{Batch, Claim, Head, LedgerError, Peers, RunCounts, RunLedger, SendKey, Snapshot, State};
 use crate::message::{ContentDigest, Message, TemplateHead};
 use crate::offer::CouponCode;
 use crate::plan::{Approved, Desired, Standing};
@@ -151,44 +154,6 @@ impl RunLedger for Memory {
     async fn finish(self: Box<Self>, _ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
         self.0.lock().unwrap().finished = Some(counts);
         Ok(self.head())
-    }
-}
-
-/// A sender number that is shared, as a database keeps it.
-#[derive(Clone)]
-struct Number {
-    interval: Duration,
-    next: Arc<Mutex<tokio::time::Instant>>,
-    shares: Arc<AtomicUsize>,
-}
-
-#[async_trait::async_trait]
-impl Peers for Number {
-    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        let now = tokio::time::Instant::now();
-        let start = {
-            let mut next = self.next.lock().unwrap();
-            let start = (*next).max(now);
-            *next = start + self.interval * messages;
-            start
-        };
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        Ok(start - now)
-    }
-
-    async fn hold(&self, pause: Duration) -> Result<(), LedgerError> {
-        let mut next = self.next.lock().unwrap();
-        *next = (*next).max(tokio::time::Instant::now() + pause);
-        Ok(())
-    }
-
-    async fn next_share(&self) -> Result<u64, LedgerError> {
-        Ok(self.shares.fetch_add(1, Ordering::SeqCst) as u64)
-    }
-
-    async fn others(&self) -> Result<Others, LedgerError> {
-        Ok(Others::default())
     }
 }
 
@@ -417,84 +382,6 @@ async fn a_ledger_that_fails_stops_every_further_request() {
     assert!(ran.requests() <= record.ended.len() + record.open.len());
     assert_eq!(ran.progress.unknown as usize, record.open.len(), "what is not recorded is in doubt");
     assert_eq!(ran.progress.accepted as usize, record.ended.len());
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_rate_holds_at_any_latency() {
-    let delivery = Delivery { rate: Rate::parse("100/s").unwrap(), concurrency: 50, batch: 1, stop_when: None };
-    let ran = run(1_001, delivery, |_| Step::Accept).await;
-    let starts = ran.gateway.starts.lock().unwrap();
-    let span = (starts[1_000] - starts[1]).as_secs_f64();
-    assert!((span - 9.99).abs() < 0.2, "{span} s for 999 intervals of 10 ms");
-}
-
-/// How many requests start in any ten seconds, and in any hundred milliseconds.
-fn most_and_least(starts: &[tokio::time::Instant]) -> (usize, usize, usize) {
-    let within = |from: usize, span: Duration| {
-        let end = starts[from] + span;
-        starts[from..].partition_point(|start| *start < end)
-    };
-    let last = *starts.last().unwrap();
-    let whole: Vec<usize> = (0..starts.len()).filter(|at| starts[*at] + Duration::from_secs(10) <= last).collect();
-    let tens = whole.iter().map(|from| within(*from, Duration::from_secs(10)));
-    let burst = (0..starts.len()).map(|from| within(from, Duration::from_millis(100))).max().unwrap();
-    (tens.clone().min().unwrap(), tens.max().unwrap(), burst)
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_rate_holds_over_any_ten_seconds_while_answers_never_stop_coming() {
-    // At every moment some answer has just come, and commits are slow: alone, and with a number that
-    // may be another applier's as well.
-    for shared in [false, true] {
-        for (latency, slow) in [(1, 0), (50, 4), (200, 8), (50, 40)] {
-            let mut scene = Scene::new(12_000, fast(500));
-            scene.latency = Duration::from_millis(latency);
-            scene.ledger.0.lock().unwrap().slow = Duration::from_millis(slow);
-            if shared {
-                scene.share(Duration::from_millis(1));
-            }
-            let ran = scene.run(|_| Step::Accept).await;
-            assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 12_000));
-            // The first goes alone.
-            let starts = ran.gateway.starts.lock().unwrap()[2..].to_vec();
-            let (least, most, burst) = most_and_least(&starts);
-            let case = format!("shared {shared}, {latency} ms, {slow} ms: {least} to {most}, {burst} in 100 ms");
-            let tick = 10.max(2 * (slow as usize + 1)) + 1;
-            assert!(least >= 9_800 && most <= 10_000 + tick, "{case}");
-            assert!(burst <= 100 + tick, "{case}");
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn slots_that_pass_unused_do_not_end_the_run() {
-    // Nothing is under way but the slots that were granted, and then this process stands still, or a
-    // commit without claims takes long: all of them lie in the past.
-    for commit in 10..30 {
-        let scene = Scene {
-            latency: Duration::from_millis(20),
-            ..Scene::new(30, Delivery { rate: Rate::parse("10/s").unwrap(), ..fast(10) })
-        };
-        let scene = scene.fault(commit, Fault::Paused(Duration::from_secs(2)));
-        scene.share(Duration::from_millis(100));
-        let ran = tokio::time::timeout(Duration::from_secs(60), scene.run(|_| Step::Accept)).await;
-        let ran = ran.unwrap_or_else(|_| panic!("it stands still after commit {commit}"));
-        assert_eq!((ran.ending, ran.progress.accepted), (Ending::Finished, 30));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_number_that_is_held_is_asked_for_leave_afterwards() {
-    let scene = Scene::new(200, Delivery { rate: Rate::parse("100/s").unwrap(), ..fast(10) });
-    scene.share(Duration::from_millis(10));
-    let ran = tokio::time::timeout(
-        Duration::from_secs(60),
-        scene.run(|number| if number == 50 { Step::Throttle } else { Step::Accept }),
-    );
-    let ran = ran.await.expect("it ends");
-    assert_eq!((ran.ending, ran.progress.accepted), (Ending::Finished, 200));
-    // Two seconds, and the pause.
-    assert!(ran.took < Duration::from_millis(2_700), "{:?}", ran.took);
 }
 
 proptest! {
