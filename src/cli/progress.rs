@@ -1,8 +1,9 @@
 //! What a run shows while it works: a bar in a terminal, plain lines elsewhere.
 
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::sync::{mpsc, watch};
 
 use super::ui::Ui;
@@ -22,8 +23,14 @@ const MOST_TOLD: u32 = 5;
 pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event>, figures: watch::Receiver<Progress>) {
     let bar = ui.is_terminal().then(|| {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{wide_bar:.green} {pos}/{len}  {per_sec}  {eta} left  {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style = ProgressStyle::with_template("{wide_bar:.green} {pos}/{len}  {rate}  {eta} left  {msg}");
+        let rate = |state: &ProgressState, out: &mut dyn Write| {
+            let _ = match state.per_sec() {
+                slow if slow < 10.0 => write!(out, "{slow:.1}/s"),
+                fast => write!(out, "{fast:.0}/s"),
+            };
+        };
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate));
         bar
     });
     let say = |text: &str| match &bar {
