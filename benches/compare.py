@@ -194,7 +194,6 @@ class Postgres:
 
     def __init__(self, work):
         self.work = work
-        self.databases = 0
 
     def __enter__(self):
         programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -223,7 +222,6 @@ class Postgres:
 
     def database(self):
         """The URL of an empty database."""
-        self.databases += 1
         name = f"bench_{os.urandom(4).hex()}"
         run([self.binary / "psql", "-q", "-h", "127.0.0.1", "-p", self.port, "-U", "sendform", "-d", "postgres", "-c", f"CREATE DATABASE {name}"])
         return f"postgres://sendform@127.0.0.1:{self.port}/{name}"
@@ -478,7 +476,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sendform-bench-") as work:
         work = Path(work)
         if what in ("plan", "all"):
-            plan([int(size) for size in (rest or "10000,100000,1000000").split(",")], work)
+            plan([int(size) for size in (rest or "10000,100000,1000000,10000000").split(",")], work)
             if not rest:
                 terraform([500, 1_000, 2_000], work)
         if what in ("apply", "all"):

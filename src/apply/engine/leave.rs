@@ -24,15 +24,8 @@ impl<G: Gateway> Engine<G> {
             && let Some(many) = self.pacer.wants(self.queue.len(), self.batch())
             && let Some(peers) = self.peers.clone()
         {
-            let held = self.held.take();
-            let asked = async move {
-                // Leave that is asked for before the number was held would lie within the pause.
-                if let Some(held) = held {
-                    let _ = held.await;
-                }
-                // From the answer on: when it is looked at does not matter.
-                peers.reserve(many).await.map(|delay| Instant::now() + delay)
-            };
+            // From the answer on: when it is looked at does not matter.
+            let asked = async move { peers.reserve(many).await.map(|delay| Instant::now() + delay) };
             self.asked = Some((many, tokio::spawn(asked)));
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::leave::{Asked, share, slot};
@@ -115,8 +115,6 @@ pub struct Engine<G> {
     pacer: Pacer,
     /// A slot of time that was asked for: for how many messages.
     asked: Option<Asked>,
-    /// The number being held after a 429 or a failure, until the ledger knows.
-    held: Option<JoinHandle<()>>,
     breaker: Breaker,
     progress: Progress,
     requests: JoinSet<Report>,
@@ -161,7 +159,6 @@ impl<G: Gateway> Engine<G> {
             figures,
             peers,
             asked: None,
-            held: None,
             progress: Progress::default(),
             requests: JoinSet::new(),
             queue: VecDeque::new(),
@@ -557,7 +554,7 @@ impl<G: Gateway> Engine<G> {
         self.pacer.hold(until);
         self.held_until = Some(until);
         if let Some(peers) = self.peers.clone() {
-            self.held = Some(tokio::spawn(async move { drop(peers.hold(until - now).await) }));
+            tokio::spawn(async move { peers.hold(until - now).await });
         }
     }
 

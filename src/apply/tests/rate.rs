@@ -27,8 +27,11 @@ impl Peers for Number {
     }
 
     async fn hold(&self, pause: Duration) -> Result<(), LedgerError> {
+        // It is slower to arrive than leave that is asked for after it.
+        let until = tokio::time::Instant::now() + pause;
+        tokio::time::sleep(Duration::from_millis(20)).await;
         let mut next = self.next.lock().unwrap();
-        *next = (*next).max(tokio::time::Instant::now() + pause);
+        *next = (*next).max(until);
         Ok(())
     }
 
@@ -106,15 +109,32 @@ async fn slots_that_pass_unused_do_not_end_the_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_number_that_is_held_is_asked_for_leave_afterwards() {
+async fn a_429_holds_a_shared_number_and_it_recovers() {
     let scene = Scene::new(200, Delivery { rate: Rate::parse("100/s").unwrap(), ..fast(10) });
     scene.share(Duration::from_millis(10));
-    let ran = tokio::time::timeout(
-        Duration::from_secs(60),
-        scene.run(|number| if number == 50 { Step::Throttle } else { Step::Accept }),
-    );
-    let ran = ran.await.expect("it ends");
+    let number = scene.ledger.0.lock().unwrap().number.clone().unwrap();
+    let held = Arc::new(Mutex::new(Duration::ZERO));
+    let seen = Arc::clone(&held);
+    let throttled = move |request: usize| {
+        if request != 50 {
+            return Step::Accept;
+        }
+        let (next, seen) = (Arc::clone(&number.next), Arc::clone(&seen));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            *seen.lock().unwrap() = next.lock().unwrap().saturating_duration_since(tokio::time::Instant::now());
+        });
+        Step::Throttle
+    };
+    let ran = tokio::time::timeout(Duration::from_secs(60), scene.run(throttled)).await.expect("it ends");
     assert_eq!((ran.ending, ran.progress.accepted), (Ending::Finished, 200));
+    // Other appliers hear of it from the database alone.
+    let held = *held.lock().unwrap();
+    assert!(held >= Duration::from_millis(140), "the number was held for {held:?} only");
+    let starts = ran.gateway.starts.lock().unwrap();
+    let gap = starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    // The first pause, and the requests that were under way with the one that was refused.
+    assert!((240..=400).contains(&gap.as_millis()), "{gap:?}");
     // Two seconds, and the pause.
     assert!(ran.took < Duration::from_millis(2_700), "{:?}", ran.took);
 }

@@ -31,7 +31,7 @@ pub enum Value<'a> {
     },
 }
 
-/// What stands between the parts: drawn once for a process, so that no content can hold it.
+/// What stands between the parts: drawn at random, so that no content can hold it.
 #[derive(Debug, Clone)]
 pub struct Boundary {
     text: String,
@@ -54,15 +54,7 @@ impl Boundary {
 
     /// The body that holds `fields`, in order.
     pub fn body(&self, fields: Vec<(&'static str, Value<'_>)>) -> reqwest::Body {
-        let mut pieces = self.pieces(fields);
-        match pieces.pop_front() {
-            Some(only) if pieces.is_empty() => reqwest::Body::from(only),
-            Some(first) => {
-                pieces.push_front(first);
-                reqwest::Body::wrap(Pieces(pieces))
-            }
-            None => reqwest::Body::default(),
-        }
+        reqwest::Body::wrap(Pieces(self.pieces(fields)))
     }
 
     fn pieces(&self, fields: Vec<(&'static str, Value<'_>)>) -> VecDeque<Bytes> {
