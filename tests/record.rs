@@ -160,6 +160,7 @@ fn a_record_that_was_changed_by_hand_is_not_sound() {
         ("not as the run sealed it", "DELETE FROM journal WHERE seq = (SELECT max(seq) FROM journal)"),
         ("does not follow from the one before", "UPDATE run SET actor = 'nobody', plan_hash = 'v1:00'"),
         ("after nothing", "DELETE FROM journal WHERE kind = 1"),
+        ("4 entries stand before the start of their run", "UPDATE run SET first_seq = 5"),
     ] {
         let sandbox = Sandbox::start(&[]);
         let project = Project::with_sandbox(&sandbox);

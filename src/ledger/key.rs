@@ -22,11 +22,17 @@ pub struct LedgerKey([u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SendKey(pub [u8; 16]);
 
-impl std::hash::Hash for SendKey {
+impl SendKey {
     /// A send key is a hash already, made with a secret: half of it is as good as any hash of it.
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+    pub(super) fn half(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
-        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl std::hash::Hash for SendKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(self.half());
     }
 }
 

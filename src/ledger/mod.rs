@@ -48,6 +48,7 @@ pub mod key;
 pub mod postgres;
 pub mod protocol;
 pub mod report;
+pub mod sends;
 pub mod sqlite;
 
 use std::fmt;
@@ -63,6 +64,7 @@ use crate::message::ContentDigest;
 use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};
+pub use sends::{Recorded, Sends};
 
 /// What the ledger is told before a request starts.
 #[derive(Debug, Clone)]
@@ -171,19 +173,6 @@ pub enum State {
     NotSent,
 }
 
-/// What the ledger holds of one send.
-#[derive(Debug, Clone)]
-pub struct Recorded {
-    /// Where it stands.
-    pub state: State,
-    /// The last attempt.
-    pub attempt: u32,
-    /// The run of the last attempt.
-    pub run: i64,
-    /// The code that is bound to it.
-    pub coupon: Box<str>,
-}
-
 /// What is asked of the record before a plan.
 #[derive(Debug, Clone)]
 pub struct Scope {
@@ -201,8 +190,8 @@ pub struct Snapshot {
     /// How far the ledger went when this was read. Where one process at a time may write, a run may
     /// only begin where nothing was written since.
     pub position: i64,
-    /// Its sends.
-    pub sends: BySend<Recorded>,
+    /// Its sends. A run goes on from them, and need not hold them a second time.
+    pub sends: Arc<Sends>,
     /// The instant of the plan that its first messages were sent under.
     pub planned_at: Option<Timestamp>,
     /// The runs that are under way: an intent of theirs is no doubt yet.

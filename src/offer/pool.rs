@@ -1,18 +1,16 @@
 //! A pool of codes, in the order of its file.
 //!
-//! Codes are held in one buffer, not as a million strings. What was given away is marked, and
+//! What was given away is marked, and
 //! [`Pool::take`] hands out the rest in order, so that a resumed campaign gives everybody the code
 //! that the plan gave them.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault};
 use std::path::PathBuf;
 
 use csv::StringRecord;
 
+use super::codes::CodeTable;
 use super::coupon::CouponCode;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::hashed::Hashed;
 use crate::table::Table;
 
 /// How many broken rows are told one by one before the rest is only counted.
@@ -76,6 +74,12 @@ impl PoolSpec {
                     continue;
                 }
             };
+            if pool.is_empty() {
+                // Codes of one pool are mostly of one length.
+                let bytes = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+                let row = record.as_byte_record().as_slice().len() + record.len();
+                pool.codes.reserve(usize::try_from(bytes).unwrap_or(0) / row);
+            }
             let code = record.get(column).unwrap_or_default();
             let problem = match super::coupon::check(code) {
                 Ok(()) => match pool.push_checked(code) {
@@ -103,12 +107,9 @@ impl PoolSpec {
 /// Codes and which of them are given away.
 #[derive(Debug, Default)]
 pub struct Pool {
-    text: String,
-    ends: Vec<u32>,
+    codes: CodeTable,
+    /// A bit for each.
     taken: Vec<u64>,
-    /// From a hash of a code to its position. Colliding hashes go on at the next free key.
-    index: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
-    hasher: std::hash::RandomState,
     next: usize,
 }
 
@@ -119,44 +120,26 @@ impl Pool {
     }
 
     fn push_checked(&mut self, code: &str) -> Result<(), usize> {
-        let mut slot = self.hasher.hash_one(code);
-        while let Some(position) = self.index.get(&slot) {
-            if self.at(*position as usize) == code {
-                return Err(*position as usize);
-            }
-            slot = slot.wrapping_add(1);
-        }
-        let position = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
-        self.index.insert(slot, position);
-        self.text.push_str(code);
-        self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
-        if self.taken.len() * 64 < self.ends.len() {
-            self.taken.push(0);
-        }
+        self.codes.insert(code)?;
+        self.taken.resize(self.codes.len().div_ceil(64), 0);
         Ok(())
     }
 
     /// How many codes there are, given away or not.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.codes.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.codes.is_empty()
     }
 
     /// Marks a code as given away. A code that is not in the file, because the file has changed
     /// since, is nothing to mark.
     pub fn mark_taken(&mut self, code: &str) {
-        let mut slot = self.hasher.hash_one(code);
-        while let Some(position) = self.index.get(&slot) {
-            let position = *position as usize;
-            if self.at(position) == code {
-                self.taken[position / 64] |= 1 << (position % 64);
-                return;
-            }
-            slot = slot.wrapping_add(1);
+        if let Some(position) = self.codes.position(code) {
+            self.taken[position / 64] |= 1 << (position % 64);
         }
     }
 
@@ -170,7 +153,7 @@ impl Pool {
         while self.next < self.len() && self.taken[self.next / 64] & (1 << (self.next % 64)) != 0 {
             self.next += 1;
         }
-        (self.next < self.len()).then(|| self.at(self.next))
+        (self.next < self.len()).then(|| self.codes.at(self.next))
     }
 
     /// Gives the code away that [`Pool::peek`] showed.
@@ -179,11 +162,6 @@ impl Pool {
             self.taken[self.next / 64] |= 1 << (self.next % 64);
             self.next += 1;
         }
-    }
-
-    fn at(&self, position: usize) -> &str {
-        let start = if position == 0 { 0 } else { self.ends[position - 1] as usize };
-        &self.text[start..self.ends[position] as usize]
     }
 }
 

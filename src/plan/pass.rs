@@ -1,6 +1,5 @@
 //! One pass over the audience: who would get what, and where their send stands.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::Diagnostics;
 use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State};
 use crate::message::{Canonical, ContentDigest, Digester, Message};
-use crate::offer::{CouponCode, Generator, MessageExpiry, Pool};
+use crate::offer::{CodeTable, CouponCode, Generator, MessageExpiry, Pool};
 
 /// How many candidates a generator may go through before its codes count as used up.
 const MAX_SALT: u32 = 64;
@@ -83,7 +82,7 @@ pub struct Pass<'a> {
 enum Codes {
     One(CouponCode),
     Pool(Pool),
-    Generated(Generator, HashSet<Box<str>>),
+    Generated(Generator, CodeTable),
 }
 
 impl<'a> Pass<'a> {
@@ -99,8 +98,8 @@ impl<'a> Pass<'a> {
             CouponSpec::Code(code) => Codes::One(code.clone()),
             CouponSpec::Pool(spec) => {
                 let mut pool = spec.load()?;
-                let bound = snapshot.sends.values().map(|send| &send.coupon);
-                for code in bound.chain(&snapshot.spent_codes) {
+                let bound = snapshot.sends.iter().map(|(_, send)| send.coupon);
+                for code in bound.chain(snapshot.spent_codes.iter().map(|code| &**code)) {
                     pool.mark_taken(code);
                 }
                 Codes::Pool(pool)
@@ -108,8 +107,11 @@ impl<'a> Pass<'a> {
             CouponSpec::Generate { prefix, alphabet, length } => {
                 let scope = format!("{}/{}", campaign.record, campaign.edition);
                 let generator = Generator::new(key.for_codes(), scope, prefix, alphabet, *length);
-                let bound = snapshot.sends.values().map(|send| send.coupon.clone()).collect();
-                Codes::Generated(generator, bound)
+                let mut taken = CodeTable::default();
+                for (_, send) in snapshot.sends.iter() {
+                    let _ = taken.insert(send.coupon);
+                }
+                Codes::Generated(generator, taken)
             }
         };
         Ok(Self {
@@ -146,6 +148,7 @@ impl<'a> Pass<'a> {
                 };
                 let key = keys.of(recipient.identity);
                 let recorded = snapshot.sends.get(&key);
+                let standing = standing(recorded, retry_rejected, &snapshot.live);
                 let Some(coupon) = codes.propose(recipient.identity, recorded) else {
                     return visit(Item::NoCode);
                 };
@@ -168,7 +171,6 @@ impl<'a> Pass<'a> {
                     expiry,
                 };
                 let (digest, likeness) = digester.digests(&message);
-                let standing = standing(recorded, retry_rejected, &snapshot.live);
                 let entry = plan_entry(&scope, recipient.identity, recipient.address, digest);
                 let desired = Desired {
                     place: recipient.place,
@@ -192,21 +194,21 @@ impl<'a> Pass<'a> {
 
 impl Codes {
     /// The code that a person would get: the one that is theirs already, else the next.
-    fn propose(&mut self, person: Identity, recorded: Option<&Recorded>) -> Option<CouponCode> {
-        let bound = recorded.and_then(|recorded| CouponCode::new(&recorded.coupon).ok());
+    fn propose(&mut self, person: Identity, recorded: Option<Recorded<'_>>) -> Option<CouponCode> {
+        let bound = recorded.and_then(|recorded| CouponCode::new(recorded.coupon).ok());
         match self {
             Codes::One(code) => Some(code.clone()),
             Codes::Pool(pool) => bound.or_else(|| pool.peek().and_then(|code| CouponCode::new(code).ok())),
             Codes::Generated(generator, taken) => bound.or_else(|| {
                 (0..MAX_SALT).find_map(|salt| {
-                    generator.candidate(person, salt).ok().filter(|code| !taken.contains(code.expose()))
+                    generator.candidate(person, salt).ok().filter(|code| taken.position(code.expose()).is_none())
                 })
             }),
         }
     }
 
     /// Gives the proposed code away.
-    fn keep(&mut self, code: &CouponCode, recorded: Option<&Recorded>) {
+    fn keep(&mut self, code: &CouponCode, recorded: Option<Recorded<'_>>) {
         match self {
             Codes::One(_) => {}
             Codes::Pool(pool) => {
@@ -214,12 +216,12 @@ impl Codes {
                     pool.take();
                 }
             }
-            Codes::Generated(_, taken) => drop(taken.insert(code.expose().into())),
+            Codes::Generated(_, taken) => drop(taken.insert(code.expose())),
         }
     }
 }
 
-fn standing(recorded: Option<&Recorded>, retry_rejected: bool, live: &[i64]) -> Standing {
+fn standing(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) -> Standing {
     match recorded {
         None => Standing::Send(1),
         Some(recorded) => match recorded.state {

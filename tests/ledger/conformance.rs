@@ -103,7 +103,7 @@ fn what_a_dead_run_left_open_is_unknown_and_never_claimed() {
         stage.kill(run).await;
         let mut next = stage.begin(&plan).await;
         let snapshot = stage.snapshot(&plan).await;
-        let unknown = snapshot.sends.values().filter(|send| send.state == State::Unknown).count();
+        let unknown = snapshot.sends.count(State::Unknown);
         assert_eq!((unknown, snapshot.sends.len()), (2, 3));
         assert_eq!(next.commit(&claim(&[(1, 1), (1, 2), (3, 1)][..1])).await.unwrap(), [Claim::Held]);
         assert_eq!(
@@ -234,7 +234,7 @@ fn a_snapshot_holds_codes_and_the_first_plan_that_sent() {
         finish(run).await;
         let snapshot = stage.snapshot(&pool).await;
         assert_eq!(snapshot.planned_at, Some(pool.planned_at));
-        assert_eq!(&*snapshot.sends[&send_key(2)].coupon, "CODE2");
+        assert_eq!(snapshot.sends.get(&send_key(2)).unwrap().coupon, "CODE2");
         assert!(snapshot.spent_codes.is_empty());
         let other = RunStart { campaign: "pongal".into(), name: "pongal".into(), ..pool.clone() };
         let mut spent = stage.snapshot(&other).await.spent_codes;
@@ -430,7 +430,7 @@ async fn play(stage: Stage, steps: &[Step]) {
     let snapshot = stage.reader().await.snapshot(&scope(&plan)).await.unwrap();
     assert_eq!(snapshot.sends.len(), model.sends.len());
     for (send, stand) in &model.sends {
-        let recorded = &snapshot.sends[&send_key(*send)];
+        let recorded = snapshot.sends.get(&send_key(*send)).unwrap();
         assert_eq!((recorded.state, recorded.attempt), (stand.state, stand.attempt), "send {send}");
     }
     finish(run).await;

@@ -181,8 +181,7 @@ impl<G: Gateway> Engine<G> {
 
     /// How many sends of this edition the record holds as unknown now, whoever left them so.
     pub async fn unknown(&mut self) -> Result<u64, LedgerError> {
-        let snapshot = self.ledger.snapshot().await?;
-        Ok(snapshot.sends.values().filter(|send| send.state == State::Unknown).count() as u64)
+        Ok(self.ledger.snapshot().await?.sends.count(State::Unknown))
     }
 
     /// The ledger, to write down how the run ended.

@@ -191,7 +191,7 @@ impl Rounds<'_> {
     ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
         loop {
             let before = engine.progress();
-            let open = snapshot.sends.values().filter(|send| send.state == State::Intent).count() as u64;
+            let open = snapshot.sends.count(State::Intent);
             let (ending, after) = self.round(runtime, engine, &snapshot);
             engine = after;
             match ending {

@@ -16,6 +16,8 @@ mod connection;
 mod run;
 mod schema;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio_postgres::types::Type;
@@ -24,8 +26,8 @@ use tokio_postgres::{Client, Row};
 use super::chain::{LinkKind, StartLink};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Recorded, RunCounts, RunLedger, RunRecord,
-    RunStart, Scope, SendKey, Snapshot, Source, State, actor, host, instant,
+    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, RunCounts, RunLedger, RunRecord, RunStart,
+    Scope, SendKey, Sends, Snapshot, Source, State, actor, host, instant,
 };
 use connection::{Connection, Target};
 pub use run::PostgresRun;
@@ -441,6 +443,7 @@ async fn snapshot(connection: &mut Connection, scope: &Scope) -> Result<Snapshot
     let client = connection.client().await?;
     client.batch_execute(MOMENT).await.map_err(fail)?;
     let mut snapshot = Snapshot::default();
+    let mut sends = Sends::default();
     let campaign: Option<i32> = client
         .query_typed("SELECT id FROM sendform.campaign WHERE name = $1", &[(&scope.campaign, Type::TEXT)])
         .await
@@ -460,20 +463,16 @@ async fn snapshot(connection: &mut Connection, scope: &Scope) -> Result<Snapshot
         let Some(last) = rows.last() else { break };
         after = last.get(0);
         for row in &rows {
-            let recorded = Recorded {
-                state: State::from_kind(row.get::<_, i16>(1).into())?,
-                attempt: row.get::<_, i32>(2).cast_unsigned(),
-                run: row.get(3),
-                coupon: row.get::<_, &str>(4).into(),
-            };
-            snapshot.sends.insert(key_of(row, 0), recorded);
+            let state = State::from_kind(row.get::<_, i16>(1).into())?;
+            let attempt = row.get::<_, i32>(2).cast_unsigned();
+            sends.record(key_of(row, 0), state, attempt, Some((row.get(3), row.get(4))));
         }
     }
-    let first = snapshot.sends.values().filter(|send| send.state != State::NotSent).map(|send| send.run).min();
     let rows = client
-        .query_typed("SELECT planned_at FROM sendform.run WHERE id = $1", &[(&first, Type::INT8)])
+        .query_typed("SELECT planned_at FROM sendform.run WHERE id = $1", &[(&sends.first_run(), Type::INT8)])
         .await
         .map_err(fail)?;
+    snapshot.sends = Arc::new(sends);
     snapshot.planned_at = rows.first().map(|row| instant(row.get(0)));
     let rows = client
         .query_typed(

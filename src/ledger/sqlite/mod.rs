@@ -15,9 +15,10 @@
 mod file;
 mod run;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -27,8 +28,8 @@ use tokio::sync::mpsc;
 use super::chain::{JournalDigest, LinkKind, StartLink};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Recorded, RunCounts, RunLedger, RunRecord,
-    RunStart, Scope, SendKey, Snapshot, Source, State, actor, host, instant,
+    BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, RunCounts, RunLedger, RunRecord, RunStart,
+    Scope, SendKey, Sends, Snapshot, Source, State, actor, host, instant,
 };
 pub use file::lease_holder;
 use file::{FORMAT, check_key, create, lease_is_taken, link, migrate, take_lease};
@@ -89,70 +90,57 @@ impl SqliteLedger {
         // One read transaction: all of it is as of one moment.
         let _moment = self.connection.unchecked_transaction().map_err(fail)?;
         let mut snapshot = Snapshot { position: position(&self.connection).map_err(fail)?, ..Snapshot::default() };
-        let runs = self.runs_of(scope).map_err(fail)?;
+        let runs = self.concerned(scope).map_err(fail)?;
+        let recipients = runs.values().filter(|run| run.own).map(|run| run.recipients).max().unwrap_or(0);
+        let mut sends = Sends::with_capacity(recipients.min(snapshot.position).try_into().unwrap_or(0));
+        let first = runs.values().map(|run| run.first_seq).min().unwrap_or(i64::MAX);
         let mut rows = self
             .connection
-            .prepare("SELECT run, kind, send_key, attempt, coupon FROM journal ORDER BY seq")
+            .prepare("SELECT run, kind, send_key, attempt, coupon FROM journal WHERE seq >= ?1 ORDER BY seq")
             .map_err(fail)?;
-        let mut rows = rows.query([]).map_err(fail)?;
+        let mut rows = rows.query([first]).map_err(fail)?;
         while let Some(row) = rows.next().map_err(fail)? {
             let run: i64 = row.get(0).map_err(fail)?;
-            if !runs.contains(&run) {
-                continue;
-            }
+            let Some(concerned) = runs.get(&run) else { continue };
             let state = State::from_kind(row.get(1).map_err(fail)?)?;
-            let key = SendKey(row.get(2).map_err(fail)?);
-            let attempt: u32 = row.get(3).map_err(fail)?;
-            let coupon: Option<String> = row.get(4).map_err(fail)?;
-            let entry = snapshot.sends.entry(key).or_insert_with(|| Recorded {
-                state,
-                attempt,
-                run: 0,
-                coupon: Box::default(),
-            });
-            if state == State::Intent {
-                entry.run = run;
-            }
-            entry.state = state;
-            entry.attempt = attempt;
-            if let Some(coupon) = coupon {
-                entry.coupon = coupon.into();
+            let intent = match state {
+                State::Intent => Some((run, row.get_ref(4).and_then(|code| Ok(code.as_str()?)).map_err(fail)?)),
+                _ => None,
+            };
+            if concerned.own {
+                sends.record(SendKey(row.get(2).map_err(fail)?), state, row.get(3).map_err(fail)?, intent);
+            } else if let Some((_, code)) = intent {
+                snapshot.spent_codes.push(code.into());
             }
         }
-        snapshot.planned_at = self.planned_at(&snapshot.sends)?;
+        snapshot.planned_at = self.planned_at(&sends)?;
+        snapshot.sends = Arc::new(sends);
         if self.lease.is_none() && lease_is_taken(&self.path) {
             let sql = "SELECT id FROM run WHERE ended_at IS NULL AND id = (SELECT max(id) FROM run)";
             snapshot
                 .live
                 .extend(self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).optional().map_err(fail)?);
         }
-        if scope.pool {
-            let mut rows = self
-                .connection
-                .prepare(
-                    "SELECT j.coupon FROM run r JOIN journal j ON j.run = r.id
-                     WHERE r.pool = 1 AND j.kind = 1 AND NOT (r.campaign = ?1 AND r.edition = ?2)",
-                )
-                .map_err(fail)?;
-            let codes =
-                rows.query_map(params![scope.campaign, scope.edition], |row| row.get::<_, String>(0)).map_err(fail)?;
-            snapshot.spent_codes = codes.map(|code| code.map(Into::into)).collect::<Result<_, _>>().map_err(fail)?;
-        }
         Ok(snapshot)
     }
 
-    /// The runs of one edition. Looking a run up here is faster than a join for each entry.
-    fn runs_of(&self, scope: &Scope) -> Result<HashSet<i64>, rusqlite::Error> {
-        let mut runs = self.connection.prepare("SELECT id FROM run WHERE campaign = ?1 AND edition = ?2")?;
-        runs.query_map(params![scope.campaign, scope.edition], |row| row.get(0))?.collect()
+    /// The runs of one edition, and those that gave away codes which it could have. Looking a run up
+    /// here is faster than a join for each entry.
+    fn concerned(&self, scope: &Scope) -> Result<HashMap<i64, Concerned>, rusqlite::Error> {
+        let mut runs = self.connection.prepare(
+            "SELECT id, campaign = ?1 AND edition = ?2 AS own, recipients, first_seq FROM run WHERE own OR (pool = 1 AND ?3)",
+        )?;
+        let runs = runs.query_map(params![scope.campaign, scope.edition, scope.pool], |row| {
+            Ok((row.get(0)?, Concerned { own: row.get(1)?, recipients: row.get(2)?, first_seq: row.get(3)? }))
+        })?;
+        runs.collect()
     }
 
     /// The instant of the plan that the first messages went out under. A run that sent nothing does not count.
-    fn planned_at(&self, sends: &BySend<Recorded>) -> Result<Option<Timestamp>, LedgerError> {
-        let first = sends.values().filter(|send| send.state != State::NotSent).map(|send| send.run).min();
+    fn planned_at(&self, sends: &Sends) -> Result<Option<Timestamp>, LedgerError> {
         let milliseconds: Option<i64> = self
             .connection
-            .query_row("SELECT planned_at FROM run WHERE id = ?1", [first], |row| row.get(0))
+            .query_row("SELECT planned_at FROM run WHERE id = ?1", [sends.first_run()], |row| row.get(0))
             .optional()
             .map_err(|error| self.unreadable(&error))?;
         Ok(milliseconds.map(instant))
@@ -246,14 +234,10 @@ impl SqliteLedger {
         });
         link(&transaction, head, LinkKind::Start, Some(run)).map_err(fail)?;
         let mut orphans = Vec::new();
-        let mut states = BySend::with_capacity_and_hasher(snapshot.sends.len(), Default::default());
-        for (key, recorded) in &snapshot.sends {
-            let mut state = recorded.state;
-            if state == State::Intent {
-                state = State::Unknown;
-                orphans.push(Entry::abandoned(run, started_at, *key, recorded.attempt));
-            }
-            states.insert(*key, (state, recorded.attempt));
+        let mut changed = BySend::default();
+        for (key, recorded) in snapshot.sends.iter().filter(|(_, recorded)| recorded.state == State::Intent) {
+            orphans.push(Entry::abandoned(run, started_at, key, recorded.attempt));
+            changed.insert(key, (State::Unknown, recorded.attempt));
         }
         append(&transaction, &orphans).map_err(fail)?;
         transaction.commit().map_err(fail)?;
@@ -266,7 +250,8 @@ impl SqliteLedger {
             _lease: lease,
             identity,
             run,
-            states,
+            before: Arc::clone(&snapshot.sends),
+            changed,
             retry_rejected,
             digest: JournalDigest::default(),
         };
@@ -334,6 +319,12 @@ impl Ledger for SqliteLedger {
             let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
             let mut found: Vec<String> = lines.collect::<Result<_, _>>()?;
             found.retain(|line| line != "ok");
+            // A snapshot reads the journal from there on.
+            let sql = "SELECT count(*) FROM journal j JOIN run r ON r.id = j.run WHERE j.seq < r.first_seq";
+            let early: i64 = self.connection.query_row(sql, [], |row| row.get(0))?;
+            if early > 0 {
+                found.push(format!("{early} entries stand before the start of their run"));
+            }
             Ok(found)
         };
         match read() {
@@ -394,6 +385,16 @@ fn open(path: &Path) -> Result<Connection, LedgerError> {
     // A connection's own setting; it touches no file.
     connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
     Ok(connection)
+}
+
+/// A run that a snapshot looks at.
+struct Concerned {
+    /// Whether it is one of the edition's own; else its codes alone matter.
+    own: bool,
+    /// How many people its campaign was for.
+    recipients: i64,
+    /// The number of the first entry that it may have written.
+    first_seq: i64,
 }
 
 /// Which file a path leads to.

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::protocol::{self, Stand};
 use super::super::{
-    Batch, BySend, Claim, Entry, Head, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Snapshot, State,
+    Batch, BySend, Claim, Entry, Head, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends, Snapshot, State,
 };
 use super::{Identity, SqliteLedger, append, file, head, io, stands, storage};
 
@@ -91,8 +91,10 @@ pub(super) struct Writer {
     pub(super) _lease: File,
     pub(super) identity: Identity,
     pub(super) run: i64,
-    /// Where each send stands. An intent in here is this run's own.
-    pub(super) states: BySend<(State, u32)>,
+    /// Where each send stood before this run.
+    pub(super) before: Arc<Sends>,
+    /// Where those stand that changed since. An intent in here is this run's own.
+    pub(super) changed: BySend<(State, u32)>,
     pub(super) retry_rejected: bool,
     pub(super) digest: JournalDigest,
 }
@@ -114,7 +116,9 @@ impl Writer {
     }
 
     fn stand(&self, key: &SendKey) -> Option<Stand> {
-        self.states.get(key).map(|(state, attempt)| Stand { state: *state, attempt: *attempt, run: self.run })
+        let before = || self.before.get(key).map(|recorded| (recorded.state, recorded.attempt));
+        let (state, attempt) = self.changed.get(key).copied().or_else(before)?;
+        Some(Stand { state, attempt, run: self.run })
     }
 
     /// Whether the file under the ledger's name is still the one that is open here. If somebody took
@@ -174,7 +178,7 @@ impl Writer {
         append(&transaction, &entries).map_err(fail)?;
         transaction.commit().map_err(fail)?;
         entries.iter().for_each(|entry| self.digest.add(entry));
-        self.states.extend(changed);
+        self.changed.extend(changed);
         Ok(answers)
     }
 

@@ -1,0 +1,175 @@
+//! What the ledger holds of one edition, in memory: 52 bytes for each send, its code included.
+
+use std::fmt;
+
+use hashbrown::HashTable;
+
+use super::{SendKey, State};
+
+/// What the ledger holds of one send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded<'a> {
+    /// Where it stands.
+    pub state: State,
+    /// The last attempt.
+    pub attempt: u32,
+    /// The run of the last attempt.
+    pub run: i64,
+    /// The code that is bound to it.
+    pub coupon: &'a str,
+}
+
+/// The sends of one edition, by their keys.
+///
+/// Ten million of them stand beside a pool of ten million codes and the plan's own tables, so they
+/// are kept in one list without a hole, with their codes in one text.
+#[derive(Default, Clone)]
+pub struct Sends {
+    slots: Vec<Slot>,
+    /// From a key to its place in `slots`.
+    index: HashTable<u32>,
+    codes: String,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    key: SendKey,
+    run: u32,
+    attempt: u32,
+    code_starts: u32,
+    code_bytes: u8,
+    state: State,
+}
+
+const TOO_MANY: &str = "fewer than four thousand million sends";
+
+impl Sends {
+    /// Nothing yet, with room for so many.
+    pub fn with_capacity(sends: usize) -> Self {
+        Self { slots: Vec::with_capacity(sends), index: HashTable::with_capacity(sends), codes: String::new() }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether nothing is recorded.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// What is recorded of a send.
+    pub fn get(&self, key: &SendKey) -> Option<Recorded<'_>> {
+        let place = self.index.find(key.half(), |place| self.slots[*place as usize].key == *key)?;
+        Some(self.recorded(&self.slots[*place as usize]))
+    }
+
+    /// All of them, in the order in which they were first recorded.
+    pub fn iter(&self) -> impl Iterator<Item = (SendKey, Recorded<'_>)> {
+        self.slots.iter().map(|slot| (slot.key, self.recorded(slot)))
+    }
+
+    /// How many stand there.
+    pub fn count(&self, state: State) -> u64 {
+        self.slots.iter().filter(|slot| slot.state == state).count() as u64
+    }
+
+    /// The first run that anything but "not sent" is known from.
+    pub fn first_run(&self) -> Option<i64> {
+        self.slots.iter().filter(|slot| slot.state != State::NotSent).map(|slot| i64::from(slot.run)).min()
+    }
+
+    /// Takes in where a send stands from now on; of an intent, also its run and its code.
+    pub fn record(&mut self, key: SendKey, state: State, attempt: u32, intent: Option<(i64, &str)>) {
+        let Self { slots, index, codes } = self;
+        let place = match index.find(key.half(), |place| slots[*place as usize].key == key) {
+            Some(place) => *place as usize,
+            None => {
+                let place = u32::try_from(slots.len()).expect(TOO_MANY);
+                slots.push(Slot { key, run: 0, attempt, code_starts: 0, code_bytes: 0, state });
+                index.insert_unique(key.half(), place, |place| slots[*place as usize].key.half());
+                place as usize
+            }
+        };
+        let slot = &mut slots[place];
+        slot.state = state;
+        slot.attempt = attempt;
+        if let Some((run, code)) = intent {
+            // A run beyond that is one that nobody has heard of: its intents are in doubt.
+            slot.run = u32::try_from(run).unwrap_or(u32::MAX);
+            // A code has 60 bytes at most: what is longer is none.
+            if let Ok(bytes) = u8::try_from(code.len())
+                && code_of(codes, slot) != code
+            {
+                slot.code_starts = u32::try_from(codes.len()).expect(TOO_MANY);
+                slot.code_bytes = bytes;
+                codes.push_str(code);
+            }
+        }
+    }
+
+    fn recorded(&self, slot: &Slot) -> Recorded<'_> {
+        Recorded { state: slot.state, attempt: slot.attempt, run: slot.run.into(), coupon: code_of(&self.codes, slot) }
+    }
+}
+
+fn code_of<'a>(codes: &'a str, slot: &Slot) -> &'a str {
+    let start = slot.code_starts as usize;
+    &codes[start..start + slot.code_bytes as usize]
+}
+
+impl fmt::Debug for Sends {
+    /// Without the codes, which are worth money.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sends({})", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u32) -> SendKey {
+        // All in one bucket: only the second half differs.
+        let mut key = [7; 16];
+        key[12..].copy_from_slice(&number.to_be_bytes());
+        SendKey(key)
+    }
+
+    #[test]
+    fn a_send_takes_little_memory() {
+        assert_eq!(size_of::<Slot>(), 32);
+    }
+
+    #[test]
+    fn the_last_word_on_each_send_counts_and_its_code_stays() {
+        let mut sends = Sends::with_capacity(2);
+        for number in 0..1_000 {
+            sends.record(key(number), State::Intent, 1, Some((3, &format!("CODE{number}"))));
+        }
+        for number in (0..1_000).step_by(2) {
+            sends.record(key(number), State::NotSent, 1, None);
+        }
+        sends.record(key(4), State::Intent, 2, Some((9, "CODE4")));
+        sends.record(key(4), State::Accepted, 2, None);
+        assert_eq!(sends.len(), 1_000);
+        assert_eq!((sends.count(State::Intent), sends.count(State::NotSent)), (500, 499));
+        let stands = |state, attempt, run, coupon| Some(Recorded { state, attempt, run, coupon });
+        assert_eq!(sends.get(&key(4)), stands(State::Accepted, 2, 9, "CODE4"));
+        assert_eq!(sends.get(&key(5)), stands(State::Intent, 1, 3, "CODE5"));
+        assert_eq!(sends.get(&key(6)), stands(State::NotSent, 1, 3, "CODE6"));
+        assert_eq!(sends.get(&key(1_000)), None);
+        assert_eq!(sends.iter().filter(|(key, recorded)| sends.get(key) == Some(*recorded)).count(), 1_000);
+        assert_eq!(sends.first_run(), Some(3));
+    }
+
+    #[test]
+    fn a_code_may_be_of_any_script() {
+        let mut sends = Sends::default();
+        sends.record(key(1), State::Intent, 1, Some((1, "दीवाली")));
+        sends.record(key(2), State::Intent, 1, Some((1, "😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀")));
+        assert_eq!(sends.get(&key(1)).unwrap().coupon, "दीवाली");
+        assert_eq!(sends.get(&key(2)).unwrap().coupon.chars().count(), 15);
+    }
+}
