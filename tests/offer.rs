@@ -36,6 +36,19 @@ fn a_pool_gives_each_recipient_one_code_for_ever() {
 }
 
 #[test]
+fn who_has_the_offer_already_takes_no_code_from_those_who_have_not() {
+    let sandbox = Sandbox::start(&[]);
+    let project = Project::with_sandbox(&sandbox);
+    project.people("mobile,first_name\n9800000002,B\n");
+    project.apply(&[]).expect(0);
+    project.crowd(5, &[]);
+    project.apply(&[]).expect(0);
+    let codes = codes(&sandbox);
+    let of = |person: u32| codes[&format!("+9198{person:08}")].as_str();
+    assert_eq!([0, 1, 2, 3, 4].map(of), ["CODE0", "CODE1", "HELLO25", "CODE2", "CODE3"]);
+}
+
+#[test]
 fn generated_codes_stay_the_recipients_own() {
     let sandbox = Sandbox::start(&[]);
     let project = Project::with_sandbox(&sandbox);

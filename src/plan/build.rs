@@ -247,6 +247,7 @@ impl Tally {
                 self.without_code += 1;
                 return;
             }
+            Item::Passed => return,
             Item::Desired(desired) => desired,
         };
         self.entries.push(desired.entry);

@@ -17,7 +17,7 @@ use crate::cli::Stop;
 use crate::cli::ui::Ui;
 use crate::gateway::kaleyra::KaleyraV1;
 use crate::ledger::{Ledger, LedgerKey, RunCounts, RunStart, Snapshot, State};
-use crate::plan::{Built, Item, Pass, Standing};
+use crate::plan::{Built, Item, Pass};
 use crate::project::Place;
 use crate::sandbox::{self, Preview, Sandbox};
 
@@ -222,7 +222,7 @@ impl Rounds<'_> {
         snapshot: &Snapshot,
     ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
         let pass = match Pass::new(self.campaign, snapshot, self.key, self.planned_at, self.retry_rejected) {
-            Ok(pass) => pass,
+            Ok(pass) => pass.to_send(),
             Err(diagnostics) => return (Err(diagnostics.into()), engine),
         };
         let (feed_sender, feed) = mpsc::channel(AHEAD);
@@ -232,9 +232,7 @@ impl Rounds<'_> {
         let mut together = Vec::with_capacity(TOGETHER);
         let feeding = || {
             pass.run(|item| {
-                if let Item::Desired(desired) = item
-                    && matches!(desired.standing, Standing::Send(_))
-                {
+                if let Item::Desired(desired) = item {
                     together.push(desired);
                 }
                 if together.len() == TOGETHER {
