@@ -61,10 +61,13 @@ impl Boundary {
         let mut pieces = VecDeque::new();
         let mut text = String::with_capacity(2_048);
         for (field, value) in fields {
-            let _ = write!(text, "--{}\r\nContent-Disposition: form-data; name=\"{}\"", self.text, quoted(field));
+            for part in ["--", &self.text, "\r\nContent-Disposition: form-data; name=\"", field, "\""] {
+                text.push_str(part);
+            }
             match value {
                 Value::Text(value) => {
-                    let _ = write!(text, "\r\n\r\n{value}");
+                    text.push_str("\r\n\r\n");
+                    text.push_str(&value);
                 }
                 Value::File { name, mime, content } => {
                     let _ = write!(text, "; filename=\"{}\"\r\nContent-Type: {mime}\r\n\r\n", quoted(name));
