@@ -5,7 +5,7 @@
     benches/compare.py apply 200000                   apply beside wrk, Node, aiohttp, requests
     benches/compare.py shared 50000                   one and three appliers on PostgreSQL
     benches/compare.py rate                           what leaves in any ten seconds, and at once
-    benches/compare.py sent 1000000                   everything in the ledger already; resuming after a kill
+    benches/compare.py sent 10000,1000000             everything in the ledger already; resuming after a kill
     benches/compare.py allocations                    for each row of a plan, for each send
     benches/compare.py latency                        help, validate
 """
@@ -392,13 +392,34 @@ def paced(work):
             row(f"{rate}/s", f"{latency} ms", "PostgreSQL" if shared_by else "SQLite", max(1, shared_by), f"{least:.4f} to {most:.4f}", f"{ahead / rate * 1000:.0f}")
 
 
-def sent(size, work):
+def sent(sizes, work):
     """A plan with everything sent already, and resuming after a kill."""
     print("\n## with everything in the ledger\n")
-    row("sends", "what", "wall s", "CPU s", "MB")
-    row("---:", "---", "---:", "---:", "---:")
-    more = 20_000
-    directory = project(size + more, work / f"apply-{size + more}", duplicates=False)
+    row("sends", "what", "wall s", "CPU s", "MB", "wall beside the bare loop")
+    row("---:", "---", "---:", "---:", "---:", "---:")
+    for size in sizes:
+        more = size // 50
+        directory = project(size + more, work / f"apply-{size + more}", duplicates=False)
+        resumed = killed_and_resumed(size, directory)
+        found = []
+        for name, command in (
+            ("bare loop", [BARE, "people.csv", "suppressed.csv"]),
+            ("plan, all sent", [SENDFORM, "plan", "campaign.yaml", "--format", "json"]),
+            ("apply, nothing left", [SENDFORM, "apply", "campaign.yaml", "--auto-approve"]),
+            ("status", [SENDFORM, "status", "campaign.yaml"]),
+            ("ledger check", [SENDFORM, "ledger", "check"]),
+        ):
+            times = [run(command, directory, codes=(0, 7))[:3] for _ in range(3 if size <= 1_000_000 else 1)]
+            found.append((name, [median([figure[at] for figure in times]) for at in range(3)]))
+        base = found[0][1][0]
+        for name, (wall, cpu, memory) in found:
+            row(f"{size + more:,}", name, f"{wall:.2f}", f"{cpu:.2f}", f"{memory:.0f}", f"{wall / base:.1f}")
+        row(f"{size + more:,}", "apply, resumed: until its first request", f"{resumed:.2f}", "", "", f"{resumed / base:.1f}")
+        shutil.rmtree(directory)
+
+
+def killed_and_resumed(size, directory):
+    """Kills a run after so many sends, and resumes it: seconds until the first request."""
     with Sink() as sink:
         prepare(directory, sink.url, concurrency=200)
         child = start_apply(directory)
@@ -414,22 +435,12 @@ def sent(size, work):
         child = start_apply(directory)
         while sink.get("/count") <= known and child.poll() is None:
             time.sleep(0.005)
-        row(f"{known:,}", "killed, and resumed: until the first request", f"{time.monotonic() - started:.2f}", "", "")
+        seconds = time.monotonic() - started
         told = child.communicate()[1]
         # What was in doubt stays in doubt: exit 7.
         if child.returncode not in (0, 7):
             raise SystemExit(f"resume: exit {child.returncode}\n{told}")
-        bare = [run([BARE, "people.csv", "suppressed.csv"], directory)[:3] for _ in range(3)]
-        found = [("bare loop", bare)]
-        for name, command in (
-            ("plan, all sent", ["plan", "campaign.yaml", "--format", "json"]),
-            ("status", ["status", "campaign.yaml"]),
-            ("ledger check", ["ledger", "check"]),
-            ("apply, nothing left", ["apply", "campaign.yaml", "--auto-approve"]),
-        ):
-            found.append((name, [run([SENDFORM, *command], directory, codes=(0, 7))[:3] for _ in range(3)]))
-        for name, times in found:
-            row(f"{size + more:,}", name, *(f"{median([figure[at] for figure in times]):.2f}" for at in range(2)), f"{median([figure[2] for figure in times]):.0f}")
+        return seconds
 
 
 def allocations(work):
@@ -470,13 +481,17 @@ def latency(work):
     row("`validate`, 20 manifests", f"{median(validate) * 1000:.1f}")
 
 
+def sizes(text):
+    return [int(size) for size in (text or "10000,100000,1000000,10000000").split(",")]
+
+
 def main():
     what = sys.argv[1] if len(sys.argv) > 1 else "all"
     rest = sys.argv[2] if len(sys.argv) > 2 else None
     with tempfile.TemporaryDirectory(prefix="sendform-bench-") as work:
         work = Path(work)
         if what in ("plan", "all"):
-            plan([int(size) for size in (rest or "10000,100000,1000000,10000000").split(",")], work)
+            plan(sizes(rest), work)
             if not rest:
                 terraform([500, 1_000, 2_000], work)
         if what in ("apply", "all"):
@@ -486,7 +501,7 @@ def main():
         if what in ("rate", "all"):
             paced(work)
         if what in ("sent", "all"):
-            sent(int(rest or 1_000_000), work)
+            sent(sizes(rest), work)
         if what in ("allocations", "all"):
             allocations(work)
         if what in ("latency", "all"):
