@@ -171,6 +171,9 @@ fn a_record_that_was_changed_by_hand_is_not_sound() {
         ledger.execute_batch(sql).unwrap();
         let output = project.run(&["ledger", "check"]).expect(1);
         assert!(output.stdout.contains(what), "{what}: {}", output.stdout);
+        if sql.contains("first_seq") {
+            assert_eq!(project.plan_json()["counts"]["sent"], 3, "the plan has lost somebody");
+        }
     }
 }
 

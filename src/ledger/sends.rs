@@ -1,8 +1,9 @@
-//! What the ledger holds of one edition, in memory: 52 bytes for each send, its code included.
+//! What the ledger holds of one edition, in little memory.
 
 use std::fmt;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::{SendKey, State};
 
@@ -23,7 +24,7 @@ pub struct Recorded<'a> {
 ///
 /// Ten million of them stand beside a pool of ten million codes and the plan's own tables, so they
 /// are kept in one list without a hole, with their codes in one text.
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub struct Sends {
     slots: Vec<Slot>,
     /// From a key to its place in `slots`.
@@ -34,19 +35,21 @@ pub struct Sends {
 #[derive(Clone, Copy)]
 struct Slot {
     key: SendKey,
-    run: u32,
+    run: i64,
+    code_starts: usize,
     attempt: u32,
-    code_starts: u32,
     code_bytes: u8,
     state: State,
 }
 
-const TOO_MANY: &str = "fewer than four thousand million sends";
-
 impl Sends {
-    /// Nothing yet, with room for so many.
-    pub fn with_capacity(sends: usize) -> Self {
-        Self { slots: Vec::with_capacity(sends), index: HashTable::with_capacity(sends), codes: String::new() }
+    /// Nothing yet, with room for about so many.
+    pub fn with_room_for(sends: usize) -> Self {
+        let mut table = Self::default();
+        if table.slots.try_reserve_exact(sends).is_ok() {
+            let _ = table.index.try_reserve(sends, |place| table.slots[*place as usize].key.half());
+        }
+        table
     }
 
     /// How many there are.
@@ -77,32 +80,31 @@ impl Sends {
 
     /// The first run that anything but "not sent" is known from.
     pub fn first_run(&self) -> Option<i64> {
-        self.slots.iter().filter(|slot| slot.state != State::NotSent).map(|slot| i64::from(slot.run)).min()
+        self.slots.iter().filter(|slot| slot.state != State::NotSent).map(|slot| slot.run).min()
     }
 
     /// Takes in where a send stands from now on; of an intent, also its run and its code.
     pub fn record(&mut self, key: SendKey, state: State, attempt: u32, intent: Option<(i64, &str)>) {
         let Self { slots, index, codes } = self;
-        let place = match index.find(key.half(), |place| slots[*place as usize].key == key) {
-            Some(place) => *place as usize,
-            None => {
-                let place = u32::try_from(slots.len()).expect(TOO_MANY);
-                slots.push(Slot { key, run: 0, attempt, code_starts: 0, code_bytes: 0, state });
-                index.insert_unique(key.half(), place, |place| slots[*place as usize].key.half());
-                place as usize
+        let of = |place: &u32| slots[*place as usize].key;
+        let place = match index.entry(key.half(), |place| of(place) == key, |place| of(place).half()) {
+            Entry::Occupied(there) => *there.get() as usize,
+            Entry::Vacant(free) => {
+                free.insert(u32::try_from(slots.len()).expect("fewer than four thousand million sends"));
+                slots.push(Slot { key, run: 0, code_starts: 0, attempt, code_bytes: 0, state });
+                slots.len() - 1
             }
         };
         let slot = &mut slots[place];
         slot.state = state;
         slot.attempt = attempt;
         if let Some((run, code)) = intent {
-            // A run beyond that is one that nobody has heard of: its intents are in doubt.
-            slot.run = u32::try_from(run).unwrap_or(u32::MAX);
-            // A code has 60 bytes at most: what is longer is none.
+            slot.run = run;
+            // A code has 60 bytes at most. What is longer is none, and is not kept.
             if let Ok(bytes) = u8::try_from(code.len())
                 && code_of(codes, slot) != code
             {
-                slot.code_starts = u32::try_from(codes.len()).expect(TOO_MANY);
+                slot.code_starts = codes.len();
                 slot.code_bytes = bytes;
                 codes.push_str(code);
             }
@@ -110,13 +112,12 @@ impl Sends {
     }
 
     fn recorded(&self, slot: &Slot) -> Recorded<'_> {
-        Recorded { state: slot.state, attempt: slot.attempt, run: slot.run.into(), coupon: code_of(&self.codes, slot) }
+        Recorded { state: slot.state, attempt: slot.attempt, run: slot.run, coupon: code_of(&self.codes, slot) }
     }
 }
 
 fn code_of<'a>(codes: &'a str, slot: &Slot) -> &'a str {
-    let start = slot.code_starts as usize;
-    &codes[start..start + slot.code_bytes as usize]
+    &codes[slot.code_starts..][..slot.code_bytes.into()]
 }
 
 impl fmt::Debug for Sends {
@@ -139,12 +140,12 @@ mod tests {
 
     #[test]
     fn a_send_takes_little_memory() {
-        assert_eq!(size_of::<Slot>(), 32);
+        assert_eq!(size_of::<Slot>(), 40);
     }
 
     #[test]
     fn the_last_word_on_each_send_counts_and_its_code_stays() {
-        let mut sends = Sends::with_capacity(2);
+        let mut sends = Sends::with_room_for(2);
         for number in 0..1_000 {
             sends.record(key(number), State::Intent, 1, Some((3, &format!("CODE{number}"))));
         }

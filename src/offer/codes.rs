@@ -4,14 +4,13 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
-
-const TOO_MANY: &str = "fewer than 4 GB of codes";
+use hashbrown::hash_table::Entry;
 
 /// Codes in the order in which they came: in one text, not as a million strings.
 #[derive(Default)]
 pub struct CodeTable {
     text: String,
-    ends: Vec<u32>,
+    ends: Vec<usize>,
     /// From a code to its position.
     index: HashTable<u32>,
     hasher: RandomState,
@@ -20,21 +19,24 @@ pub struct CodeTable {
 impl CodeTable {
     /// Adds a code at the end. `Err` holds the position, from 0, at which it stands already.
     pub fn insert(&mut self, code: &str) -> Result<(), usize> {
-        if let Some(position) = self.position(code) {
-            return Err(position);
-        }
         let Self { text, ends, index, hasher } = self;
-        let position = u32::try_from(ends.len()).expect(TOO_MANY);
-        text.push_str(code);
-        ends.push(u32::try_from(text.len()).expect(TOO_MANY));
-        index.insert_unique(hasher.hash_one(code), position, |other| hasher.hash_one(at(text, ends, *other as usize)));
-        Ok(())
+        let stands = |position: &u32| at(text, ends, *position as usize);
+        match index.entry(hasher.hash_one(code), |other| stands(other) == code, |other| hasher.hash_one(stands(other)))
+        {
+            Entry::Occupied(there) => Err(*there.get() as usize),
+            Entry::Vacant(free) => {
+                free.insert(u32::try_from(ends.len()).expect("fewer than four thousand million codes"));
+                text.push_str(code);
+                ends.push(text.len());
+                Ok(())
+            }
+        }
     }
 
-    /// Makes room for so many more. A table that grows step by step has to look at every code again.
+    /// Makes room for so many more: a table that grows step by step has to look at every code again.
     pub fn reserve(&mut self, codes: usize) {
         let Self { text, ends, index, hasher } = self;
-        // Where there is no room, what comes may be less.
+        // Not to get it is no harm: it is a guess.
         let _ = index.try_reserve(codes, |other| hasher.hash_one(at(text, ends, *other as usize)));
     }
 
@@ -60,9 +62,9 @@ impl CodeTable {
     }
 }
 
-fn at<'a>(text: &'a str, ends: &[u32], position: usize) -> &'a str {
-    let start = if position == 0 { 0 } else { ends[position - 1] as usize };
-    &text[start..ends[position] as usize]
+fn at<'a>(text: &'a str, ends: &[usize], position: usize) -> &'a str {
+    let start = if position == 0 { 0 } else { ends[position - 1] };
+    &text[start..ends[position]]
 }
 
 impl fmt::Debug for CodeTable {

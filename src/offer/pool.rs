@@ -1,7 +1,6 @@
 //! A pool of codes, in the order of its file.
 //!
-//! What was given away is marked, and
-//! [`Pool::take`] hands out the rest in order, so that a resumed campaign gives everybody the code
+//! What was given away is marked, and [`Pool::take`] hands out the rest in order, so that a resumed campaign gives everybody the code
 //! that the plan gave them.
 
 use std::path::PathBuf;
@@ -15,6 +14,9 @@ use crate::table::Table;
 
 /// How many broken rows are told one by one before the rest is only counted.
 const MOST_TOLD: usize = 20;
+
+/// After how many codes it is guessed how many there are.
+const FIRST_LOOK: usize = 1_000;
 
 /// Where a pool is read from.
 #[derive(Debug, Clone)]
@@ -61,6 +63,7 @@ impl PoolSpec {
             }
         };
         let mut record = StringRecord::new();
+        let mut read = 0;
         loop {
             let line = match table.next(&mut record) {
                 Ok(Some(line)) => line,
@@ -74,11 +77,11 @@ impl PoolSpec {
                     continue;
                 }
             };
-            if pool.is_empty() {
-                // Codes of one pool are mostly of one length.
+            read += record.as_byte_record().as_slice().len() + record.len();
+            if pool.len() == FIRST_LOOK {
+                // The rest will look like them.
                 let bytes = std::fs::metadata(&self.path).map_or(0, |file| file.len());
-                let row = record.as_byte_record().as_slice().len() + record.len();
-                pool.codes.reserve(usize::try_from(bytes).unwrap_or(0) / row);
+                pool.codes.reserve(usize::try_from(bytes).unwrap_or(0) / (read / FIRST_LOOK));
             }
             let code = record.get(column).unwrap_or_default();
             let problem = match super::coupon::check(code) {

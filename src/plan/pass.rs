@@ -51,7 +51,7 @@ pub struct Desired {
     pub standing: Standing,
     /// The recipient and the message, as the plan's hash holds them.
     pub entry: [u8; 32],
-    /// How many messages the campaign wants before this one.
+    /// How many messages of the campaign stand before this one, sent or not.
     pub ordinal: u64,
     /// Who they are.
     pub identity: Identity,
@@ -212,7 +212,9 @@ impl Codes {
         let bound = recorded.and_then(|recorded| CouponCode::new(recorded.coupon).ok());
         match self {
             Codes::One(code) => Some(code.clone()),
-            Codes::Pool(pool) => bound.or_else(|| pool.peek().and_then(|code| CouponCode::new(code).ok())),
+            // Who has had a code gets no second one, even if the first could not be read any more.
+            Codes::Pool(_) if recorded.is_some() => bound,
+            Codes::Pool(pool) => pool.peek().and_then(|code| CouponCode::new(code).ok()),
             Codes::Generated(generator, taken) => bound.or_else(|| {
                 (0..MAX_SALT).find_map(|salt| {
                     generator.candidate(person, salt).ok().filter(|code| taken.position(code.expose()).is_none())

@@ -240,6 +240,22 @@ fn a_snapshot_holds_codes_and_the_first_plan_that_sent() {
         let mut spent = stage.snapshot(&other).await.spent_codes;
         spent.sort();
         assert_eq!(spent, ["CODE1".into(), "CODE2".into(), "CODE3".into()]);
+        // Each knows what the other has given away, whichever began first, and after both went on.
+        for (campaign, number) in [(&other, 4), (&pool, 6), (&other, 5)] {
+            let mut run = stage.begin(campaign).await;
+            run.commit(&claim(&[(number, 1)])).await.unwrap();
+            run.commit(&settle(&[(number, 1, accepted())])).await.unwrap();
+            finish(run).await;
+        }
+        let known = async |start: &RunStart| {
+            let snapshot = stage.snapshot(start).await;
+            let mut spent = snapshot.spent_codes;
+            spent.sort();
+            (snapshot.sends.len(), spent.join(" "))
+        };
+        assert_eq!(known(&other).await, (2, "CODE1 CODE2 CODE3 CODE6".to_owned()));
+        assert_eq!(known(&pool).await, (4, "CODE4 CODE5".to_owned()));
+        assert_eq!(known(&RunStart { pool: false, ..other }).await, (2, String::new()));
         sound(&stage).await;
     });
 }

@@ -12,11 +12,7 @@
 //! `docs/whatsapp-api-v2-error-codes-for-send-message` (`RBC001`, `E110`, `WAV2101`). Whether a
 //! refusal of credentials comes with status 200 is not documented, so the code decides.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::gateway::{NotSent, Outcome, Reply};
 
@@ -37,9 +33,8 @@ pub fn read(
     recipients: usize,
     hidden: &[&str],
 ) -> Reply {
-    let parsed: Option<Answer> =
-        serde_json::from_slice::<&RawValue>(body).ok().map(|body| object(body).unwrap_or_default());
-    let error_text = |body: &Answer| error_text(body, hidden);
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    let error_text = |body: &Value| error_text(body, hidden);
     if status == 429 {
         let reason = parsed.as_ref().and_then(&error_text).unwrap_or_else(|| "too many requests (429)".to_owned());
         return Reply::NotSent(NotSent::Throttled { reason, retry_after });
@@ -55,7 +50,8 @@ pub fn read(
     let ids = message_ids(&body);
     match (error_text(&body), ids.is_empty()) {
         (Some(reason), true) => {
-            if body.code().is_some_and(|code| ACCOUNT_CODES.contains(&&*code)) || matches!(status, 401..=403) {
+            let code = body.get("code").and_then(Value::as_str).unwrap_or_default();
+            if ACCOUNT_CODES.contains(&code) || matches!(status, 401..=403) {
                 Reply::NotSent(NotSent::Account { reason })
             } else {
                 Reply::Settled(vec![Outcome::Rejected { reason }; recipients])
@@ -87,54 +83,20 @@ fn accepted(ids: &[String], recipients: usize) -> Reply {
     Reply::Settled(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect())
 }
 
-/// What is looked at in an answer, unread as yet. Of the million that say yes little is read.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Answer<'a> {
-    #[serde(borrow)]
-    code: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    message_id: &'a RawValue,
-}
-
-impl Answer<'_> {
-    fn code(&self) -> Option<Cow<'_, str>> {
-        self.code.and_then(text)
-    }
-}
-
-/// An object with these fields, and others; nothing else.
-fn object<'a, T: Deserialize<'a>>(json: &'a RawValue) -> Option<T> {
-    let json = json.get();
-    if json.starts_with('{') { serde_json::from_str(json).ok() } else { None }
-}
-
-/// A text that is not empty.
-fn text(json: &RawValue) -> Option<Cow<'_, str>> {
-    let text: Cow<'_, str> = serde_json::from_str(json.get()).ok()?;
-    (!text.is_empty()).then_some(text)
-}
-
-fn message_ids(body: &Answer) -> Vec<String> {
-    let entries: Vec<&RawValue> = body.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
-    let ids = entries.into_iter().filter_map(|entry| text(object::<Message>(entry)?.message_id).map(Cow::into_owned));
-    ids.collect()
+fn message_ids(body: &Value) -> Vec<String> {
+    let entries = body.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    entries
+        .iter()
+        .filter_map(|entry| entry.get("message_id")?.as_str())
+        .filter(|id| !id.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What an error body says, without numbers that may be somebody's. `None` if it holds no error.
-fn error_text(body: &Answer, hidden: &[&str]) -> Option<String> {
-    let code = body.code();
-    let details: Vec<String> = match body.error.and_then(|error| serde_json::from_str(error.get()).ok()) {
+fn error_text(body: &Value, hidden: &[&str]) -> Option<String> {
+    let code = body.get("code").and_then(Value::as_str).filter(|code| !code.is_empty());
+    let details: Vec<String> = match body.get("error") {
         Some(Value::Object(map)) => map
             .iter()
             .map(|(field, problem)| {
@@ -142,18 +104,18 @@ fn error_text(body: &Answer, hidden: &[&str]) -> Option<String> {
                 if field == "error" { problem } else { format!("{field}: {problem}") }
             })
             .collect(),
-        Some(Value::String(text)) if !text.is_empty() => vec![text],
+        Some(Value::String(text)) if !text.is_empty() => vec![text.clone()],
         Some(Value::Array(list)) if !list.is_empty() => list.iter().map(ToString::to_string).collect(),
         _ => Vec::new(),
     };
+    let message = body.get("message").and_then(Value::as_str).filter(|message| !message.is_empty()).map(str::to_owned);
     // A v2 success carries the code `WA200`; v1 carries none.
-    if details.is_empty() && code.as_deref().is_none_or(|code| code == "WA200") {
+    if details.is_empty() && (code.is_none() || code == Some("WA200")) {
         return None;
     }
-    let message = || body.message.and_then(text).unwrap_or_default().into_owned();
-    let words = if details.is_empty() { message() } else { details.join("; ") };
+    let words = if details.is_empty() { message.unwrap_or_default() } else { details.join("; ") };
     let text = match code {
-        Some(code) if words.is_empty() => code.into_owned(),
+        Some(code) if words.is_empty() => code.to_owned(),
         Some(code) => format!("{code}: {words}"),
         None => words,
     };
@@ -212,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_id_is_what_its_json_says_whatever_stands_around_it() {
-        let body = " {\"data\" : [ null, {\"message_id\":\"a\\u003a\\u0030\", \"to\": [1]} ], \"code\": 7}\n";
+        let body = r#" {"data" : [ null, {"message_id":"a\u003a\u0030", "to": [1]} ], "code": 7} "#;
         assert_eq!(one(200, body), Reply::Settled(vec![Outcome::Accepted { message_id: "a:0".into() }]));
     }
 
@@ -259,9 +221,13 @@ mod tests {
             (200, r#"{"data":[["a:0"]],"error":{}}"#),
             (200, r#"{"data":{"message_id":"a:0"},"error":{}}"#),
             (200, r#"{"data":[{"message_id":7},{"message_id":""},null],"error":{}}"#),
-            (200, r#"{"data":[{"message_id":"a:0"}],"data":[],"error":{}}"#),
             (200, r#"{"data":[{"message_id":"a:0"}],"error":{}} and more"#),
-            (200, "\"a:0\""),
+            (200, r#"{"data":[{"message_id":"a:0"}],"error":{"params":"cut \ud83d"}}"#),
+            (200, r#"{"data":[{"message_id":"a:0"}],"error":{"x":1e999}}"#),
+            (200, r#"{"data":[{"message_id":"a","message_id":"b"}],"error":{"to":"bad"}}"#),
+            (200, r#"{"data":[{"message_id":"\ud800"}],"error":{"to":"bad"}}"#),
+            (200, r#"{"code":"RBC201","message":"\ud800"}"#),
+            (200, r#""a:0""#),
         ] {
             match one(status, body) {
                 Reply::Settled(outcomes) => {

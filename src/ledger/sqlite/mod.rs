@@ -92,7 +92,10 @@ impl SqliteLedger {
         let mut snapshot = Snapshot { position: position(&self.connection).map_err(fail)?, ..Snapshot::default() };
         let runs = self.concerned(scope).map_err(fail)?;
         let recipients = runs.values().filter(|run| run.own).map(|run| run.recipients).max().unwrap_or(0);
-        let mut sends = Sends::with_capacity(recipients.min(snapshot.position).try_into().unwrap_or(0));
+        // In the file a send takes far more.
+        let most = std::fs::metadata(&self.path).map_or(0, |file| file.len() / 64);
+        let most = recipients.try_into().unwrap_or(0).min(most);
+        let mut sends = Sends::with_room_for(most.try_into().unwrap_or(0));
         let first = runs.values().map(|run| run.first_seq).min().unwrap_or(i64::MAX);
         let mut rows = self
             .connection
@@ -104,7 +107,10 @@ impl SqliteLedger {
             let Some(concerned) = runs.get(&run) else { continue };
             let state = State::from_kind(row.get(1).map_err(fail)?)?;
             let intent = match state {
-                State::Intent => Some((run, row.get_ref(4).and_then(|code| Ok(code.as_str()?)).map_err(fail)?)),
+                State::Intent => {
+                    let code = row.get_ref(4).and_then(|code| Ok(code.as_str_or_null()?)).map_err(fail)?;
+                    Some((run, code.unwrap_or_default()))
+                }
                 _ => None,
             };
             if concerned.own {
@@ -128,10 +134,16 @@ impl SqliteLedger {
     /// here is faster than a join for each entry.
     fn concerned(&self, scope: &Scope) -> Result<HashMap<i64, Concerned>, rusqlite::Error> {
         let mut runs = self.connection.prepare(
-            "SELECT id, campaign = ?1 AND edition = ?2 AS own, recipients, first_seq FROM run WHERE own OR (pool = 1 AND ?3)",
+            "SELECT id, campaign = ?1 AND edition = ?2 AS own, recipients, first_seq,
+                    (SELECT run FROM journal WHERE seq < first_seq ORDER BY seq DESC LIMIT 1)
+             FROM run WHERE own OR (pool = 1 AND ?3)",
         )?;
         let runs = runs.query_map(params![scope.campaign, scope.edition, scope.pool], |row| {
-            Ok((row.get(0)?, Concerned { own: row.get(1)?, recipients: row.get(2)?, first_seq: row.get(3)? }))
+            let (id, before): (i64, Option<i64>) = (row.get(0)?, row.get(4)?);
+            // What stands before the start of a run is of older ones. If it is not, somebody has changed
+            // the record by hand, and all of it is read.
+            let first_seq = if before.is_none_or(|run| run < id) { row.get(3)? } else { i64::MIN };
+            Ok((id, Concerned { own: row.get(1)?, recipients: row.get(2)?, first_seq }))
         })?;
         runs.collect()
     }
