@@ -1,7 +1,7 @@
 //! A pool of codes, in the order of its file.
 //!
-//! What was given away is marked, and [`Pool::take`] hands out the rest in order, so that a resumed campaign gives everybody the code
-//! that the plan gave them.
+//! What was given away is marked, and [`Pool::take`] hands out the rest in order, so that a resumed
+//! campaign gives everybody the code that the plan gave them.
 
 use std::path::PathBuf;
 
