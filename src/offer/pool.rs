@@ -10,13 +10,10 @@ use csv::StringRecord;
 use super::codes::CodeTable;
 use super::coupon::CouponCode;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::table::Table;
+use crate::table::{Table, rows_about};
 
 /// How many broken rows are told one by one before the rest is only counted.
 const MOST_TOLD: usize = 20;
-
-/// After how many codes it is guessed how many there are.
-const FIRST_LOOK: usize = 1_000;
 
 /// Where a pool is read from.
 #[derive(Debug, Clone)]
@@ -52,6 +49,7 @@ impl PoolSpec {
     pub fn load(&self) -> Result<Pool, Diagnostics> {
         let (mut table, column) = self.open()?;
         let mut pool = Pool::default();
+        pool.codes.reserve(rows_about(&self.path));
         let mut lines = Vec::new();
         let mut told = Vec::new();
         let mut untold = 0_usize;
@@ -63,7 +61,6 @@ impl PoolSpec {
             }
         };
         let mut record = StringRecord::new();
-        let mut read = 0;
         loop {
             let line = match table.next(&mut record) {
                 Ok(Some(line)) => line,
@@ -77,12 +74,6 @@ impl PoolSpec {
                     continue;
                 }
             };
-            read += record.as_byte_record().as_slice().len() + record.len();
-            if pool.len() == FIRST_LOOK {
-                // The rest will look like them.
-                let bytes = std::fs::metadata(&self.path).map_or(0, |file| file.len());
-                pool.codes.reserve(usize::try_from(bytes).unwrap_or(0) / (read / FIRST_LOOK));
-            }
             let code = record.get(column).unwrap_or_default();
             let problem = match super::coupon::check(code) {
                 Ok(()) => match pool.push_checked(code) {

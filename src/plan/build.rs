@@ -1,8 +1,6 @@
 //! Counting and hashing a pass, and the whole-plan checks: enough codes, enough time, within limits.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +16,7 @@ use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::{LedgerKey, Snapshot};
 use crate::offer::{ExpiryRule, MessageExpiry};
+use crate::table;
 use crate::words::{self, count};
 
 /// How many messages are shown.
@@ -120,7 +119,8 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
         campaign.audience.sources.get(source).map_or_else(String::new, |source| source.path.display().to_string())
     };
     // To move ten million entries to a larger place takes their memory twice.
-    let rows = campaign.audience.sources.iter().map(|source| rows_about(&source.path)).fold(0, usize::saturating_add);
+    let rows =
+        campaign.audience.sources.iter().map(|source| table::rows_about(&source.path)).fold(0, usize::saturating_add);
     let _ = tally.entries.try_reserve_exact(rows);
     pass.run(|item| {
         tally.add(item, inputs.list_blocked, &file_of);
@@ -187,20 +187,6 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
     };
     file.checksum = file.compute_checksum();
     Ok(Built { file, hash, planned_at, approved, leave_by, sample: tally.sample })
-}
-
-/// About how many rows a file holds, from how long its first are; 0 for what is no file.
-fn rows_about(path: &Path) -> usize {
-    const LOOK: u64 = 1 << 16;
-    let Ok(there) = std::fs::metadata(path) else { return 0 };
-    let mut first = Vec::new();
-    if !there.is_file() || File::open(path).and_then(|file| file.take(LOOK).read_to_end(&mut first)).is_err() {
-        return 0;
-    }
-    let lines = first.iter().filter(|byte| **byte == b'\n').count() as u64;
-    // A little more: what does not fit moves all of it.
-    let rows = there.len().saturating_mul(lines) / (first.len() as u64).max(1);
-    usize::try_from(rows + rows / 16).unwrap_or(0)
 }
 
 fn absolute(path: &Path) -> String {

@@ -66,7 +66,7 @@ pub enum Item {
     LeftOut(LeftOut),
     /// A message, but there is no code left for it.
     NoCode,
-    /// A message that is not to be sent, in a pass that [does not look at those](Pass::to_send).
+    /// A message that is not to be sent, in a pass that [does not look at those](Pass::only_to_send).
     Passed,
 }
 
@@ -79,7 +79,7 @@ pub struct Pass<'a> {
     codes: Codes,
     expiry: Option<MessageExpiry>,
     retry_rejected: bool,
-    to_send: bool,
+    only_to_send: bool,
 }
 
 enum Codes {
@@ -125,14 +125,14 @@ impl<'a> Pass<'a> {
             codes,
             expiry: campaign.expiry.map(|rule| rule.resolve(planned_at)),
             retry_rejected,
-            to_send: false,
+            only_to_send: false,
         })
     }
 
     /// The same, but messages that are not to be sent are not rendered: for a second pass, since the
     /// first has seen them all.
-    pub fn to_send(self) -> Self {
-        Self { to_send: true, ..self }
+    pub fn only_to_send(self) -> Self {
+        Self { only_to_send: true, ..self }
     }
 
     /// How many codes of a pool can be given away; `None` for other kinds of coupons.
@@ -145,7 +145,7 @@ impl<'a> Pass<'a> {
 
     /// Streams every row's item, in the order of the sources.
     pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()> + Send) -> Result<(), Diagnostics> {
-        let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected, to_send } = self;
+        let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
         let mut ordinal = 0;
         let mut digester = Digester::new(campaign.gateway.from);
         let scope = plan_scope(campaign);
@@ -159,7 +159,7 @@ impl<'a> Pass<'a> {
                 let key = keys.of(recipient.identity);
                 let recorded = snapshot.sends.get(&key);
                 let standing = standing(recorded, retry_rejected, &snapshot.live);
-                if to_send && !matches!(standing, Standing::Send(_)) {
+                if only_to_send && !matches!(standing, Standing::Send(_)) {
                     ordinal += 1;
                     return visit(Item::Passed);
                 }

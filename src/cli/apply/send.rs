@@ -222,7 +222,7 @@ impl Rounds<'_> {
         snapshot: &Snapshot,
     ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
         let pass = match Pass::new(self.campaign, snapshot, self.key, self.planned_at, self.retry_rejected) {
-            Ok(pass) => pass.to_send(),
+            Ok(pass) => pass.only_to_send(),
             Err(diagnostics) => return (Err(diagnostics.into()), engine),
         };
         let (feed_sender, feed) = mpsc::channel(AHEAD);
