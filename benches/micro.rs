@@ -168,7 +168,7 @@ async fn commit(run: &mut dyn RunLedger, number: &mut u64, before: &mut Vec<Sett
         })
         .collect();
     let next = claim.iter().map(settled).collect();
-    let batch = Batch { settle: std::mem::replace(before, next), claim };
+    let batch = Arc::new(Batch { settle: std::mem::replace(before, next), claim });
     assert!(run.commit(&batch).await.unwrap().iter().all(|claim| *claim == Claim::Granted));
 }
 

@@ -547,7 +547,7 @@ pub trait RunLedger: Send + 'static {
     /// Makes a batch durable, and answers each claim in order. An error means that nothing of the
     /// batch is known to be durable: no request of it may start. After [`LedgerError::Lost`] the
     /// same batch may be offered again, or its claims settled as not sent.
-    async fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError>;
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError>;
 
     /// How long after the start of its commit a granted request may still start. `None`: as long as
     /// the process lives, nobody else can take the lease.

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use sendform::ledger::protocol::{self, Finding, Stand, Verdict};
 use sendform::ledger::{
-    Batch, Claim, Ending, Evidence, Head, LedgerError, RunCounts, RunLedger, RunStart, Source, State, report,
+    Claim, Ending, Evidence, Head, LedgerError, RunCounts, RunLedger, RunStart, Source, State, report,
 };
 
 use super::stage::{
-    Stage, accepted, claim, intent, key, not_sent, on_both, rejected, runtime, scope, send_key, settle, start, unknown,
+    Stage, accepted, both, claim, key, not_sent, on_both, rejected, runtime, scope, send_key, settle, start, unknown,
 };
 
 fn evidence(number: u8, attempt: Option<u32>, verdict: Verdict) -> Evidence {
@@ -63,8 +63,8 @@ fn what_was_not_sent_is_claimed_again_even_by_the_commit_that_says_so() {
         let plan = start("v1:a");
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1)])).await.unwrap();
-        let both = Batch { claim: vec![intent(1, 2)], ..settle(&[(1, 1, not_sent())]) };
-        assert_eq!(run.commit(&both).await.unwrap(), [Claim::Granted]);
+        let again = both(&claim(&[(1, 2)]), &settle(&[(1, 1, not_sent())]));
+        assert_eq!(run.commit(&again).await.unwrap(), [Claim::Granted]);
         assert_eq!(state(&stage, &plan, 1).await, Some((State::Intent, 2)));
         // An outcome of the attempt before says nothing of this one.
         run.commit(&settle(&[(1, 1, accepted())])).await.unwrap();
@@ -126,7 +126,7 @@ fn a_run_that_was_fenced_off_is_granted_nothing_and_is_still_heard() {
         let mut new = stage.begin(&plan).await;
         assert!(new.id() > old.id(), "epochs rise");
         assert!(matches!(old.commit(&claim(&[(9, 1)])).await, Err(LedgerError::Fenced(_))));
-        let mixed = Batch { claim: vec![intent(8, 1)], ..settle(&[(3, 1, accepted())]) };
+        let mixed = both(&claim(&[(8, 1)]), &settle(&[(3, 1, accepted())]));
         assert!(matches!(old.commit(&mixed).await, Err(LedgerError::Fenced(_))));
         assert_eq!(state(&stage, &plan, 9).await, None);
         // What it saw is worth more than that nobody knows.
@@ -411,7 +411,7 @@ async fn play(stage: Stage, steps: &[Step]) {
                 let expected = model.commit(&endings, claims);
                 let tuples: Vec<_> =
                     endings.iter().map(|(send, attempt, kind)| (*send, *attempt, ending(*kind))).collect();
-                let batch = Batch { settle: settle(&tuples).settle, ..claim(claims) };
+                let batch = both(&claim(claims), &settle(&tuples));
                 assert_eq!(run.commit(&batch).await.unwrap(), expected, "{step:?}");
             }
             Step::Evidence(send, attempt, kind) => {

@@ -1,5 +1,6 @@
 //! A ledger of either kind, ready to be opened again and again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sendform::gateway::Outcome;
@@ -66,8 +67,9 @@ pub fn intent(number: u8, attempt: u32) -> Intent {
     }
 }
 
-pub fn claim(numbers: &[(u8, u32)]) -> Batch {
-    Batch { settle: Vec::new(), claim: numbers.iter().map(|(number, attempt)| intent(*number, *attempt)).collect() }
+pub fn claim(numbers: &[(u8, u32)]) -> Arc<Batch> {
+    let claim = numbers.iter().map(|(number, attempt)| intent(*number, *attempt)).collect();
+    Arc::new(Batch { settle: Vec::new(), claim })
 }
 
 pub fn accepted() -> Ending {
@@ -86,7 +88,7 @@ pub fn not_sent() -> Ending {
     Ending::NotSent { reason: "no connection".into() }
 }
 
-pub fn settle(endings: &[(u8, u32, Ending)]) -> Batch {
+pub fn settle(endings: &[(u8, u32, Ending)]) -> Arc<Batch> {
     let settle = endings
         .iter()
         .map(|(number, attempt, ending)| Settlement {
@@ -95,7 +97,12 @@ pub fn settle(endings: &[(u8, u32, Ending)]) -> Batch {
             ending: ending.clone(),
         })
         .collect();
-    Batch { settle, claim: Vec::new() }
+    Arc::new(Batch { settle, claim: Vec::new() })
+}
+
+/// Claims and settlements in one commit.
+pub fn both(claim: &Batch, settle: &Batch) -> Arc<Batch> {
+    Arc::new(Batch { settle: settle.settle.clone(), claim: claim.claim.clone() })
 }
 
 impl Stage {

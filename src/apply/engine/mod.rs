@@ -36,6 +36,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause that a provider's `Retry-After` is followed for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
+/// Which part of the slots has an outcome when a commit does not wait for more of them: an eighth.
+const ENOUGH: usize = 8;
+
 /// Where messages come from: those to be sent, in the order of the plan, several at a time, because
 /// each hand-over may wake a thread.
 pub type Feed = mpsc::Receiver<Vec<Box<Desired>>>;
@@ -201,8 +204,11 @@ impl<G: Gateway> Engine<G> {
                 self.ending = Some(Ending::Interrupted);
                 let _ = self.events.send(Event::Stopping);
             }
-            // Requests start and answers report before the next commit, which is then for all of them.
-            tokio::task::yield_now().await;
+            // While there are few outcomes, those right behind them get a turn: a commit for one takes as long as
+            // one for many. With enough of them, the requests of the last commit start during the next.
+            if self.unsettled.len() * ENOUGH < self.delivery.concurrency {
+                tokio::task::yield_now().await;
+            }
             while let Some(joined) = self.requests.try_join_next() {
                 self.joined(joined);
             }
@@ -337,7 +343,7 @@ impl<G: Gateway> Engine<G> {
                 masked: waiting.desired.address.masked(),
             })
             .collect();
-        let batch = Batch { settle: std::mem::take(&mut self.unsettled), claim };
+        let batch = Arc::new(Batch { settle: std::mem::take(&mut self.unsettled), claim });
         let (answers, asked) = self.persist(batch).await?;
         self.pacer.committed(asked.0.elapsed());
         // The run may have been asked to stop while the ledger did not answer: then nothing was claimed.

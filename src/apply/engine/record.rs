@@ -1,6 +1,7 @@
 //! The engine and its ledger: a batch made durable whatever it takes, the last words of a run that
 //! ends otherwise than it should, and what other appliers have left.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,7 +24,7 @@ impl<G: Gateway> Engine<G> {
     /// Has the ledger take a batch, and waits for it while it does not answer. Answers for the
     /// claims, and the moment at which the commit that took them started; no answers if the claims
     /// were given up because the run is to stop. On failure the settlements are unsettled again.
-    pub(super) async fn persist(&mut self, mut batch: Batch) -> Result<(Vec<Claim>, Moment), Ending> {
+    pub(super) async fn persist(&mut self, mut batch: Arc<Batch>) -> Result<(Vec<Claim>, Moment), Ending> {
         let mut stop = self.stop.clone();
         let mut was_lost = false;
         let mut pause = FIRST_PAUSE;
@@ -46,6 +47,7 @@ impl<G: Gateway> Engine<G> {
                     deadline = Instant::now() + LAST_PATIENCE;
                 }
                 let reason = "the run was stopped before the request could start";
+                let batch = Arc::make_mut(&mut batch);
                 batch.settle.extend(batch.claim.drain(..).map(|intent| Settlement {
                     key: intent.key,
                     attempt: intent.attempt,
@@ -53,7 +55,7 @@ impl<G: Gateway> Engine<G> {
                 }));
             }
             if !lost || over || *self.stop.borrow() == Stop::Now {
-                self.unsettled = batch.settle;
+                self.unsettled = Arc::unwrap_or_clone(batch).settle;
                 return Err(match error {
                     LedgerError::Fenced(_) => Ending::Fenced(error.to_string()),
                     _ => Ending::Ledger(error.to_string()),
@@ -118,6 +120,7 @@ impl<G: Gateway> Engine<G> {
         if batch.settle.is_empty() {
             return;
         }
+        let batch = Arc::new(batch);
         let deadline = Instant::now() + LAST_PATIENCE;
         loop {
             match tokio::time::timeout_at(deadline, self.ledger.commit(&batch)).await {

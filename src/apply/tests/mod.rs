@@ -110,7 +110,7 @@ impl RunLedger for Memory {
         Head::of_ledger("memory")
     }
 
-    async fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError> {
         let slow = self.0.lock().unwrap().slow;
         tokio::time::sleep(Duration::from_millis(1) + slow).await;
         let fault = {

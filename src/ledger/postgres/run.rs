@@ -381,7 +381,7 @@ impl RunLedger for PostgresRun {
         self.head
     }
 
-    async fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError> {
         // Tries of one batch carry one time, whichever of them the database took.
         let at = self.lost.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |lost| lost.at);
         let result = self.offer(batch, at).await;

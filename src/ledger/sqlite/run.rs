@@ -33,7 +33,7 @@ pub struct SqliteRun {
 }
 
 pub(super) enum Job {
-    Commit(Batch, oneshot::Sender<Result<Vec<Claim>, LedgerError>>),
+    Commit(Arc<Batch>, oneshot::Sender<Result<Vec<Claim>, LedgerError>>),
     Finish(String, RunCounts, oneshot::Sender<Result<Head, LedgerError>>),
 }
 
@@ -47,9 +47,10 @@ impl RunLedger for SqliteRun {
         self.head
     }
 
-    async fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.sender.as_ref().is_some_and(|sender| sender.send(Job::Commit(batch.clone(), answer)).is_ok());
+        let sent =
+            self.sender.as_ref().is_some_and(|sender| sender.send(Job::Commit(Arc::clone(batch), answer)).is_ok());
         if sent {
             answered.await.unwrap_or(Err(LedgerError::Fenced(STOPPED)))
         } else {
