@@ -59,19 +59,47 @@ pub struct Built {
 
 /// Every message that a plan holds, with its recipient.
 #[derive(Debug)]
-pub struct Approved(Vec<[u8; 32]>);
+pub struct Approved {
+    /// In order.
+    entries: Vec<[u8; 32]>,
+    /// Where the entries that begin with the same bits start, and at last how many there are: a search
+    /// through all of them would meet memory that no cache holds at nearly every step.
+    starts: Vec<usize>,
+}
 
 impl Approved {
     /// A set of entries.
     pub fn of(mut entries: Vec<[u8; 32]>) -> Self {
         entries.sort_unstable();
-        Self(entries)
+        let groups = (entries.len() / 8).next_power_of_two().min(MOST_GROUPS);
+        let mut starts = vec![0; groups + 1];
+        for entry in &entries {
+            starts[group(entry, groups) + 1] += 1;
+        }
+        for group in 1..starts.len() {
+            starts[group] += starts[group - 1];
+        }
+        Self { entries, starts }
     }
 
     /// Whether this recipient was to get this message.
     pub fn holds(&self, entry: &[u8; 32]) -> bool {
-        self.0.binary_search(entry).is_ok()
+        let group = group(entry, self.starts.len() - 1);
+        self.entries[self.starts[group]..self.starts[group + 1]].binary_search(entry).is_ok()
     }
+
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// Into how many groups a plan's messages fall at most.
+const MOST_GROUPS: usize = 1 << 16;
+
+/// Which of so many groups, a power of two, an entry falls into.
+fn group(entry: &[u8; 32], groups: usize) -> usize {
+    let first = u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]);
+    ((u64::from(first) * groups as u64) >> 32) as usize
 }
 
 /// Why there is no plan.
@@ -133,7 +161,7 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
     let approved = Approved::of(std::mem::take(&mut tally.entries));
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"sendform plan v1");
-    for entry in &approved.0 {
+    for entry in &approved.entries {
         hasher.update(entry);
     }
     let counted_from_plan = matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_)));
@@ -150,7 +178,7 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
         created_at: inputs.now,
         hash: hash.to_string(),
         rows: tally.rows,
-        recipients: approved.0.len() as u64,
+        recipients: approved.len() as u64,
         counts: tally.counts,
         blocked_reasons: tally.reasons.iter().map(|(reason, count)| (reason.code().to_owned(), *count)).collect(),
         warnings: tally.warnings(),
@@ -361,4 +389,39 @@ fn is_american(address: E164) -> bool {
             .ok()
             .and_then(|number| rlibphonenumber::PHONE_NUMBER_UTIL.get_region_for_number(&number))
             .is_some_and(|region| region == rlibphonenumber::Region::US)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_approved_is_what_was_planned_and_nothing_else(
+            // Few of them, many of them, and many that begin alike.
+            spread in prop::collection::hash_set(any::<[u8; 32]>(), 0..200),
+            alike in prop::collection::hash_set(any::<[u8; 2]>(), 0..40),
+            others in prop::collection::vec(any::<[u8; 32]>(), 20),
+        ) {
+            let same_beginning = |tail: &[u8; 2]| {
+                let mut entry = [255; 32];
+                entry[30..].copy_from_slice(tail);
+                entry
+            };
+            let planned: Vec<[u8; 32]> = spread.iter().copied().chain(alike.iter().map(same_beginning)).collect();
+            let approved = Approved::of(planned.clone());
+            prop_assert_eq!(approved.len(), planned.len());
+            for entry in &planned {
+                prop_assert!(approved.holds(entry));
+                let mut changed = *entry;
+                changed[31] ^= 1;
+                prop_assert_eq!(approved.holds(&changed), planned.contains(&changed));
+            }
+            for entry in others.iter().chain(&[[0; 32], [255; 32]]) {
+                prop_assert_eq!(approved.holds(entry), planned.contains(entry));
+            }
+        }
+    }
 }
