@@ -241,8 +241,7 @@ impl Audience {
             // used them first.
             let visiting = scope.spawn(move || {
                 let mut seen = Seen::default();
-                for (position, read) in chunks.into_iter().flatten().enumerate() {
-                    give_way(position);
+                for read in chunks.into_iter().flatten() {
                     let entry = self.entry(read, &mut admits, &mut seen);
                     if visit(entry).is_break() {
                         // The reader ends when nobody takes its rows any more.
@@ -302,7 +301,6 @@ impl Audience {
                 let number = self.spec.reader.read(record.get(phone).unwrap_or_default());
                 let row = Arc::new(Row { columns: Arc::clone(&columns), record });
                 chunk.push(ReadRow { place: RowPlace { source, line }, row, number });
-                give_way(chunk.len());
                 if chunk.len() == CHUNK
                     && sender.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).is_err()
                 {
@@ -357,16 +355,6 @@ const CHUNK: usize = 512;
 
 /// How many chunks the reader may be ahead.
 const CHUNKS_AHEAD: usize = 4;
-
-/// After how many rows a thread lets others have its processor.
-const GIVE_WAY: usize = 16;
-
-/// Rows are never urgent: in a run the engine and the ledger are, which may wait for this processor.
-fn give_way(rows: usize) {
-    if rows.is_multiple_of(GIVE_WAY) {
-        std::thread::yield_now();
-    }
-}
 
 /// A row, and the number in it.
 struct ReadRow {
