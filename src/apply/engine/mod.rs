@@ -36,9 +36,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause that a provider's `Retry-After` is followed for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Which part of the slots has an outcome when a commit does not wait for more of them: an eighth.
-const ENOUGH: usize = 8;
-
 /// Where messages come from: those to be sent, in the order of the plan, several at a time, because
 /// each hand-over may wake a thread.
 pub type Feed = mpsc::Receiver<Vec<Box<Desired>>>;
@@ -204,11 +201,8 @@ impl<G: Gateway> Engine<G> {
                 self.ending = Some(Ending::Interrupted);
                 let _ = self.events.send(Event::Stopping);
             }
-            // While there are few outcomes, those right behind them get a turn: a commit for one takes as long as
-            // one for many. With enough of them, the requests of the last commit start during the next.
-            if self.unsettled.len() * ENOUGH < self.delivery.concurrency {
-                tokio::task::yield_now().await;
-            }
+            // Answers right behind those that came get a turn: a commit for one takes as long as one for many.
+            tokio::task::yield_now().await;
             while let Some(joined) = self.requests.try_join_next() {
                 self.joined(joined);
             }
