@@ -31,6 +31,7 @@ pub mod campaign;
 pub mod cli;
 pub mod diagnostic;
 pub mod gateway;
+pub mod handover;
 pub mod hashed;
 pub mod ledger;
 pub mod manifest;

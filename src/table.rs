@@ -3,13 +3,13 @@
 //! A cell is never shown in an error, since it may be somebody's name or number. White space
 //! around a cell is not part of it.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use csv::{Reader, ReaderBuilder, StringRecord, Trim};
+use hashbrown::HashMap;
 
 use crate::diagnostic::{Diagnostic, did_you_mean};
 

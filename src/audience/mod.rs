@@ -9,17 +9,19 @@
 
 pub mod phone;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
 use csv::StringRecord;
+use hashbrown::HashSet;
 use minijinja::Value;
 use minijinja::value::{Enumerator, Object};
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::table::{Columns, Table};
+use crate::handover::{Giver, hand_over};
+use crate::table::{self, Columns, Table};
 pub use phone::{E164, Identity, PhoneError, PhoneReader};
 
 /// How many broken rows are told one by one before the rest is only counted.
@@ -233,38 +235,39 @@ impl Audience {
     pub fn rows(
         &self,
         mut admits: impl FnMut(&Arc<Row>) -> Result<bool, String> + Send,
-        mut visit: impl FnMut(Entry) -> std::ops::ControlFlow<()> + Send,
+        mut visit: impl FnMut(Entry) -> ControlFlow<()> + Send,
     ) -> Result<(), Diagnostics> {
-        std::thread::scope(|scope| {
-            let (sender, chunks) = std::sync::mpsc::sync_channel::<Vec<ReadRow>>(CHUNKS_AHEAD);
-            // Numbers stay on this thread: the library's expressions are quickest on the one that
-            // used them first.
-            let visiting = scope.spawn(move || {
+        // Numbers stay on this thread: the library's expressions are quickest on the one that used
+        // them first.
+        let (found, seen) = hand_over(
+            |giver| self.read(giver),
+            |chunks| {
                 let mut seen = Seen::default();
-                for read in chunks.into_iter().flatten() {
+                for read in chunks.flatten() {
                     let entry = self.entry(read, &mut admits, &mut seen);
                     if visit(entry).is_break() {
-                        // The reader ends when nobody takes its rows any more.
                         return None;
                     }
                 }
                 Some(seen)
-            });
-            let found = self.read(&sender);
-            drop(sender);
-            match visiting.join() {
-                Ok(None) => Ok(()),
-                Ok(Some(seen)) => {
-                    found.into_result()?;
-                    seen.check(&self.spec)
-                }
-                Err(panic) => std::panic::resume_unwind(panic),
+            },
+        );
+        match seen {
+            None => Ok(()),
+            Some(seen) => {
+                found.into_result()?;
+                seen.check(&self.spec)
             }
-        })
+        }
+    }
+
+    /// About how many rows there are.
+    pub fn rows_about(&self) -> usize {
+        self.spec.sources.iter().map(|source| table::rows_about(&source.path)).fold(0, usize::saturating_add)
     }
 
     /// Reads all sources, in chunks, until the end or until nobody listens.
-    fn read(&self, sender: &SyncSender<Vec<ReadRow>>) -> Found {
+    fn read(&self, giver: &Giver<Vec<ReadRow>>) -> Found {
         let mut found = Found::default();
         for (source, spec) in self.spec.sources.iter().enumerate() {
             let (mut table, phone) = match Table::open(&spec.path, spec.delimiter)
@@ -301,13 +304,11 @@ impl Audience {
                 let number = self.spec.reader.read(record.get(phone).unwrap_or_default());
                 let row = Arc::new(Row { columns: Arc::clone(&columns), record });
                 chunk.push(ReadRow { place: RowPlace { source, line }, row, number });
-                if chunk.len() == CHUNK
-                    && sender.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).is_err()
-                {
+                if chunk.len() == CHUNK && !giver.give(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))) {
                     return found;
                 }
             }
-            if sender.send(chunk).is_err() {
+            if !giver.give(chunk) {
                 return found;
             }
         }
@@ -352,9 +353,6 @@ impl Audience {
 
 /// How many rows are handed from thread to thread together.
 const CHUNK: usize = 512;
-
-/// How many chunks the reader may be ahead.
-const CHUNKS_AHEAD: usize = 4;
 
 /// A row, and the number in it.
 struct ReadRow {

@@ -72,28 +72,36 @@ impl E164 {
     /// For the screen and the record: the country code's first two digits and the last two, `+91••••••••10`.
     pub fn masked(self) -> String {
         let digits = self.0.to_string();
-        let hidden = digits.len().saturating_sub(4);
-        format!("+{}{}{}", &digits[..2], "•".repeat(hidden), &digits[2 + hidden..])
+        let (first, last) = (2, digits.len() - 2);
+        let mut masked = String::with_capacity(3 * digits.len());
+        masked.push('+');
+        masked.push_str(&digits[..first]);
+        (first..last).for_each(|_| masked.push('•'));
+        masked.push_str(&digits[last..]);
+        masked
     }
 
     /// Who is behind the number; see the module's table.
     pub fn identity(self) -> Identity {
-        let digits = self.0.to_string();
-        let bytes = digits.as_bytes();
-        let canonical = match bytes {
-            [b'5', b'5', _, _, b'6' | b'8' | b'9', ..] if bytes.len() == 12 => {
-                format!("{}9{}", &digits[..4], &digits[4..]).parse()
+        let number = self.0;
+        Identity(match number {
+            // 55, the area's two digits, then eight of which the first is a mobile's.
+            550_000_000_000..560_000_000_000 if matches!(number / 10_000_000 % 10, 6 | 8 | 9) => {
+                (number / 100_000_000 * 10 + 9) * 100_000_000 + number % 100_000_000
             }
-            [b'5', b'2', b'1', ..] if bytes.len() == 13 => format!("52{}", &digits[3..]).parse(),
-            [b'5', b'4', b'9', ..] if bytes.len() == 13 => format!("54{}", &digits[3..]).parse(),
-            _ => Ok(self.0),
-        };
-        Identity(canonical.unwrap_or(self.0))
+            5_210_000_000_000..5_220_000_000_000 => 520_000_000_000 + number % 10_000_000_000,
+            5_490_000_000_000..5_500_000_000_000 => 540_000_000_000 + number % 10_000_000_000,
+            _ => number,
+        })
     }
 
     /// Whether this number's identity may also be somebody else's landline (Argentina).
     pub fn identity_may_merge(self) -> bool {
-        self.0.to_string().starts_with("54")
+        let mut leading = self.0;
+        while leading >= 100 {
+            leading /= 10;
+        }
+        leading == 54
     }
 }
 
@@ -267,7 +275,26 @@ mod tests {
         assert_eq!(format!("{number:?}"), "+91••••••••10");
     }
 
+    /// The module's table, as it is written.
+    fn identity_by_the_table(digits: &str) -> String {
+        match digits.as_bytes() {
+            [b'5', b'5', _, _, b'6' | b'8' | b'9', ..] if digits.len() == 12 => {
+                format!("{}9{}", &digits[..4], &digits[4..])
+            }
+            [b'5', b'2', b'1', ..] if digits.len() == 13 => format!("52{}", &digits[3..]),
+            [b'5', b'4', b'9', ..] if digits.len() == 13 => format!("54{}", &digits[3..]),
+            _ => digits.to_owned(),
+        }
+    }
+
     proptest! {
+        #[test]
+        fn identities_are_those_of_the_table(digits in "55[0-9]{10}|521[0-9]{10}|549[0-9]{10}|(55|52|54|[1-9]{2})[0-9]{5,12}") {
+            let number = E164(digits.parse().unwrap());
+            prop_assert_eq!(number.identity().0.to_string(), identity_by_the_table(&digits));
+            prop_assert_eq!(number.identity_may_merge(), digits.starts_with("54"));
+        }
+
         #[test]
         fn an_identity_is_its_own_identity(digits in 1_000_000_u64..999_999_999_999_999) {
             let once = E164(digits).identity();

@@ -13,6 +13,7 @@ use crate::ledger::postgres::PostgresLedger;
 use crate::ledger::sqlite::SqliteLedger;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, Scope, Snapshot, report};
 use crate::manifest::{self, Given};
+use crate::offer::PoolAhead;
 use crate::project::{self, Place};
 
 /// Reads `--var-file` and `--var`.
@@ -213,6 +214,14 @@ pub async fn recorded_as(ledger: &mut dyn Ledger, campaign: &mut Campaign) -> Re
 /// What is asked of the record for a campaign.
 pub fn scope(campaign: &Campaign) -> Scope {
     Scope { campaign: campaign.record.clone(), edition: campaign.edition, pool: uses_pool(campaign) }
+}
+
+/// Begins to read the campaign's pool, if it has one: before the ledger, which takes as long.
+pub fn pool_ahead(campaign: &Campaign) -> Option<PoolAhead> {
+    match &campaign.coupons {
+        CouponSpec::Pool(pool) => Some(pool.load_ahead()),
+        _ => None,
+    }
 }
 
 /// Whether the campaign gives codes of a pool away.

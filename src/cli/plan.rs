@@ -50,10 +50,11 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
     let mut campaign = context::campaign(ui, &args.campaign, &given, now)?;
     let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
     let runtime = context::runtime()?;
+    let pool = context::pool_ahead(&campaign);
     let mut record = runtime.block_on(context::read(&place, &mut campaign))?;
     let built = build(
         &campaign,
-        &Inputs {
+        Inputs {
             snapshot: &record.snapshot,
             key: &record.key,
             now,
@@ -61,6 +62,7 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
             retry_rejected: args.retry_rejected,
             sandbox: args.ledger.sandbox,
             list_blocked: args.list_blocked,
+            pool,
         },
     )?;
     let repeats = match &mut record.ledger {

@@ -40,9 +40,10 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let mut campaign = context::campaign(ui, &args.campaign, &context::given(&args.vars)?, now)?;
     let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let pool = context::pool_ahead(&campaign);
     let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&place, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
-    let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false)?;
+    let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false, pool)?;
     let wanted = |desired: &Desired| match &args.recipient {
         None => true,
         Some(wanted) => {

@@ -135,11 +135,8 @@ impl LedgerKey {
     /// Makes the send keys of one edition of a campaign.
     pub fn send_keys(&self, campaign: &str, edition: u32) -> SendKeys {
         let derived = blake3::derive_key("sendform 2026-11 send keys", &self.0);
-        let mut hasher = blake3::Hasher::new_keyed(&derived);
-        hasher.update(&(campaign.len() as u64).to_le_bytes());
-        hasher.update(campaign.as_bytes());
-        hasher.update(&edition.to_le_bytes());
-        SendKeys(hasher)
+        let length = (campaign.len() as u64).to_le_bytes();
+        SendKeys { derived, scope: [&length, campaign.as_bytes(), &edition.to_le_bytes()].concat() }
     }
 }
 
@@ -172,15 +169,19 @@ impl std::str::FromStr for SendKey {
 
 /// Makes the send keys of one edition of a campaign.
 #[derive(Clone)]
-pub struct SendKeys(blake3::Hasher);
+pub struct SendKeys {
+    derived: [u8; 32],
+    scope: Vec<u8>,
+}
 
 impl SendKeys {
     /// The key of one person's send.
     pub fn of(&self, person: Identity) -> SendKey {
-        let mut hasher = self.0.clone();
-        hasher.update(&person.digits().to_le_bytes());
+        let mut input = Vec::with_capacity(self.scope.len() + 8);
+        input.extend_from_slice(&self.scope);
+        input.extend_from_slice(&person.digits().to_le_bytes());
         let mut key = [0; 16];
-        key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        key.copy_from_slice(&blake3::keyed_hash(&self.derived, &input).as_bytes()[..16]);
         SendKey(key)
     }
 }
@@ -205,6 +206,13 @@ mod tests {
         ] {
             assert_ne!(base, different);
         }
+    }
+
+    #[test]
+    fn send_keys_are_those_that_ledgers_hold() {
+        let person = E164::parse_exact("+919876543210").unwrap().identity();
+        let keys = LedgerKey::from_bytes([1; 32]).send_keys("diwali-gold", 2);
+        assert_eq!(keys.of(person).to_string(), "d17a43078fbb3b6a0e8ffc7768c1e663");
     }
 
     #[test]

@@ -64,7 +64,7 @@ use crate::message::ContentDigest;
 use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};
-pub use sends::{Recorded, Sends};
+pub use sends::{InTurn, Recorded, Sends};
 
 /// What the ledger is told before a request starts.
 #[derive(Debug, Clone)]

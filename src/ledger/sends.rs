@@ -64,8 +64,17 @@ impl Sends {
 
     /// What is recorded of a send.
     pub fn get(&self, key: &SendKey) -> Option<Recorded<'_>> {
-        let place = self.index.find(key.half(), |place| self.slots[*place as usize].key == *key)?;
-        Some(self.recorded(&self.slots[*place as usize]))
+        Some(self.recorded(&self.slots[self.place(key)?]))
+    }
+
+    fn place(&self, key: &SendKey) -> Option<usize> {
+        let place = self.index.find(key.half(), |place| self.slots[*place as usize].key == *key);
+        place.map(|place| *place as usize)
+    }
+
+    /// Looks sends up one after the other.
+    pub fn in_turn(&self) -> InTurn<'_> {
+        InTurn { sends: self, next: 0 }
     }
 
     /// All of them, in the order in which they were first recorded.
@@ -116,6 +125,27 @@ impl Sends {
     }
 }
 
+/// Looks sends up one after the other, best in the order in which they were first recorded, as a plan
+/// does: what is asked for then lies behind what was asked for last, and nothing is searched in memory
+/// that no cache holds.
+pub struct InTurn<'a> {
+    sends: &'a Sends,
+    next: usize,
+}
+
+impl<'a> InTurn<'a> {
+    /// What is recorded of a send.
+    pub fn get(&mut self, key: &SendKey) -> Option<Recorded<'a>> {
+        let sends = self.sends;
+        let place = match sends.slots.get(self.next) {
+            Some(slot) if slot.key == *key => self.next,
+            _ => sends.place(key)?,
+        };
+        self.next = place + 1;
+        Some(sends.recorded(&sends.slots[place]))
+    }
+}
+
 fn code_of<'a>(codes: &'a str, slot: &Slot) -> &'a str {
     &codes[slot.code_starts..][..slot.code_bytes.into()]
 }
@@ -163,6 +193,23 @@ mod tests {
         assert_eq!(sends.get(&key(1_000)), None);
         assert_eq!(sends.iter().filter(|(key, recorded)| sends.get(key) == Some(*recorded)).count(), 1_000);
         assert_eq!(sends.first_run(), Some(3));
+    }
+
+    #[test]
+    fn asked_for_in_any_order_sends_are_found_and_others_are_not() {
+        let mut sends = Sends::default();
+        for number in 0..100 {
+            sends.record(key(number), State::Intent, 1, Some((1, &format!("CODE{number}"))));
+        }
+        let in_order: Vec<u32> = (0..100).collect();
+        let with_gaps_and_strangers = vec![3, 4, 9, 500, 10, 11, 501, 502, 12, 99, 600];
+        let back_and_forth = vec![99, 0, 99, 0, 50, 49, 48, 48, 48];
+        for asked in [in_order, with_gaps_and_strangers, back_and_forth] {
+            let mut in_turn = sends.in_turn();
+            for number in asked {
+                assert_eq!(in_turn.get(&key(number)), sends.get(&key(number)), "{number}");
+            }
+        }
     }
 
     #[test]

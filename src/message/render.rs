@@ -420,9 +420,9 @@ fn bad(what: &str, problem: &str) -> Fault {
 fn check_param(value: &str) -> Result<(), &'static str> {
     if value.trim().is_empty() {
         Err("would be sent empty")
-    } else if value.contains(['\n', '\r', '\t']) {
+    } else if value.bytes().any(|byte| matches!(byte, b'\n' | b'\r' | b'\t')) {
         Err("holds a line break or a tab, which WhatsApp refuses in a parameter")
-    } else if value.contains("     ") {
+    } else if value.as_bytes().windows(5).any(|five| five == b"     ") {
         Err("holds more than four spaces in a row, which WhatsApp refuses in a parameter")
     } else {
         Ok(())

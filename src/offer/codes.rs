@@ -1,10 +1,10 @@
 //! Many codes, each once.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Codes in the order in which they came: in one text, not as a million strings.
 #[derive(Default)]
@@ -13,7 +13,7 @@ pub struct CodeTable {
     ends: Vec<usize>,
     /// From a code to its position.
     index: HashTable<u32>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 impl CodeTable {
@@ -38,6 +38,7 @@ impl CodeTable {
         let Self { text, ends, index, hasher } = self;
         // Not to get it is no harm: it is a guess.
         let _ = index.try_reserve(codes, |other| hasher.hash_one(at(text, ends, *other as usize)));
+        let _ = ends.try_reserve_exact(codes);
     }
 
     /// Where a code stands, from 0.

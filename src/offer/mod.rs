@@ -11,4 +11,4 @@ pub mod pool;
 pub use codes::CodeTable;
 pub use coupon::{CodeError, CouponCode, Generator};
 pub use expiry::{Expired, ExpiresAt, ExpiryRule, MessageExpiry};
-pub use pool::Pool;
+pub use pool::{Pool, PoolAhead};

@@ -3,7 +3,9 @@
 //! What was given away is marked, and [`Pool::take`] hands out the rest in order, so that a resumed
 //! campaign gives everybody the code that the plan gave them.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 
 use csv::StringRecord;
 
@@ -43,6 +45,12 @@ impl PoolSpec {
             }
         };
         Ok((table, column))
+    }
+
+    /// Begins to read the codes, on a thread of their own.
+    pub fn load_ahead(&self) -> PoolAhead {
+        let spec = self.clone();
+        PoolAhead(std::thread::spawn(move || spec.load()))
     }
 
     /// Reads the codes. Every broken row is told; a code is never shown.
@@ -98,6 +106,17 @@ impl PoolSpec {
     }
 }
 
+/// A pool that is being read. Who has no more use for it drops it, and need not wait.
+#[derive(Debug)]
+pub struct PoolAhead(JoinHandle<Result<Pool, Diagnostics>>);
+
+impl PoolAhead {
+    /// The pool, once it is read.
+    pub fn pool(self) -> Result<Pool, Diagnostics> {
+        self.0.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
 /// Codes and which of them are given away.
 #[derive(Debug, Default)]
 pub struct Pool {
@@ -105,6 +124,8 @@ pub struct Pool {
     /// A bit for each.
     taken: Vec<u64>,
     next: usize,
+    /// The position behind the code that was marked last.
+    after_marked: usize,
 }
 
 impl Pool {
@@ -132,8 +153,11 @@ impl Pool {
     /// Marks a code as given away. A code that is not in the file, because the file has changed
     /// since, is nothing to mark.
     pub fn mark_taken(&mut self, code: &str) {
-        if let Some(position) = self.codes.position(code) {
+        // Codes are recorded in the order in which they were given away: mostly the next one is meant.
+        let follows = self.after_marked < self.len() && self.codes.at(self.after_marked) == code;
+        if let Some(position) = if follows { Some(self.after_marked) } else { self.codes.position(code) } {
             self.taken[position / 64] |= 1 << (position % 64);
+            self.after_marked = position + 1;
         }
     }
 
@@ -197,5 +221,22 @@ mod tests {
         }
         assert_eq!(pool.free(), 10_000 - 3_334);
         assert_eq!(pool.peek(), Some("C1"));
+    }
+
+    #[test]
+    fn codes_are_marked_in_any_order() {
+        let codes: Vec<String> = (0..10).map(|number| format!("C{number}")).collect();
+        for marked in [&[2, 3, 4][..], &[4, 3, 2], &[3, 3, 2, 4], &[9, 2, 3, 9, 4]] {
+            let mut pool = Pool::default();
+            codes.iter().for_each(|text| pool.push(&code(text)).unwrap());
+            marked.iter().for_each(|position| pool.mark_taken(&codes[*position]));
+            let mut left = Vec::new();
+            while let Some(code) = pool.peek().map(str::to_owned) {
+                left.push(code);
+                pool.take();
+            }
+            let expected: Vec<&String> = (0..10).filter(|at| !marked.contains(at)).map(|at| &codes[at]).collect();
+            assert_eq!(left.iter().collect::<Vec<_>>(), expected, "{marked:?}");
+        }
     }
 }

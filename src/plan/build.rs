@@ -15,8 +15,7 @@ use crate::audience::{E164, Identity, LeftOut, Reason};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::{LedgerKey, Snapshot};
-use crate::offer::{ExpiryRule, MessageExpiry};
-use crate::table;
+use crate::offer::{ExpiryRule, MessageExpiry, PoolAhead};
 use crate::words::{self, count};
 
 /// How many messages are shown.
@@ -38,6 +37,8 @@ pub struct Inputs<'a> {
     pub sandbox: bool,
     /// Whether each row that gets no message is listed.
     pub list_blocked: bool,
+    /// The campaign's pool, if it is being read already.
+    pub pool: Option<PoolAhead>,
 }
 
 /// A plan, and what `apply` needs of it.
@@ -70,7 +71,7 @@ pub struct Approved {
 impl Approved {
     /// A set of entries.
     pub fn of(mut entries: Vec<[u8; 32]>) -> Self {
-        entries.sort_unstable();
+        sort(&mut entries);
         let groups = (entries.len() / 8).next_power_of_two().min(MOST_GROUPS);
         let mut starts = vec![0; groups + 1];
         for entry in &entries {
@@ -91,6 +92,21 @@ impl Approved {
     fn len(&self) -> usize {
         self.entries.len()
     }
+}
+
+/// How many entries are worth a second thread.
+const WORTH_A_THREAD: usize = 20_000;
+
+/// Sorts entries, many of them on two threads.
+fn sort(entries: &mut [[u8; 32]]) {
+    if entries.len() < WORTH_A_THREAD {
+        return entries.sort_unstable();
+    }
+    let (lower, _, upper) = entries.select_nth_unstable(entries.len() / 2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| upper.sort_unstable());
+        lower.sort_unstable();
+    });
 }
 
 /// Into how many groups a plan's messages fall at most.
@@ -135,11 +151,11 @@ struct Tally {
 }
 
 /// Makes the plan of a campaign.
-pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanError> {
+pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError> {
     // What was fixed by the first messages stays: the same end for everybody and every retry.
     let planned_at = inputs.snapshot.planned_at.or(inputs.planned_at).unwrap_or(inputs.now);
     let planned_at = Timestamp::from_second(planned_at.as_second()).unwrap_or(planned_at);
-    let pass = Pass::new(campaign, inputs.snapshot, inputs.key, planned_at, inputs.retry_rejected)?;
+    let pass = Pass::new(campaign, inputs.snapshot, inputs.key, planned_at, inputs.retry_rejected, inputs.pool)?;
     let free = pass.free_codes();
     let new = inputs.snapshot.sends.is_empty();
     let mut tally = Tally { sample_left: if new { SAMPLE } else { 0 }, ..Tally::default() };
@@ -147,9 +163,7 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
         campaign.audience.sources.get(source).map_or_else(String::new, |source| source.path.display().to_string())
     };
     // To move ten million entries to a larger place takes their memory twice.
-    let rows =
-        campaign.audience.sources.iter().map(|source| table::rows_about(&source.path)).fold(0, usize::saturating_add);
-    let _ = tally.entries.try_reserve_exact(rows);
+    let _ = tally.entries.try_reserve_exact(pass.rows_about());
     pass.run(|item| {
         tally.add(item, inputs.list_blocked, &file_of);
         ControlFlow::Continue(())
@@ -161,9 +175,7 @@ pub fn build(campaign: &Campaign, inputs: &Inputs<'_>) -> Result<Built, PlanErro
     let approved = Approved::of(std::mem::take(&mut tally.entries));
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"sendform plan v1");
-    for entry in &approved.entries {
-        hasher.update(entry);
-    }
+    hasher.update(approved.entries.as_flattened());
     let counted_from_plan = matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_)));
     let hash = PlanHash { digest: *hasher.finalize().as_bytes(), planned_at: counted_from_plan.then_some(planned_at) };
 
@@ -396,6 +408,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn many_entries_are_sorted_as_few_are() {
+        let entry = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
+        for many in [WORTH_A_THREAD - 1, WORTH_A_THREAD, WORTH_A_THREAD + 1] {
+            // Some of them twice.
+            let mut entries: Vec<[u8; 32]> = (0..many).map(|number| entry(number % (many - 5))).collect();
+            let mut expected = entries.clone();
+            expected.sort_unstable();
+            sort(&mut entries);
+            assert!(entries == expected, "{many}");
+        }
+    }
 
     proptest! {
         #[test]

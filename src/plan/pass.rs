@@ -10,7 +10,7 @@ use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::Diagnostics;
 use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State};
 use crate::message::{Canonical, ContentDigest, Digester, Message};
-use crate::offer::{CodeTable, CouponCode, Generator, MessageExpiry, Pool};
+use crate::offer::{CodeTable, CouponCode, Generator, MessageExpiry, Pool, PoolAhead};
 
 /// How many candidates a generator may go through before its codes count as used up.
 const MAX_SALT: u32 = 64;
@@ -89,18 +89,19 @@ enum Codes {
 }
 
 impl<'a> Pass<'a> {
-    /// Prepares a pass: reads the suppression lists and the pool.
+    /// Prepares a pass: reads the suppression lists, and the pool unless that was begun already.
     pub fn new(
         campaign: &'a Campaign,
         snapshot: &'a Snapshot,
         key: &LedgerKey,
         planned_at: Timestamp,
         retry_rejected: bool,
+        pool: Option<PoolAhead>,
     ) -> Result<Self, Diagnostics> {
         let codes = match &campaign.coupons {
             CouponSpec::Code(code) => Codes::One(code.clone()),
             CouponSpec::Pool(spec) => {
-                let mut pool = spec.load()?;
+                let mut pool = pool.map_or_else(|| spec.load(), PoolAhead::pool)?;
                 let bound = snapshot.sends.iter().map(|(_, send)| send.coupon);
                 for code in bound.chain(snapshot.spent_codes.iter().map(|code| &**code)) {
                     pool.mark_taken(code);
@@ -143,11 +144,17 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// About how many rows there are.
+    pub fn rows_about(&self) -> usize {
+        self.audience.rows_about()
+    }
+
     /// Streams every row's item, in the order of the sources.
     pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()> + Send) -> Result<(), Diagnostics> {
         let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
         let mut ordinal = 0;
         let mut digester = Digester::new(campaign.gateway.from);
+        let mut sends = snapshot.sends.in_turn();
         let scope = plan_scope(campaign);
         audience.rows(
             |row| campaign.composer.admits(row),
@@ -157,7 +164,7 @@ impl<'a> Pass<'a> {
                     Entry::Recipient(recipient) => recipient,
                 };
                 let key = keys.of(recipient.identity);
-                let recorded = snapshot.sends.get(&key);
+                let recorded = sends.get(&key);
                 let standing = standing(recorded, retry_rejected, &snapshot.live);
                 if only_to_send && !matches!(standing, Standing::Send(_)) {
                     ordinal += 1;

@@ -100,6 +100,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
 
     let key = context::key(&place)?;
     let runtime = context::runtime()?;
+    let pool = context::pool_ahead(&campaign);
     let mut ledger = runtime.block_on(context::open_for_run(&place, &key))?;
     runtime.block_on(check_heads(ledger.as_mut(), args, &approval))?;
     runtime.block_on(context::recorded_as(ledger.as_mut(), &mut campaign))?;
@@ -112,9 +113,10 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         retry_rejected: args.retry_rejected,
         sandbox,
         list_blocked: false,
+        pool,
     };
     tracing::info!(ledger = %place, recorded = snapshot.sends.len(), "ledger opened");
-    let mut built = build(&campaign, &inputs)?;
+    let mut built = build(&campaign, inputs)?;
     if let Some(approved) = &approval.hash
         && *approved != built.hash
     {

@@ -221,7 +221,7 @@ impl Rounds<'_> {
         mut engine: Engine<KaleyraV1>,
         snapshot: &Snapshot,
     ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
-        let pass = match Pass::new(self.campaign, snapshot, self.key, self.planned_at, self.retry_rejected) {
+        let pass = match Pass::new(self.campaign, snapshot, self.key, self.planned_at, self.retry_rejected, None) {
             Ok(pass) => pass.only_to_send(),
             Err(diagnostics) => return (Err(diagnostics.into()), engine),
         };

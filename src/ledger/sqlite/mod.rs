@@ -14,6 +14,7 @@
 
 mod file;
 mod run;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,7 +30,7 @@ use super::chain::{JournalDigest, LinkKind, StartLink};
 use super::protocol::{self, Finding, Stand};
 use super::{
     BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, RunCounts, RunLedger, RunRecord, RunStart,
-    Scope, SendKey, Sends, Snapshot, Source, State, actor, host, instant,
+    Scope, SendKey, Snapshot, Source, State, actor, host, instant,
 };
 pub use file::lease_holder;
 use file::{FORMAT, check_key, create, lease_is_taken, link, migrate, take_lease};
@@ -83,79 +84,6 @@ impl SqliteLedger {
 
     fn unreadable(&self, error: &rusqlite::Error) -> LedgerError {
         storage(&self.path, "read", error)
-    }
-
-    fn read_snapshot(&self, scope: &Scope) -> Result<Snapshot, LedgerError> {
-        let fail = |error: rusqlite::Error| self.unreadable(&error);
-        // One read transaction: all of it is as of one moment.
-        let _moment = self.connection.unchecked_transaction().map_err(fail)?;
-        let mut snapshot = Snapshot { position: position(&self.connection).map_err(fail)?, ..Snapshot::default() };
-        let runs = self.concerned(scope).map_err(fail)?;
-        let recipients = runs.values().filter(|run| run.own).map(|run| run.recipients).max().unwrap_or(0);
-        // In the file a send takes far more.
-        let most = std::fs::metadata(&self.path).map_or(0, |file| file.len() / 64);
-        let most = recipients.try_into().unwrap_or(0).min(most);
-        let mut sends = Sends::with_room_for(most.try_into().unwrap_or(0));
-        let first = runs.values().map(|run| run.first_seq).min().unwrap_or(i64::MAX);
-        let mut rows = self
-            .connection
-            .prepare("SELECT run, kind, send_key, attempt, coupon FROM journal WHERE seq >= ?1 ORDER BY seq")
-            .map_err(fail)?;
-        let mut rows = rows.query([first]).map_err(fail)?;
-        while let Some(row) = rows.next().map_err(fail)? {
-            let run: i64 = row.get(0).map_err(fail)?;
-            let Some(concerned) = runs.get(&run) else { continue };
-            let state = State::from_kind(row.get(1).map_err(fail)?)?;
-            let intent = match state {
-                State::Intent => {
-                    let code = row.get_ref(4).and_then(|code| Ok(code.as_str_or_null()?)).map_err(fail)?;
-                    Some((run, code.unwrap_or_default()))
-                }
-                _ => None,
-            };
-            if concerned.own {
-                sends.record(SendKey(row.get(2).map_err(fail)?), state, row.get(3).map_err(fail)?, intent);
-            } else if let Some((_, code)) = intent {
-                snapshot.spent_codes.push(code.into());
-            }
-        }
-        snapshot.planned_at = self.planned_at(&sends)?;
-        snapshot.sends = Arc::new(sends);
-        if self.lease.is_none() && lease_is_taken(&self.path) {
-            let sql = "SELECT id FROM run WHERE ended_at IS NULL AND id = (SELECT max(id) FROM run)";
-            snapshot
-                .live
-                .extend(self.connection.query_row(sql, [], |row| row.get::<_, i64>(0)).optional().map_err(fail)?);
-        }
-        Ok(snapshot)
-    }
-
-    /// The runs of one edition, and those that gave away codes which it could have. Looking a run up
-    /// here is faster than a join for each entry.
-    fn concerned(&self, scope: &Scope) -> Result<HashMap<i64, Concerned>, rusqlite::Error> {
-        let mut runs = self.connection.prepare(
-            "SELECT id, campaign = ?1 AND edition = ?2 AS own, recipients, first_seq,
-                    (SELECT run FROM journal WHERE seq < first_seq ORDER BY seq DESC LIMIT 1)
-             FROM run WHERE own OR (pool = 1 AND ?3)",
-        )?;
-        let runs = runs.query_map(params![scope.campaign, scope.edition, scope.pool], |row| {
-            let (id, before): (i64, Option<i64>) = (row.get(0)?, row.get(4)?);
-            // What stands before the start of a run is of older ones. If it is not, somebody has changed
-            // the record by hand, and all of it is read.
-            let first_seq = if before.is_none_or(|run| run < id) { row.get(3)? } else { i64::MIN };
-            Ok((id, Concerned { own: row.get(1)?, recipients: row.get(2)?, first_seq }))
-        })?;
-        runs.collect()
-    }
-
-    /// The instant of the plan that the first messages went out under. A run that sent nothing does not count.
-    fn planned_at(&self, sends: &Sends) -> Result<Option<Timestamp>, LedgerError> {
-        let milliseconds: Option<i64> = self
-            .connection
-            .query_row("SELECT planned_at FROM run WHERE id = ?1", [sends.first_run()], |row| row.get(0))
-            .optional()
-            .map_err(|error| self.unreadable(&error))?;
-        Ok(milliseconds.map(instant))
     }
 
     fn read_runs(&self) -> Result<Vec<RunRecord>, rusqlite::Error> {
@@ -397,16 +325,6 @@ fn open(path: &Path) -> Result<Connection, LedgerError> {
     // A connection's own setting; it touches no file.
     connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
     Ok(connection)
-}
-
-/// A run that a snapshot looks at.
-struct Concerned {
-    /// Whether it is one of the edition's own; else its codes alone matter.
-    own: bool,
-    /// How many people its campaign was for.
-    recipients: i64,
-    /// The number of the first entry that it may have written.
-    first_seq: i64,
 }
 
 /// Which file a path leads to.
