@@ -2,7 +2,7 @@
 //!
 //! | answer | meaning |
 //! |---|---|
-//! | 2xx, an id for each recipient, no error | accepted |
+//! | 2xx, an id for each recipient, no error, whatever stands in fields that are not documented as either | accepted |
 //! | 429 | provably not sent, slow down |
 //! | 4xx or 2xx with an account-level code, 401, 402, 403 with an error body | provably not sent, stop the run |
 //! | 4xx or 2xx with an error body and no id | rejected |
@@ -12,7 +12,10 @@
 //! `docs/whatsapp-api-v2-error-codes-for-send-message` (`RBC001`, `E110`, `WAV2101`). Whether a
 //! refusal of credentials comes with status 200 is not documented, so the code decides.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::gateway::{NotSent, Outcome, Reply};
 
@@ -33,6 +36,11 @@ pub fn read(
     recipients: usize,
     hidden: &[&str],
 ) -> Reply {
+    if matches!(status, 200..300)
+        && let Some(ids) = documented_success(body)
+    {
+        return accepted(&ids, recipients);
+    }
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let error_text = |body: &Value| error_text(body, hidden);
     if status == 429 {
@@ -61,6 +69,29 @@ pub fn read(
         (Some(reason), false) => unknown(format!("the answer holds an id and an error: {reason}")),
         (None, _) => unknown(format!("the answer (status {status}) holds neither an id nor an error")),
     }
+}
+
+/// An object of which only some fields are looked into.
+type Fields<'a> = BTreeMap<&'a str, &'a RawValue>;
+
+/// The ids of a success as it is documented, which nearly every answer is: a tree of its ten fields
+/// takes three times as long. Nothing for any other answer. Fields that say nothing of success or
+/// failure are read for their form alone: a broken `createdDateTime` puts nothing in doubt.
+fn documented_success(body: &[u8]) -> Option<Vec<String>> {
+    fn read<'a, T: serde::Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
+        serde_json::from_str(value.get()).ok()
+    }
+    let fields: Fields<'_> = serde_json::from_slice(body).ok()?;
+    let error = match fields.get("error") {
+        Some(error) => !read::<Fields<'_>>(error)?.is_empty(),
+        None => false,
+    };
+    if error || fields.contains_key("code") || fields.contains_key("message") {
+        return None;
+    }
+    let entries: Vec<Fields<'_>> = read(fields.get("data")?)?;
+    let id = |entry: &Fields<'_>| read::<String>(entry.get("message_id")?).filter(|id| !id.is_empty());
+    entries.iter().map(id).collect::<Option<Vec<_>>>().filter(|ids| !ids.is_empty())
 }
 
 /// Gives each recipient the id that is theirs. In a request for several, `<request>:<index>` tells
@@ -167,6 +198,7 @@ mod tests {
     #[test]
     fn an_id_and_no_error_is_accepted() {
         let id = "08a72b9e-9e0e-46af-a41b-2d87bf30e036:0".to_owned();
+        assert_eq!(documented_success(SUCCESS.as_bytes()), Some(vec![id.clone()]));
         for status in [200, 202] {
             assert_eq!(one(status, SUCCESS), Reply::Settled(vec![Outcome::Accepted { message_id: id.clone() }]));
         }
@@ -239,6 +271,21 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_other_fields_puts_nothing_in_doubt() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for body in [
+            r#"{"data":[{"message_id":"a:0","recipient":"cut \ud83d"}],"error":{}}"#,
+            r#"{"totalCount":1e999,"data":[{"message_id":"a:0"}],"error":{}}"#,
+            &format!(r#"{{"body":{deep},"data":[{{"message_id":"a:0"}}],"error":{{}}}}"#),
+        ] {
+            assert_eq!(one(200, body), Reply::Settled(vec![Outcome::Accepted { message_id: "a:0".into() }]), "{body}");
+        }
+        // But an answer that breaks off is none.
+        let broken = one(200, r#"{"data":[{"message_id":"a:0"}],"error":{},"body":"#);
+        assert!(matches!(&broken, Reply::Settled(outcomes) if matches!(outcomes[..], [Outcome::Unknown { .. }])));
+    }
+
+    #[test]
     fn a_429_is_not_sent_with_any_body() {
         for body in ["", REFUSED, "slow down"] {
             assert!(matches!(one(429, body), Reply::NotSent(NotSent::Throttled { .. })));
@@ -258,7 +305,37 @@ mod tests {
         }
     }
 
+    /// What the closer look makes of a body.
+    fn ids_by_the_tree(body: &str) -> Option<Vec<String>> {
+        let body: Value = serde_json::from_str(body).ok()?;
+        Some(message_ids(&body)).filter(|ids| !ids.is_empty() && error_text(&body, &[]).is_none())
+    }
+
     proptest! {
+        #[test]
+        fn the_quick_look_at_a_success_never_finds_what_the_closer_one_does_not(
+            fields in prop::collection::vec(
+                prop::sample::select(vec![
+                    r#""id":"x""#, r#""totalCount":1"#, r#""body":null"#, r#""error":{}"#, r#""error":null"#,
+                    r#""error":[]"#, r#""error":"""#, r#""error":{"to":"bad"}"#, r#""error":"bad""#, r#""error":["bad"]"#,
+                    r#""\u0065rror":{"to":"bad"}"#, r#""code":"RBC201""#, r#""code":"WA200""#, r#""code":null"#,
+                    r#""message":"m""#, r#""data":[]"#, r#""data":null"#, r#""data":[null]"#, r#""data":[["a:0"]]"#,
+                    r#""data":{"message_id":"a"}"#, r#""data":[{"message_id":"a:0","recipient":"xx"}]"#,
+                    r#""data":[{"message_id":"a:0"},{"message_id":"a:1"}]"#, r#""data":[{"message_id":"a:0"},{}]"#,
+                    r#""data":[{"message_id":"\u0061"}]"#, r#""data":[{"message_id":"a","message_id":"b"}]"#,
+                    r#""data":[{"message_id":""}]"#, r#""data":[{"message_id":7}]"#,
+                ]),
+                0..5,
+            ),
+            cut in 0_usize..3,
+        ) {
+            let body = format!("{{{}}}", fields.join(","));
+            let body = &body[..body.len() - cut.min(body.len())];
+            if let Some(ids) = documented_success(body.as_bytes()) {
+                prop_assert_eq!(Some(ids), ids_by_the_tree(body));
+            }
+        }
+
         #[test]
         fn nothing_but_a_success_body_is_ever_accepted(status in 100_u16..600, body in "\\PC{0,60}") {
             if let Reply::Settled(outcomes) = one(status, &body) {
