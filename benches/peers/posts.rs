@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use reqwest::header::CONTENT_TYPE;
 
+/// As `apply` has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const FIELDS: [(&str, &str); 11] = [
     ("to", "+919876543210"),
     ("type", "mediatemplate"),
@@ -29,7 +33,7 @@ const FIELDS: [(&str, &str); 11] = [
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let url = arguments.next().expect("a URL");
+    let url: reqwest::Url = arguments.next().and_then(|url| url.parse().ok()).expect("a URL");
     let [connections, total] = [(); 2].map(|()| arguments.next().expect("a number").parse::<u64>().expect("a number"));
     let mut body = String::new();
     for (name, value) in FIELDS {
@@ -56,7 +60,7 @@ fn main() {
             runtime.spawn(async move {
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
                     let request = client
-                        .post(&url)
+                        .post(url.clone())
                         .header("api-key", "k")
                         .header(CONTENT_TYPE, "multipart/form-data; boundary=sendform")
                         .body(body.clone());
