@@ -2,6 +2,7 @@
 
 mod leave;
 mod record;
+mod uploads;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::leave::{Asked, share, slot};
+use self::uploads::Uploads;
 use super::breaker::{Breaker, Verdict};
 use super::share::{Shares, Whose};
 use super::{Ending, Event, Pacer, Progress, Stop};
@@ -67,22 +69,6 @@ struct Waiting {
     tries: u32,
 }
 
-/// A moment, by both clocks: this process may be paused by a signal, or with its machine, and then
-/// one of them stands still.
-#[derive(Debug, Clone, Copy)]
-struct Moment(Instant, Timestamp);
-
-impl Moment {
-    fn now() -> Self {
-        Self(Instant::now(), Timestamp::now())
-    }
-
-    fn elapsed(self) -> Duration {
-        let by_the_wall = Duration::try_from(Timestamp::now().duration_since(self.1)).unwrap_or_default();
-        self.0.elapsed().max(by_the_wall)
-    }
-}
-
 /// What there is after a round.
 pub enum Leftover {
     /// Nothing: everybody is accounted for.
@@ -130,6 +116,8 @@ pub struct Engine<G> {
     /// Intents whose request has not reported yet. With `unsettled` they are what would be in doubt
     /// if the process died now.
     flying: BySend<u32>,
+    /// The files that are on their way.
+    uploads: Uploads,
     /// How many failures to get through there were in a row.
     setbacks: u32,
     /// Until when nothing leaves after the last of them.
@@ -167,6 +155,7 @@ impl<G: Gateway> Engine<G> {
             feed_open: true,
             unsettled: Vec::new(),
             flying: BySend::default(),
+            uploads: Uploads::default(),
             setbacks: 0,
             held_until: None,
             silent_since: None,
@@ -278,6 +267,7 @@ impl<G: Gateway> Engine<G> {
             self.ending.get_or_insert(Ending::Changed);
             return true;
         }
+        self.uploads.seen(&desired.message);
         self.queue.push_back(Waiting { desired, attempt, tries: 0 });
         true
     }
@@ -291,7 +281,7 @@ impl<G: Gateway> Engine<G> {
         if self.ending.is_some() || (waiting < batch && self.more_comes()) || free < batch.min(waiting) {
             return 0;
         }
-        whole_batches(free.min(waiting), batch)
+        self.within_upload_budget(whole_batches(free.min(waiting), batch))
     }
 
     fn more_comes(&self) -> bool {
@@ -339,7 +329,7 @@ impl<G: Gateway> Engine<G> {
             .collect();
         let batch = Arc::new(Batch { settle: std::mem::take(&mut self.unsettled), claim });
         let (answers, asked) = self.persist(batch).await?;
-        self.pacer.committed(asked.0.elapsed());
+        self.pacer.committed(asked.elapsed());
         // The run may have been asked to stop while the ledger did not answer: then nothing was claimed.
         if answers.is_empty() && !claims.is_empty() {
             self.queue.extend(claims);
@@ -369,21 +359,22 @@ impl<G: Gateway> Engine<G> {
             let apart = together.len() >= self.delivery.batch
                 || together.first().is_some_and(|first| first.desired.digest != waiting.desired.digest);
             if apart {
-                self.start(std::mem::take(&mut together), now, asked);
+                self.start(std::mem::take(&mut together), now);
             }
             together.push(waiting);
         }
         if !together.is_empty() {
-            self.start(together, now, asked);
+            self.start(together, now);
         }
         self.pacer.give_back(not_granted);
         self.tell();
         Ok(())
     }
 
-    fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, asked: Moment) {
+    fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp) {
         let gateway = Arc::clone(&self.gateway);
-        let within = self.ledger.start_within();
+        let lease = self.ledger.lease();
+        self.uploads.start(&carried[0].desired.message);
         self.requests.spawn(async move {
             let first = &carried[0].desired;
             let request = Request {
@@ -391,13 +382,9 @@ impl<G: Gateway> Engine<G> {
                 message: &first.message,
                 expires: first.message.expiry.map(|expiry| expiry.at(intent)),
                 reference: (carried.len() == 1).then(|| first.key.to_string()),
+                lease,
             };
-            let reply = if within.is_some_and(|within| asked.elapsed() > within) {
-                let reason = "this process was paused for too long between the intent and the request".to_owned();
-                Reply::NotSent(NotSent::Unreachable { reason })
-            } else {
-                gateway.send(request).await
-            };
+            let reply = gateway.send(request).await;
             Report { carried, reply }
         });
     }
@@ -450,6 +437,7 @@ impl<G: Gateway> Engine<G> {
         for waiting in &report.carried {
             self.flying.remove(&waiting.desired.key);
         }
+        self.uploads.end(&report.carried[0].desired.message);
         match report.reply {
             Reply::Settled(outcomes) => {
                 let untold =
@@ -476,6 +464,9 @@ impl<G: Gateway> Engine<G> {
             }
             Outcome::Unknown { reason } => {
                 self.progress.unknown += 1;
+                if let Some(notice) = self.gateway.take_notice() {
+                    let _ = self.events.send(Event::Notice(notice));
+                }
                 Some(("unknown", reason.clone()))
             }
         };
