@@ -299,7 +299,13 @@ fn a_ledger_of_the_first_format_is_brought_up_to_date() {
             "ALTER TABLE run DROP COLUMN name; ALTER TABLE run DROP COLUMN accepted; ALTER TABLE run DROP COLUMN rejected;
              ALTER TABLE run DROP COLUMN unknown; ALTER TABLE run DROP COLUMN not_sent; ALTER TABLE run DROP COLUMN digest;
              ALTER TABLE journal DROP COLUMN likeness; ALTER TABLE journal DROP COLUMN source; ALTER TABLE journal DROP COLUMN actor;
-             DROP TABLE link; DELETE FROM property WHERE name = 'ledger_id'; PRAGMA user_version = 1;",
+             ALTER TABLE run RENAME COLUMN unique_codes TO pool; ALTER TABLE run DROP COLUMN manifest;
+             ALTER TABLE run DROP COLUMN destination; ALTER TABLE run DROP COLUMN account; ALTER TABLE run DROP COLUMN sender;
+             ALTER TABLE run DROP COLUMN environment; ALTER TABLE run DROP COLUMN longest_request_ms;
+             ALTER TABLE run DROP COLUMN effective; ALTER TABLE run DROP COLUMN summary;
+             ALTER TABLE journal DROP COLUMN template; ALTER TABLE journal DROP COLUMN language;
+             ALTER TABLE journal DROP COLUMN country; ALTER TABLE journal DROP COLUMN variant; ALTER TABLE journal DROP COLUMN parts;
+             DROP TABLE contradiction; DROP TABLE link; DELETE FROM property WHERE name = 'ledger_id'; PRAGMA user_version = 1;",
         )
         .unwrap();
     drop(ledger);

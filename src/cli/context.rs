@@ -213,7 +213,7 @@ pub async fn recorded_as(ledger: &mut dyn Ledger, campaign: &mut Campaign) -> Re
 
 /// What is asked of the record for a campaign.
 pub fn scope(campaign: &Campaign) -> Scope {
-    Scope { campaign: campaign.record.clone(), edition: campaign.edition, pool: uses_pool(campaign) }
+    Scope { campaign: campaign.record.clone(), edition: campaign.edition, unique_codes: has_unique_codes(campaign) }
 }
 
 /// Begins to read the campaign's pool, if it has one: before the ledger, which takes as long.
@@ -224,7 +224,7 @@ pub fn pool_ahead(campaign: &Campaign) -> Option<PoolAhead> {
     }
 }
 
-/// Whether the campaign gives codes of a pool away.
-pub fn uses_pool(campaign: &Campaign) -> bool {
-    matches!(campaign.coupons, CouponSpec::Pool(_))
+/// Whether each of the campaign's codes belongs to one recipient for ever.
+pub fn has_unique_codes(campaign: &Campaign) -> bool {
+    matches!(campaign.coupons, CouponSpec::Pool(_) | CouponSpec::Generate { .. })
 }

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::cli::ui::Ui;
 use crate::gateway::kaleyra::KaleyraV1;
 use crate::ledger::{Ledger, LedgerKey, RunCounts, RunStart, Snapshot, State};
 use crate::plan::{Built, Item, Pass};
-use crate::project::Place;
+use crate::project::{self, Place};
 use crate::sandbox::{self, Preview, Sandbox};
 
 /// How many messages go from the audience to the engine at a time.
@@ -26,6 +27,9 @@ const TOGETHER: usize = 64;
 
 /// How many times as many wait between the two.
 const AHEAD: usize = 16;
+
+/// How long connecting to the provider may take.
+const CONNECTING: Duration = Duration::from_secs(10);
 
 /// Everything that is needed to send.
 pub(super) struct Job<'a> {
@@ -63,12 +67,17 @@ impl Job<'_> {
             name: campaign.name.clone(),
             plan_hash: built.hash.to_string(),
             planned_at: built.planned_at,
-            pool: context::uses_pool(&campaign),
+            manifest: manifest(&campaign),
+            destination: destination(&campaign, sandbox.is_some()),
+            account: None,
+            environment: None,
+            unique_codes: context::has_unique_codes(&campaign),
             recipients: built.file.recipients,
             sender: campaign.gateway.from.to_string(),
             interval: campaign.delivery.rate.interval(),
             retry_rejected,
             lease,
+            longest_request: CONNECTING + campaign.gateway.timeout,
         };
         let mut run = runtime.block_on(ledger.begin(&start, &snapshot))?;
         ui.say(&format!("Run {} started; ledger head {}", run.id(), run.head()));
@@ -149,6 +158,30 @@ impl Job<'_> {
             shared,
         };
         runtime.block_on(report.close(&ending, ledger))
+    }
+}
+
+/// The manifest's path below the project's root.
+fn manifest(campaign: &Campaign) -> String {
+    let current = std::env::current_dir().unwrap_or_default();
+    let path = current.join(&campaign.path);
+    let root = project::find(&campaign.path, &current).map(|project| project.root).unwrap_or_default();
+    let below = path.strip_prefix(root).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(&path);
+    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+/// Where messages go, as the record names it.
+fn destination(campaign: &Campaign, sandbox: bool) -> String {
+    if sandbox {
+        return "sandbox".to_owned();
+    }
+    match campaign.gateway.base_url.host() {
+        Some(url::Host::Ipv4(address)) if address.is_loopback() => "loopback".to_owned(),
+        Some(url::Host::Ipv6(address)) if address.is_loopback() => "loopback".to_owned(),
+        Some(url::Host::Domain("localhost")) => "loopback".to_owned(),
+        Some(host) => host.to_string(),
+        None => "none".to_owned(),
     }
 }
 
