@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ApplyArgs, context};
+use super::context;
 use crate::campaign::Campaign;
+use crate::gateway::kaleyra::is_loopback;
 use crate::ledger::RunStart;
 use crate::plan::Built;
 use crate::project;
@@ -13,7 +14,7 @@ use crate::project;
 const CONNECTING: Duration = Duration::from_secs(10);
 
 /// What a run of this plan says of itself.
-pub(super) fn run_start(campaign: &Campaign, built: &Built, args: &ApplyArgs, sandbox: bool) -> RunStart {
+pub(super) fn run_start(campaign: &Campaign, built: &Built, retry_rejected: bool, lease: Duration, sandbox: bool) -> RunStart {
     RunStart {
         campaign: campaign.record.clone(),
         edition: campaign.edition,
@@ -28,8 +29,8 @@ pub(super) fn run_start(campaign: &Campaign, built: &Built, args: &ApplyArgs, sa
         recipients: built.file.recipients,
         sender: campaign.gateway.from.to_string(),
         interval: campaign.delivery.rate.interval(),
-        retry_rejected: args.retry_rejected,
-        lease: args.lease,
+        retry_rejected,
+        lease,
         longest_request: CONNECTING + campaign.gateway.timeout,
     }
 }
@@ -49,11 +50,9 @@ fn destination(campaign: &Campaign, sandbox: bool) -> String {
     if sandbox {
         return "sandbox".to_owned();
     }
-    match campaign.gateway.base_url.host() {
-        Some(url::Host::Ipv4(address)) if address.is_loopback() => "loopback".to_owned(),
-        Some(url::Host::Ipv6(address)) if address.is_loopback() => "loopback".to_owned(),
-        Some(url::Host::Domain("localhost")) => "loopback".to_owned(),
-        Some(host) => host.to_string(),
-        None => "none".to_owned(),
+    let url = &campaign.gateway.base_url;
+    if is_loopback(url) {
+        return "loopback".to_owned();
     }
+    url.host_str().unwrap_or("none").to_owned()
 }
