@@ -142,6 +142,8 @@ impl Job<'_> {
         };
         let report = Report {
             ui,
+            manifest: &campaign.path,
+            sandbox: sandbox.is_some(),
             done: progress,
             elapsed: started.elapsed(),
             planned,
