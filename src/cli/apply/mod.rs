@@ -20,7 +20,6 @@ use crate::plan::{Built, PlanFile, PlanHash, repeat};
 use crate::project::Place;
 use crate::words::grouped;
 use send::Job;
-pub use send::signal;
 
 /// Send what the plan says; run again to resume
 #[derive(Debug, Args)]

@@ -14,6 +14,7 @@ use super::{Exit, context, progress};
 use crate::apply::{self, Ending, Engine, Leftover, Setup};
 use crate::campaign::Campaign;
 use crate::cli::Stop;
+use crate::cli::signals::Signals;
 use crate::cli::ui::Ui;
 use crate::gateway::kaleyra::KaleyraV1;
 use crate::ledger::{Ledger, LedgerKey, RunCounts, RunStart, Snapshot, State};
@@ -70,6 +71,10 @@ impl Job<'_> {
             retry_rejected,
             lease,
         };
+        // Before the run begins: a signal must not cut it off from writing down how it ended.
+        let (stop_sender, stop) = watch::channel(apply::Stop::No);
+        let signals = runtime.block_on(async { Signals::new() });
+        runtime.spawn(signals.tell(stop_sender.clone()));
         let mut run = runtime.block_on(ledger.begin(&start, &snapshot))?;
         ui.say(&format!("Run {} started; ledger head {}", run.id(), run.head()));
 
@@ -89,7 +94,6 @@ impl Job<'_> {
             }
         }
 
-        let (stop_sender, stop) = watch::channel(apply::Stop::No);
         let (event_sender, events) = mpsc::unbounded_channel();
         let (figures_sender, figures) = watch::channel(apply::Progress::default());
         let setup = Setup {
@@ -102,7 +106,6 @@ impl Job<'_> {
             events: event_sender,
             figures: figures_sender,
         };
-        runtime.spawn(watch_signals(stop_sender.clone()));
         let started = std::time::Instant::now();
         let mut unknown_of_all = None;
         let planned = built.file.counts.send;
@@ -258,51 +261,4 @@ impl Rounds<'_> {
         // Files that cannot be read a second time have changed since the plan.
         (Ok(if fed { ending } else { Ending::Changed }), engine)
     }
-}
-
-/// The first signal asks to stop, the second not to wait, the third does not wait for anything.
-async fn watch_signals(stop: watch::Sender<apply::Stop>) {
-    let mut signals = Signals::new();
-    signals.next().await;
-    let _ = stop.send(apply::Stop::Soon);
-    signals.next().await;
-    let _ = stop.send(apply::Stop::Now);
-    signals.next().await;
-    // What is under way stays in the ledger as an intent without an outcome: unknown.
-    std::process::exit(Exit::Interrupted as i32);
-}
-
-/// Ctrl-C and SIGTERM. None is missed between two looks.
-struct Signals {
-    #[cfg(unix)]
-    streams: Option<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Self { streams: signal(SignalKind::interrupt()).ok().zip(signal(SignalKind::terminate()).ok()) }
-        }
-        #[cfg(not(unix))]
-        Self {}
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        if let Some((interrupt, terminate)) = &mut self.streams {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-        let _ = tokio::signal::ctrl_c().await;
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn signal() {
-    Signals::new().next().await;
 }
