@@ -14,7 +14,13 @@ use crate::project;
 const CONNECTING: Duration = Duration::from_secs(10);
 
 /// What a run of this plan says of itself.
-pub(super) fn run_start(campaign: &Campaign, built: &Built, retry_rejected: bool, lease: Duration, sandbox: bool) -> RunStart {
+pub(super) fn run_start(
+    campaign: &Campaign,
+    built: &Built,
+    retry_rejected: bool,
+    lease: Duration,
+    sandbox: bool,
+) -> RunStart {
     RunStart {
         campaign: campaign.record.clone(),
         edition: campaign.edition,
