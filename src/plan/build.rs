@@ -158,6 +158,7 @@ struct Tally {
     blocked: Vec<BlockedRow>,
     without_code: u64,
     american: u64,
+    upload_bytes: u64,
     first_problem: Option<(LeftOut, String)>,
     /// How many more recipients the sample takes.
     sample_left: usize,
@@ -239,6 +240,7 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         }),
         rate: campaign.delivery.rate.to_string(),
         estimated_seconds: estimate.as_secs(),
+        upload_bytes: tally.upload_bytes,
         samples: tally.samples,
         blocked: inputs.list_blocked.then_some(tally.blocked),
         repeats: None,
@@ -313,6 +315,7 @@ impl Tally {
         match desired.standing {
             Standing::Send(_) => {
                 self.counts.send += 1;
+                self.upload_bytes += desired.message.upload_bytes();
                 if is_american(desired.address) {
                     self.american += 1;
                 }
