@@ -13,4 +13,5 @@ mod offer;
 mod plan;
 mod record;
 mod sandbox;
+mod stopping;
 mod torture;

@@ -237,7 +237,6 @@ impl Breaker {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,7 +268,9 @@ mod tests {
         /// Judges letters until something other than `Fine` comes, and says after how many.
         fn until(&mut self, letters: &str) -> (usize, Verdict) {
             let mut verdicts = letters.chars().map(|letter| self.judge(letter)).zip(1..);
-            verdicts.find(|(verdict, _)| *verdict != Verdict::Fine).map_or((0, Verdict::Fine), |(verdict, at)| (at, verdict))
+            verdicts
+                .find(|(verdict, _)| *verdict != Verdict::Fine)
+                .map_or((0, Verdict::Fine), |(verdict, at)| (at, verdict))
         }
     }
 

@@ -131,7 +131,10 @@ mod tests {
         assert_eq!(ignores_hang_up("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n"), Some(false));
         assert_eq!(ignores_hang_up("Name:\tx\n"), None);
         // The Rust runtime ignores SIGPIPE.
-        assert!(ignores_hang_up(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()).is_some() || cfg!(not(target_os = "linux")));
+        assert!(
+            ignores_hang_up(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()).is_some()
+                || cfg!(not(target_os = "linux"))
+        );
     }
 
     #[test]

@@ -3,4 +3,4 @@
 mod conformance;
 mod explore;
 mod postgres;
-mod stage;
+pub mod stage;

@@ -12,7 +12,8 @@ use tokio_postgres::{Client, Row};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::{
-    Batch, Claim, Entry, Head, LONGEST_HOLD, LedgerError, Others, Peers, RunCounts, RunLedger, RunStart, Scope, SendKey, Snapshot,
+    Batch, Claim, Entry, Head, LONGEST_HOLD, LedgerError, Others, Peers, RunCounts, RunLedger, RunStart, Scope,
+    SendKey, Snapshot,
 };
 use super::connection::{Connection, PATIENCE};
 use super::{DURABLE, abandon, fence_dead, head_of, key_of, schema};
