@@ -12,9 +12,8 @@ use super::ui::Ui;
 use super::{Stop, context};
 use crate::audience::AudienceSpec;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::ledger::{LedgerError, LedgerKey, RunRecord, SendKey};
+use crate::ledger::{LedgerError, LedgerKey, LedgerLocation, RunRecord, SendKey};
 use crate::manifest;
-use crate::project::Place;
 use crate::table::Table;
 
 /// The rows of some sends.
@@ -49,7 +48,7 @@ impl Rows {
     /// there are no rows, or not all.
     pub async fn find(
         ui: &Ui,
-        place: &Place,
+        place: &LedgerLocation,
         manifest: &Path,
         runs: &[&RunRecord],
         wanted: &HashSet<SendKey>,

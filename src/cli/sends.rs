@@ -148,7 +148,7 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, Stop> {
 /// The sends of one person under every campaign of the ledger.
 async fn keys_of(
     ledger: &mut dyn Ledger,
-    place: &crate::project::Place,
+    place: &crate::ledger::LedgerLocation,
     number: &str,
 ) -> Result<HashSet<SendKey>, Stop> {
     let address = E164::parse_exact(number).ok_or_else(|| {
