@@ -12,5 +12,6 @@ mod manifest;
 mod offer;
 mod plan;
 mod record;
+mod replies;
 mod sandbox;
 mod torture;

@@ -18,6 +18,7 @@ use url::Url;
 
 use super::multipart::{Boundary, Value};
 use super::{Callback, KaleyraSpec, reply};
+use crate::gateway::redact::Private;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::message::Media;
 use crate::offer::Expired;
@@ -167,14 +168,24 @@ impl KaleyraV1 {
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .map(std::time::Duration::from_secs);
         match body(response).await {
-            Ok(body) => {
-                let message = &request.message;
-                let own = message.params.iter().chain(&message.url_param).map(String::as_str);
-                let secrets = self.secrets.iter().map(|secret| secret.expose_secret());
-                let hidden: Vec<&str> = secrets.chain([message.coupon.expose()]).chain(own).collect();
-                reply::read(status, retry_after, &body, recipients, &hidden)
-            }
+            Ok(body) => reply::read(status, retry_after, &body, &self.private(request)),
             Err(reason) => unknown(format!("the answer (status {status}) broke off: {reason}")),
+        }
+    }
+
+    /// What the answer to a request may not bring to the screen or into the ledger.
+    fn private<'a>(&'a self, request: &'a Request<'_>) -> Private<'a> {
+        let message = request.message;
+        let callback = match &self.spec.callback {
+            // Its query may hold a token.
+            Some(Callback::Url(url)) => Some(url.as_str()),
+            Some(Callback::ProfileId(_)) | None => None,
+        };
+        Private {
+            numbers: &request.to,
+            secrets: self.secrets.iter().map(|secret| secret.expose_secret()).chain(callback).collect(),
+            code: message.coupon.expose(),
+            values: message.params.iter().chain(&message.url_param).map(String::as_str).collect(),
         }
     }
 
