@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | claim | a run that holds the lease and is not fenced off | the first byte of its request |
 //! | settle | the run that claimed this attempt | its place in the concurrency is given to another claim |
+//! | accepted → unknown | the run that settled it, when it learns that the answer may have been another's | it ends |
 //! | settle, late | the same run, after it was fenced off: nobody knows better what it saw | – |
 //! | intent → unknown | whoever finds that the run is over: the next run, another applier, `resolve` | anything else is said of that send |
 //! | evidence | a person's decision, the provider's report, a receipt; never a timer | – |

@@ -140,7 +140,10 @@ impl Writer {
         let now = Timestamp::now().as_millisecond();
         for settlement in &batch.settle {
             let state = settlement.ending.state();
-            let before = self.stand(&settlement.key).filter(|stand| stand.state == State::Intent);
+            // Of what this run claimed itself: an intent, or an acceptance that it takes back.
+            let own = self.changed.get(&settlement.key);
+            let before = own.map(|(state, attempt)| Stand { state: *state, attempt: *attempt, run: self.run });
+            let before = before.filter(|stand| matches!(stand.state, State::Intent | State::Accepted));
             if protocol::may_settle(before, settlement.attempt, self.run, state) {
                 changed.insert(settlement.key, (state, settlement.attempt));
                 entries.push(Entry::settled(self.run, now, settlement));
