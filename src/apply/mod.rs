@@ -29,6 +29,8 @@ mod tests;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::ledger::Others;
 
 pub use engine::{Engine, Feed, Leftover, Setup};
@@ -61,6 +63,8 @@ pub enum Ending {
     Hopeless(String),
     /// Two messages had one id: answers may have reached the wrong requests.
     MixedAnswers(String),
+    /// Too many sends ended unknown.
+    TooManyUnknown(String),
     /// A bound of `delivery.stop_when` was reached.
     Limit(String),
     /// The provider could not be reached, or asked to slow down, for too long.
@@ -106,6 +110,13 @@ pub enum Event {
         /// Why.
         reason: String,
         /// For how long.
+        pause: Duration,
+    },
+    /// The run waits because other appliers have the sender number's rate reserved.
+    Reserved {
+        /// Until when.
+        until: Timestamp,
+        /// How long that is from now.
         pause: Duration,
     },
     /// One send was refused or cannot be told.
