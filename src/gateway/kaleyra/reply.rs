@@ -188,10 +188,11 @@ impl Reader<'_> {
         let Some(data) = answer.0.get("data") else { return self.accepted_by_top_id(answer) };
         let entries: Vec<Object<'_>> =
             read_value(data).ok_or_else(|| "the answer's `data` is no list of messages".to_owned())?;
-        let entries: Vec<Entry<'_>> = entries.iter().map(Entry::of).collect();
+        let entries: Vec<Entry<'_>> = entries.iter().map(|fields| Entry::of(fields, self.status)).collect();
         let recipients = self.recipients();
         let owners = match entries.len() {
             0 => return Err("the answer holds an id and no message".to_owned()),
+            1 if recipients == 1 => vec![0],
             many if many > recipients => return Err("the answer holds more messages than recipients".to_owned()),
             many if many == recipients && (entries.iter().all(|entry| entry.id.is_some()) || in_order(&entries)) => {
                 by_index(&entries).unwrap_or_else(|| (0..many).collect())
@@ -299,8 +300,9 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn of(fields: &Object<'a>) -> Self {
-        let error = fields.get("error").is_some_and(|error| denial(error) != Denial::None);
+    fn of(fields: &Object<'a>, status: u16) -> Self {
+        let error = fields.get("error").is_some_and(|error| denial(error) != Denial::None)
+            || !matches!(answer::code(fields, status), Code::Absent | Code::Success);
         Self {
             id: fields.get("message_id").and_then(id_of),
             recipient: fields.get("recipient").and_then(text_of),

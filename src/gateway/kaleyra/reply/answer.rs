@@ -130,31 +130,7 @@ pub(super) struct Answer<'a>(pub(super) Object<'a>);
 
 impl<'a> Answer<'a> {
     pub(super) fn code(&self, status: u16) -> Code {
-        let Some(value) = self.0.get("code") else { return Code::Absent };
-        let text = match value.get().as_bytes()[0] {
-            b'n' => return Code::Absent,
-            b'"' => match read::<String>(value) {
-                Some(text) if text.is_empty() => return Code::Absent,
-                Some(text) => text.trim().to_owned(),
-                None => return Code::Unclear(String::new()),
-            },
-            b'0'..=b'9' => value.get().to_owned(),
-            _ => return Code::Unclear(String::new()),
-        };
-        let is = |known: &&str| text.eq_ignore_ascii_case(known);
-        let status_of_code = text.strip_prefix("WA").unwrap_or(&text).parse::<u16>();
-        if (200..300).contains(&status) && text.parse() == Ok(status) {
-            // It repeats the status, and says nothing else.
-            Code::Absent
-        } else if SUCCESS_CODES.iter().any(|known| is(known)) {
-            Code::Success
-        } else if ACCOUNT_CODES.iter().any(|known| is(known)) {
-            Code::Account(text)
-        } else if text.is_empty() || status_of_code.is_ok_and(|code| matches!(code, 0 | 200..=299 | 408 | 500..=599)) {
-            Code::Unclear(text)
-        } else {
-            Code::Refusal(text)
-        }
+        code(&self.0, status)
     }
 
     pub(super) fn denial(&self) -> Denial {
@@ -230,6 +206,35 @@ impl<'a> Answer<'a> {
     }
 }
 
+/// What a `code` says, of an answer or of an entry.
+pub(super) fn code(fields: &Object<'_>, status: u16) -> Code {
+    let Some(value) = fields.get("code") else { return Code::Absent };
+    let text = match value.get().as_bytes()[0] {
+        b'n' => return Code::Absent,
+        b'"' => match read::<String>(value) {
+            Some(text) if text.is_empty() => return Code::Absent,
+            Some(text) => text.trim().to_owned(),
+            None => return Code::Unclear(String::new()),
+        },
+        b'0'..=b'9' => value.get().to_owned(),
+        _ => return Code::Unclear(String::new()),
+    };
+    let is = |known: &&str| text.eq_ignore_ascii_case(known);
+    let status_of_code = text.strip_prefix("WA").unwrap_or(&text).parse::<u16>();
+    if (200..300).contains(&status) && text.parse() == Ok(status) {
+        // It repeats the status, and says nothing else.
+        Code::Absent
+    } else if SUCCESS_CODES.iter().any(|known| is(known)) {
+        Code::Success
+    } else if ACCOUNT_CODES.iter().any(|known| is(known)) {
+        Code::Account(text)
+    } else if text.is_empty() || status_of_code.is_ok_and(|code| matches!(code, 0 | 200..=299 | 408 | 500..=599)) {
+        Code::Unclear(text)
+    } else {
+        Code::Refusal(text)
+    }
+}
+
 /// What `totalCount` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Total {
@@ -241,11 +246,11 @@ pub(super) enum Total {
     TooMany,
 }
 
-/// Whether a field beside an id says that something failed, of which no page says so: `errors`,
+/// Whether a field beside an id says that something failed, although no page has it: `errors`,
 /// `"success": false`, `"status": "failed"`.
 pub(super) fn fails_otherwise(fields: &Object<'_>) -> bool {
     fields.iter().any(|(key, value)| match key {
-        "errors" => denial(value) != Denial::None,
+        "errors" | "Error" | "ERROR" | "Errors" => denial(value) != Denial::None,
         "success" => value.get() == "false",
         "status" => read::<Cow<'_, str>>(value).is_some_and(|status| {
             ["error", "failed", "failure", "rejected", "not sent", "not-sent"]

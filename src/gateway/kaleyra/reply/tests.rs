@@ -193,6 +193,9 @@ fn an_id_beside_anything_that_denies_it_is_no_acceptance() {
         (200, r#"{"data":[{"message_id":"a:0","error":"bad"}],"error":{}}"#, "unknown"),
         (200, r#"{"data":[{"message_id":"a:0","error":true}],"error":{}}"#, "unknown"),
         (200, r#"{"data":[{"message_id":"a:0","status":"failed"}],"error":{}}"#, "unknown"),
+        (200, r#"{"data":[{"message_id":"a:0","code":"E13001"}],"error":{}}"#, "unknown"),
+        (200, r#"{"data":[{"message_id":"a:0"}],"Error":{"to":"bad"}}"#, "unknown"),
+        (200, r#"{"data":[{"message_id":"a:0","code":200}],"error":{}}"#, "accepted a:0"),
         // A count that says nothing.
         (200, &format!(r#"{{{id},"totalCount":1}}"#), "accepted a:0"),
         (200, &format!(r#"{{{id},"totalCount":null}}"#), "accepted a:0"),
