@@ -15,4 +15,5 @@ mod plan;
 mod record;
 mod replies;
 mod sandbox;
+mod stopping;
 mod torture;
