@@ -17,3 +17,4 @@ mod replies;
 mod sandbox;
 mod stopping;
 mod torture;
+mod wire;

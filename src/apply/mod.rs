@@ -130,6 +130,8 @@ pub enum Event {
     },
     /// This applier is done, and waits for what others have under way.
     Others(Others),
+    /// Something that the gateway found out about the provider.
+    Notice(String),
     /// No further claims; what is under way is waited for.
     Stopping,
 }

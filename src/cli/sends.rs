@@ -314,7 +314,7 @@ mod tests {
             };
             let masked = "+91••••••••10".to_owned();
             let send = SendRecord { campaign: "offer".into(), edition: 1, state: State::Unknown, last, masked, run: 1 };
-            let file = decisions(&[send]).unwrap();
+            let file = decisions(&[send], None).unwrap();
             let document: Value = serde_yaml::from_str(&file).unwrap();
             let entries = document["decisions"].as_array().unwrap();
             assert_eq!(entries.len(), 1, "{file}");

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::audience::E164;
+use crate::ledger::Lease;
 use crate::message::Message;
 use crate::offer::ExpiresAt;
 
@@ -25,6 +26,8 @@ pub struct Request<'a> {
     pub expires: Option<ExpiresAt>,
     /// The send key, if the request carries one send alone.
     pub reference: Option<String>,
+    /// Bytes of it may leave only while this holds. `None`: as long as this process lives.
+    pub lease: Option<Lease>,
 }
 
 /// What became of a request.
@@ -107,4 +110,15 @@ impl NotSent {
 pub trait Gateway: Send + Sync + 'static {
     /// Starts at most one request and tells what became of it.
     fn send(&self, request: Request<'_>) -> impl Future<Output = Reply> + Send;
+
+    /// How many bytes of files may be under way together now. The caller keeps to it; one request
+    /// with a file may always be under way.
+    fn upload_budget(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Something that the user should know about this provider; told once.
+    fn take_notice(&self) -> Option<String> {
+        None
+    }
 }

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -14,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::protocol::{self, Stand};
 use super::super::{
-    Batch, BySend, Claim, Entry, Head, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends, Snapshot, State,
+    Batch, BySend, Claim, Entry, Head, Lease, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends,
+    Snapshot, State,
 };
 use super::{Identity, SqliteLedger, append, file, head, io, stands, storage};
 
@@ -58,7 +58,7 @@ impl RunLedger for SqliteRun {
         }
     }
 
-    fn start_within(&self) -> Option<Duration> {
+    fn lease(&self) -> Option<Lease> {
         None
     }
 
