@@ -15,6 +15,7 @@ use crate::audience::E164;
 use crate::ledger::report::{self, SendRecord};
 use crate::ledger::{Entry, Ledger, RunRecord, SendKey, State};
 use crate::plan::FORMAT_VERSION;
+use crate::words::one_line;
 
 /// List single sends, or show all that is known of one
 #[derive(Debug, Args)]
@@ -163,7 +164,8 @@ async fn keys_of(
 
 fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
     let told = send.last.reason.as_deref().or(send.last.message_id.as_deref()).unwrap_or_default();
-    let row = rows.map_or_else(String::new, |rows| format!("  {}", in_words(rows.of(&send.last.key))));
+    let told = one_line(told);
+    let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(in_words(rows.of(&send.last.key)))));
     format!("{}  {:<9} {:<17} {}{row}  {told}\n", send.last.key, send.state.to_string(), send.masked, send.campaign)
 }
 
@@ -212,14 +214,14 @@ fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Stop> 
          apiVersion: sendform/v1\nkind: Decisions\nreason: \"\"\ndecisions:\n",
     );
     for send in sends {
-        let told = send.last.reason.as_deref().unwrap_or_default().replace(['\n', '\r'], " ");
-        let row = rows.map_or_else(String::new, |rows| format!(", {}", in_words(rows.of(&send.last.key))));
-        let row = row.replace(['\n', '\r'], " ");
+        // Each on one line of the comment: none may end it.
+        let told = one_line(send.last.reason.as_deref().unwrap_or_default());
+        let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(in_words(rows.of(&send.last.key)))));
         let _ = write!(
             out,
             "  # {} of {}{row}, {}: {told}\n  - send: \"{}\"\n    attempt: {}\n    as: # accepted, rejected or not-sent\n",
-            send.masked,
-            send.campaign,
+            one_line(&send.masked),
+            one_line(&send.campaign),
             report::time(send.last.at),
             send.last.key,
             send.last.attempt
@@ -272,14 +274,52 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>) -> Str
             let _ = writeln!(out);
         }
         if let Some(id) = &entry.message_id {
-            let _ = writeln!(out, "    message id {id}");
+            let _ = writeln!(out, "    message id {}", one_line(id));
         }
         if let Some(reason) = &entry.reason {
-            let _ = writeln!(out, "    {reason}");
+            let _ = writeln!(out, "    {}", one_line(reason));
         }
         if let (Some(source), Some(actor)) = (entry.source, &entry.actor) {
-            let _ = writeln!(out, "    {} of {actor}", source.as_str());
+            let _ = writeln!(out, "    {} of {}", source.as_str(), one_line(actor));
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Entry;
+
+    #[test]
+    fn a_reason_cannot_add_an_entry_to_the_decisions_file() {
+        for line_break in ["\n", "\r", "\u{85}", "\u{2028}", "\u{2029}", "\u{b}", "\u{c}"] {
+            let reason = format!("no answer{line_break}  - send: \"{}\"{line_break}    as: not-sent", "0".repeat(32));
+            let last = Entry {
+                seq: 1,
+                run: 1,
+                at: 0,
+                key: SendKey([7; 16]),
+                attempt: 1,
+                state: State::Unknown,
+                digest: None,
+                likeness: None,
+                masked: None,
+                coupon: None,
+                expires: None,
+                message_id: None,
+                reason: Some(reason),
+                source: None,
+                actor: None,
+            };
+            let masked = "+91••••••••10".to_owned();
+            let send = SendRecord { campaign: "offer".into(), edition: 1, state: State::Unknown, last, masked, run: 1 };
+            let file = decisions(&[send], None).unwrap();
+            let document: Value = serde_yaml::from_str(&file).unwrap();
+            let entries = document["decisions"].as_array().unwrap();
+            assert_eq!(entries.len(), 1, "{file}");
+            assert_eq!(entries[0]["send"], "07".repeat(16));
+            assert!(!file.contains(['\u{85}', '\u{2028}', '\u{2029}', '\r']), "{file:?}");
+        }
+    }
 }

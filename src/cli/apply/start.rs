@@ -10,9 +10,6 @@ use crate::ledger::RunStart;
 use crate::plan::Built;
 use crate::project;
 
-/// How long connecting to the provider may take.
-const CONNECTING: Duration = Duration::from_secs(10);
-
 /// What a run of this plan says of itself.
 pub(super) fn run_start(
     campaign: &Campaign,
@@ -37,7 +34,7 @@ pub(super) fn run_start(
         interval: campaign.delivery.rate.interval(),
         retry_rejected,
         lease,
-        longest_request: CONNECTING + campaign.gateway.timeout,
+        longest_request: campaign.gateway.longest_request(campaign.composer.uploads()),
     }
 }
 
