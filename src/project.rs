@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::manifest::yaml;
 
 /// The project file's name.
 pub const FILE: &str = "sendform.yaml";
@@ -100,12 +101,11 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
 fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
     let problem =
         |message: String| Diagnostics::from(Diagnostic::error("project-file", message).in_file(file, None, None));
-    let text =
-        std::fs::read_to_string(file).map_err(|error| problem(format!("cannot read `{}`: {error}", file.display())))?;
+    let text = yaml::read(file).map_err(|error| problem(format!("cannot read `{}`: {error}", file.display())))?;
     if text.trim().is_empty() {
         return Ok(ProjectFile::default());
     }
-    serde_yaml::from_str(&text).map_err(|error| problem(format!("`{}` is wrong: {error}", file.display())))
+    yaml::parse_as(&text).map_err(|error| problem(format!("`{}` is wrong: {error}", file.display())))
 }
 
 /// Where a ledger URL leads.
