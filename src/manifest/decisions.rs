@@ -65,7 +65,8 @@ pub fn load(path: &Path) -> Result<Vec<(SendKey, String, Decision)>, Diagnostics
     };
     let file: Decisions = serde_json::from_value(document.value.clone())
         .map_err(|error| wrong("decisions", format!("the file does not fit its schema: {error}")))?;
-    let mut seen = std::collections::HashSet::new();
+    // Ordered, not hashed: these keys are anybody's, and equal halves of them would collide.
+    let mut seen = std::collections::BTreeSet::new();
     file.decisions
         .into_iter()
         .map(|decision| {
