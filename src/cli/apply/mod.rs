@@ -1,6 +1,8 @@
 //! `sendform apply`
 
+mod approval;
 mod close;
+mod guards;
 mod send;
 
 use std::path::PathBuf;
@@ -12,13 +14,14 @@ use secrecy::SecretString;
 
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context, progress};
-use crate::campaign::Campaign;
+use crate::campaign::{Campaign, Rate};
 use crate::ledger::{Head, Ledger, report};
 use crate::plan::build::{Inputs, build};
+use crate::plan::repeat;
 use crate::plan::text::render;
-use crate::plan::{Built, PlanFile, PlanHash, repeat};
 use crate::project::Place;
 use crate::words::grouped;
+use approval::Approval;
 use send::Job;
 pub use send::signal;
 
@@ -28,7 +31,7 @@ pub use send::signal;
 Examples:
   sendform apply campaign.yaml                   shows the plan, asks, sends
   sendform apply --plan plan.json                sends exactly the plan that was reviewed
-  sendform apply campaign.yaml --plan-hash v1:…  the same, by the plan's hash alone
+  sendform apply campaign.yaml --plan-hash v2:…  the same, by the plan's hash alone
   sendform apply campaign.yaml --sandbox --auto-approve
 
 Running it again sends nothing twice: it resumes what is left. Ctrl-C once stops after what is under
@@ -53,6 +56,9 @@ pub struct ApplyArgs {
     /// Try again what the provider refused before
     #[arg(long)]
     retry_rejected: bool,
+    /// Send more slowly than the campaign says, such as `10/s`
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate: Option<Rate>,
     /// Send although most recipients had the same message from another campaign
     #[arg(long)]
     allow_repeat: bool,
@@ -67,10 +73,8 @@ pub struct ApplyArgs {
     ledger_is_durable: bool,
 }
 
-/// What was approved before this command.
-struct Approval {
-    file: Option<PlanFile>,
-    hash: Option<PlanHash>,
+fn rate(text: &str) -> Result<Rate, String> {
+    Rate::parse(text).ok_or_else(|| "such as `10/s`, `600/m` or `5000/h`".to_owned())
 }
 
 fn lease(text: &str) -> Result<Duration, String> {
@@ -84,7 +88,7 @@ fn lease(text: &str) -> Result<Duration, String> {
 
 pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
-    let approval = approval(args)?;
+    let approval = Approval::read(args)?;
     let (path, given) = match &approval.file {
         Some(plan) => (PathBuf::from(&plan.manifest), plan.vars.clone().into_iter().collect()),
         None => (args.campaign.clone().unwrap_or_default(), context::given(&args.vars)?),
@@ -94,7 +98,11 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         .ok()
         .and_then(|current| path.strip_prefix(current).ok().map(ToOwned::to_owned))
         .unwrap_or(path);
+    let retry_rejected = args.retry_rejected || approval.file.as_ref().is_some_and(|plan| plan.retry_rejected);
     let mut campaign = context::campaign(ui, &path, &given, now)?;
+    if let Some(rate) = args.rate {
+        guards::slow_down(&mut campaign, rate)?;
+    }
     let place = context::ledger_place(&args.ledger, sandbox, &path)?;
     refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
 
@@ -110,18 +118,14 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         key: &key,
         now,
         planned_at: approval.hash.as_ref().and_then(|hash| hash.planned_at),
-        retry_rejected: args.retry_rejected,
+        retry_rejected,
         sandbox,
         list_blocked: false,
         pool,
     };
     tracing::info!(ledger = %place, recorded = snapshot.sends.len(), "ledger opened");
     let mut built = build(&campaign, inputs)?;
-    if let Some(approved) = &approval.hash
-        && *approved != built.hash
-    {
-        return Err(differs(approved, &built, approval.file.as_ref()));
-    }
+    approval.check(&built)?;
     let repeats = runtime.block_on(repeat::find(ledger.as_mut(), &key, &campaign.record, &built.sample))?;
     let head = runtime.block_on(report::head(ledger.as_mut()))?;
     built.file = built.file.with_ledger(head, repeats);
@@ -154,7 +158,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             }
         }
     }
-    let (retry_rejected, lease) = (args.retry_rejected, args.lease);
+    let lease = args.lease;
     let job = Job { ui, campaign, snapshot, key, built, ledger, secrets, retry_rejected, lease, place };
     job.send(&runtime)
 }
@@ -188,71 +192,6 @@ async fn check_heads(ledger: &mut dyn Ledger, args: &ApplyArgs, approval: &Appro
         }
     }
     Ok(())
-}
-
-fn approval(args: &ApplyArgs) -> Result<Approval, Stop> {
-    let parse = |text: &str| text.parse::<PlanHash>();
-    let file = match &args.plan {
-        None => None,
-        Some(path) => {
-            let shown = path.display();
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Stop::new(Exit::Invalid, format!("cannot read the plan `{shown}`: {error}")))?;
-            let hint = "make it anew with `sendform plan CAMPAIGN --out FILE`";
-            Some(PlanFile::parse(&text).map_err(|problem| {
-                Stop::new(Exit::Invalid, format!("the plan `{shown}` cannot be used: {problem}")).hint(hint)
-            })?)
-        }
-    };
-    let of_file =
-        file.as_ref().map(|plan| parse(&plan.hash)).transpose().map_err(|problem| Stop::new(Exit::Invalid, problem))?;
-    let given = args.plan_hash.as_deref().map(parse).transpose().map_err(|problem| Stop::new(Exit::Usage, problem))?;
-    if let (Some(of_file), Some(given)) = (&of_file, &given)
-        && of_file != given
-    {
-        return Err(Stop::new(
-            Exit::Differs,
-            format!("the plan file has the hash {of_file}, and `--plan-hash` is {given}"),
-        ));
-    }
-    Ok(Approval { file, hash: of_file.or(given) })
-}
-
-/// What changed since the plan was approved, as far as the plan tells.
-fn differs(approved: &PlanHash, built: &Built, file: Option<&PlanFile>) -> Stop {
-    let mut changes = Vec::new();
-    let new = &built.file;
-    if let Some(old) = file {
-        let mut compare = |what: &str, old: String, new: String| {
-            if old != new {
-                changes.push(format!("{what}: {old} then, {new} now"));
-            }
-        };
-        compare("recipients", grouped(old.recipients), grouped(new.recipients));
-        compare("edition", old.edition.to_string(), new.edition.to_string());
-        let end = |plan: &PlanFile| {
-            plan.expiry.as_ref().and_then(|expiry| expiry.at).map_or_else(|| "none".to_owned(), |at| format!("{at:.0}"))
-        };
-        compare("expiry", end(old), end(new));
-        compare("coupons", old.coupons.kind.clone(), new.coupons.kind.clone());
-        let blocked = |plan: &PlanFile| {
-            plan.blocked_reasons
-                .iter()
-                .map(|(reason, number)| format!("{reason} {number}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        compare("left out", blocked(old), blocked(new));
-    } else if approved.planned_at != built.hash.planned_at && approved.digest == built.hash.digest {
-        changes.push("the instant that the expiry counts from".to_owned());
-    }
-    let words = if changes.is_empty() {
-        "what somebody would get: a text, a code, a number, the sender, or media".to_owned()
-    } else {
-        changes.join("; ")
-    };
-    Stop::new(Exit::Differs, format!("this is not the plan that was approved; nothing was sent. Changed: {words}"))
-        .hint(format!("review the plan as it is now: its hash is {}", built.hash))
 }
 
 fn secrets(campaign: &Campaign) -> Result<(SecretString, SecretString), Stop> {

@@ -47,14 +47,22 @@ pub enum Callback {
     Url(String),
 }
 
-/// An API key may only travel encrypted, or stay on this machine.
-pub fn check_base_url(url: &Url) -> Result<(), String> {
-    let loopback = match url.host() {
+/// Whether a URL leads to this machine alone.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
         Some(url::Host::Domain(host)) => host == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err("this address has no host".to_owned()),
-    };
+        None => false,
+    }
+}
+
+/// An API key may only travel encrypted, or stay on this machine.
+pub fn check_base_url(url: &Url) -> Result<(), String> {
+    if url.host().is_none() {
+        return Err("this address has no host".to_owned());
+    }
+    let loopback = is_loopback(url);
     if !url.username().is_empty() || url.password().is_some() {
         return Err("an address must not hold a user name or a password".to_owned());
     }

@@ -92,6 +92,7 @@ pub fn check(
             at_least,
             delivery: delivery?,
             most_recipients: manifest.limits.recipients,
+            manifest: document.value.clone(),
         })
     })();
     (campaign, check.found)
