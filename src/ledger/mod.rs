@@ -45,6 +45,7 @@
 
 pub mod chain;
 pub mod key;
+pub mod location;
 pub mod postgres;
 pub mod protocol;
 pub mod report;
@@ -64,6 +65,7 @@ use crate::message::ContentDigest;
 use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};
+pub use location::LedgerLocation;
 pub use sends::{InTurn, Recorded, Sends};
 
 /// What the ledger is told before a request starts.
@@ -505,6 +507,12 @@ pub enum LedgerError {
         /// What happened.
         problem: String,
     },
+    /// Others wrote to the ledger after the plan was made: what it would send may have changed.
+    #[error("the ledger was written to after the plan was made")]
+    Outdated,
+    /// The ledger's URL cannot be used.
+    #[error("{0}")]
+    Location(location::LocationError),
     /// The key cannot be read or made.
     #[error("the ledger's key {0}")]
     Key(String),
@@ -558,7 +566,8 @@ pub trait Ledger: Send {
     async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError>;
 
     /// Starts a run: takes the lease, writes down as `unknown` what dead runs left open.
-    /// `snapshot` is what this ledger held when the plan was made.
+    /// `snapshot` is what this ledger held when the plan was made. Where one process at a time may
+    /// write, a ledger that was written to since is [`LedgerError::Outdated`].
     async fn begin(self: Box<Self>, start: &RunStart, snapshot: &Snapshot) -> Result<Box<dyn RunLedger>, LedgerError>;
 }
 

@@ -4,19 +4,21 @@ use super::{Exit, count};
 use crate::apply::{Ending, Progress};
 use crate::cli::Stop;
 use crate::cli::ui::Ui;
+use crate::ledger::location::{DatabaseUrl, redact};
 use crate::ledger::{RunCounts, RunLedger};
 use crate::words::grouped;
 
-/// This command as it was typed, for a shell. A URL's password is left out.
+/// This command as it was typed, for a shell. Passwords of URLs are left out.
 fn this_command(arguments: impl Iterator<Item = String>) -> String {
     let mut command = "sendform".to_owned();
     for argument in arguments {
-        let argument = match (argument.find("://"), argument.rfind('@')) {
-            (Some(scheme), Some(at)) if scheme < at => {
-                let user = argument[scheme + 3..at].split(':').next().unwrap_or_default();
-                format!("{}{user}{}", &argument[..scheme + 3], &argument[at..])
-            }
-            _ => argument,
+        let (option, value) = match argument.split_once('=') {
+            Some((option, value)) if option == "--ledger" => ("--ledger=", value),
+            _ => ("", argument.as_str()),
+        };
+        let argument = match DatabaseUrl::parse(value) {
+            Ok(url) => format!("{option}{}", url.without_password()),
+            Err(_) => redact(&argument),
         };
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@+,%".contains(&byte);
         command.push(' ');
@@ -153,10 +155,15 @@ mod tests {
 
     #[test]
     fn a_command_is_told_as_it_can_be_typed_without_its_password() {
-        let arguments = ["apply", "my offer.yaml", "--ledger", "postgres://me:secret@db/offers", "--var", "who=it's"];
+        let told = |arguments: &[&str]| this_command(arguments.iter().map(|argument| (*argument).to_owned()));
         assert_eq!(
-            this_command(arguments.into_iter().map(str::to_owned)),
+            told(&["apply", "my offer.yaml", "--ledger", "postgres://me:secret@db/offers", "--var", "who=it's"]),
             r"sendform apply 'my offer.yaml' --ledger postgres://me@db/offers --var 'who=it'\''s'"
         );
+        assert_eq!(
+            told(&["apply", "--ledger=postgres://db/offers?user=me&password=secret&sslmode=disable"]),
+            "sendform apply '--ledger=postgres://db/offers?user=me&sslmode=disable'"
+        );
+        assert_eq!(told(&["--ledger=postgres://me:se?cr@et@db/offers"]), "sendform --ledger=postgres://me@db/offers");
     }
 }

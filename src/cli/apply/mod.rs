@@ -4,6 +4,7 @@ mod approval;
 mod close;
 mod guards;
 mod send;
+mod start;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,15 +16,14 @@ use secrecy::SecretString;
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context, progress};
 use crate::campaign::{Campaign, Rate};
-use crate::ledger::{Head, Ledger, report};
+use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
 use crate::plan::build::{Inputs, build};
-use crate::plan::repeat;
 use crate::plan::text::render;
-use crate::project::Place;
+use crate::plan::{Built, repeat};
 use crate::words::grouped;
 use approval::Approval;
-use send::Job;
 pub use send::signal;
+use send::{Job, Provider};
 
 /// Send what the plan says; run again to resume
 #[derive(Debug, Args)]
@@ -105,36 +105,89 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     }
     let place = context::ledger_place(&args.ledger, sandbox, &path)?;
     refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
-
-    let key = context::key(&place)?;
     let runtime = context::runtime()?;
-    let pool = context::pool_ahead(&campaign);
-    let mut ledger = runtime.block_on(context::open_for_run(&place, &key))?;
-    runtime.block_on(check_heads(ledger.as_mut(), args, &approval))?;
-    runtime.block_on(context::recorded_as(ledger.as_mut(), &mut campaign))?;
-    let snapshot = runtime.block_on(ledger.snapshot(&context::scope(&campaign)))?;
-    let inputs = Inputs {
-        snapshot: &snapshot,
-        key: &key,
-        now,
-        planned_at: approval.hash.as_ref().and_then(|hash| hash.planned_at),
-        retry_rejected,
-        sandbox,
-        list_blocked: false,
-        pool,
-    };
-    tracing::info!(ledger = %place, recorded = snapshot.sends.len(), "ledger opened");
-    let mut built = build(&campaign, inputs)?;
-    approval.check(&built)?;
-    let repeats = runtime.block_on(repeat::find(ledger.as_mut(), &key, &campaign.record, &built.sample))?;
-    let head = runtime.block_on(report::head(ledger.as_mut()))?;
-    built.file = built.file.with_ledger(head, repeats);
-    ui.data(&render(&built.file));
-    ui.say(&format!("Ledger    {place}"));
-    if built.file.counts.send == 0 {
-        ui.say("Nothing to send");
-        return Ok(if built.file.counts.unknown > 0 { Exit::Unknown } else { Exit::Done });
+    let mut approved_by_user = None;
+    let mut provider = None;
+    for _ in 0..MAX_PLANS {
+        if let LedgerLocation::File(path) = &place
+            && let Some(holder) = sqlite::lease_holder(path)
+        {
+            return Err(LedgerError::Held { holder }.into());
+        }
+        // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
+        let pool = context::pool_ahead(&campaign);
+        let mut record = runtime.block_on(context::read(&place, &mut campaign))?;
+        runtime.block_on(check_heads(record.ledger.as_deref_mut(), args, &approval))?;
+        let inputs = Inputs {
+            snapshot: &record.snapshot,
+            key: &record.key,
+            now,
+            planned_at: approval.hash.as_ref().and_then(|hash| hash.planned_at),
+            retry_rejected,
+            sandbox,
+            list_blocked: false,
+            pool,
+        };
+        tracing::info!(ledger = %place, recorded = record.snapshot.sends.len(), "ledger opened");
+        let mut built = build(&campaign, inputs)?;
+        approval.check(&built)?;
+        let repeats = match record.ledger.as_deref_mut() {
+            Some(ledger) => runtime.block_on(repeat::find(ledger, &record.key, &campaign.record, &built.sample))?,
+            None => None,
+        };
+        built.file = built.file.with_ledger(record.head, repeats);
+        let sends = (built.hash.clone(), built.file.counts.send);
+        if approved_by_user.as_ref() != Some(&sends) {
+            ui.data(&render(&built.file));
+            ui.say(&format!("Ledger    {place}"));
+        }
+        if built.file.counts.send == 0 {
+            ui.say("Nothing to send");
+            return Ok(if built.file.counts.unknown > 0 { Exit::Unknown } else { Exit::Done });
+        }
+        check_plan(&built, args)?;
+        if let Some(ledger) = record.ledger.as_deref_mut() {
+            runtime.block_on(ledger.admits(&campaign.record, &built.hash.to_string()))?;
+        }
+        if approval.hash.is_none() && !args.auto_approve && approved_by_user.as_ref() != Some(&sends) {
+            ask(ui, built.file.counts.send, &target(&campaign, sandbox))?;
+        }
+        approved_by_user = Some(sends);
+        let provider = match &mut provider {
+            Some(provider) => provider,
+            none => {
+                let secrets = if sandbox { None } else { Some(secrets(&campaign)?) };
+                none.insert(Provider::open(&runtime, &campaign, secrets)?)
+            }
+        };
+        let key = if record.ledger.take().is_some() {
+            record.key
+        } else {
+            let key = context::key(&place)?;
+            runtime.block_on(place.create(&key))?;
+            key
+        };
+        let start = start::run_start(&campaign, &built, args.lease, sandbox);
+        let begun = runtime.block_on(async { place.open_for_run(&key).await?.begin(&start, &record.snapshot).await });
+        let run = match begun {
+            Ok(run) => run,
+            Err(LedgerError::Outdated) => {
+                ui.say("The ledger was written to after this plan was made; planning again");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let job = Job { ui, campaign, snapshot: record.snapshot, key, built, run, provider, retry_rejected, place };
+        return job.send(&runtime);
     }
+    Err(LedgerError::Outdated.into())
+}
+
+/// How often a plan is made again because others wrote to the ledger in the meantime.
+const MAX_PLANS: usize = 5;
+
+/// What a plan may not be sent with, whoever approved it.
+fn check_plan(built: &Built, args: &ApplyArgs) -> Result<(), Stop> {
     if let Some(repeat) = built.file.repeats.as_ref().filter(|_| !args.allow_repeat) {
         return Err(Stop::new(
             Exit::Error,
@@ -145,29 +198,27 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             repeat.campaign
         )));
     }
-    runtime.block_on(ledger.admits(&campaign.record, &built.hash.to_string()))?;
-    let secrets = if sandbox { None } else { Some(secrets(&campaign)?) };
-    if approval.hash.is_none() && !args.auto_approve {
-        let question = format!("\nSend {} through {}?", count(built.file.counts.send), target(&campaign, sandbox));
-        match ui.confirm(&question) {
-            Some(true) => {}
-            Some(false) => return Err(Stop::new(Exit::Error, "not approved; nothing was sent")),
-            None => {
-                return Err(Stop::new(Exit::Error, "there is nobody to ask; nothing was sent")
-                    .hint("pass `--plan FILE` or `--plan-hash HASH` for a reviewed plan, or `--auto-approve`"));
-            }
-        }
+    Ok(())
+}
+
+/// Asks whether to send. Without a terminal nobody can answer.
+fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), Stop> {
+    match ui.confirm(&format!("\nSend {} through {target}?", count(sends))) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Stop::new(Exit::Error, "not approved; nothing was sent")),
+        None => Err(Stop::new(
+            Exit::Error,
+            "cannot ask for confirmation: standard input is not a terminal; nothing was sent",
+        )
+        .hint("pass `--plan FILE` or `--plan-hash HASH` for a reviewed plan, or `--auto-approve`")),
     }
-    let lease = args.lease;
-    let job = Job { ui, campaign, snapshot, key, built, ledger, secrets, retry_rejected, lease, place };
-    job.send(&runtime)
 }
 
 /// A job in a pipeline must not keep its record on a disk that goes with it.
-fn refuse_a_runners_disk(place: &Place, fine: bool) -> Result<(), Stop> {
+fn refuse_a_runners_disk(place: &LedgerLocation, fine: bool) -> Result<(), Stop> {
     let in_pipeline = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
     match place {
-        Place::File(path) if in_pipeline && !fine => Err(Stop::new(
+        LedgerLocation::File(path) if in_pipeline && !fine => Err(Stop::new(
             Exit::Error,
             format!("the ledger `{}` is on this runner's disk, which goes with the job", path.display()),
         )
@@ -178,14 +229,22 @@ fn refuse_a_runners_disk(place: &Place, fine: bool) -> Result<(), Stop> {
     }
 }
 
-/// Refuses a ledger that has forgotten what was seen of it before.
-async fn check_heads(ledger: &mut dyn Ledger, args: &ApplyArgs, approval: &Approval) -> Result<(), Stop> {
+/// Refuses a ledger that does not hold a head that was seen before.
+async fn check_heads(
+    mut ledger: Option<&mut (dyn Ledger + 'static)>,
+    args: &ApplyArgs,
+    approval: &Approval,
+) -> Result<(), Stop> {
     let of_plan = match approval.file.as_ref().and_then(|plan| plan.ledger_head.as_deref()) {
         Some(text) => Some(text.parse::<Head>().map_err(|problem| Stop::new(Exit::Invalid, problem))?),
         None => None,
     };
     for head in [args.ledger_head, of_plan].into_iter().flatten() {
-        if let Some(problem) = report::behind(ledger, head).await? {
+        let problem = match ledger.as_deref_mut() {
+            Some(ledger) => report::behind(ledger, head).await?,
+            None => Some(format!("there is no ledger, and another ledger with the head {head} was seen before")),
+        };
+        if let Some(problem) = problem {
             return Err(Stop::new(Exit::Error, format!("{problem}; nothing was sent")).hint(
                 "restored from an old copy, it has forgotten who got an offer: use the ledger that the head was printed for, or settle what is missing before a new plan",
             ));

@@ -2,24 +2,21 @@
 
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use super::close::Report;
-use super::{Exit, context, progress};
+use super::{Exit, progress};
 use crate::apply::{self, Ending, Engine, Leftover, Setup};
 use crate::campaign::Campaign;
 use crate::cli::Stop;
 use crate::cli::ui::Ui;
 use crate::gateway::kaleyra::KaleyraV1;
-use crate::ledger::{Ledger, LedgerKey, RunCounts, RunStart, Snapshot, State};
+use crate::ledger::{LedgerKey, LedgerLocation, RunCounts, RunLedger, Snapshot, State};
 use crate::plan::{Built, Item, Pass};
-use crate::project::{self, Place};
 use crate::sandbox::{self, Preview, Sandbox};
 
 /// How many messages go from the audience to the engine at a time.
@@ -28,61 +25,57 @@ const TOGETHER: usize = 64;
 /// How many times as many wait between the two.
 const AHEAD: usize = 16;
 
-/// How long connecting to the provider may take.
-const CONNECTING: Duration = Duration::from_secs(10);
+/// The provider, or its stand-in, ready for requests.
+pub(super) struct Provider {
+    /// The stand-in, if this is a trial. It ends when it is dropped.
+    sandbox: Option<Sandbox>,
+    gateway: Arc<KaleyraV1>,
+}
 
-/// Everything that is needed to send.
+impl Provider {
+    /// Opens the provider with the account's secrets; without them it starts the stand-in.
+    pub(super) fn open(
+        runtime: &Runtime,
+        campaign: &Campaign,
+        secrets: Option<(SecretString, SecretString)>,
+    ) -> Result<Self, Stop> {
+        let fail = |problem: String| Stop::new(Exit::Error, problem);
+        let mut spec = campaign.gateway.clone();
+        let (sandbox, sid, api_key) = match secrets {
+            Some((sid, api_key)) => (None, sid, api_key),
+            None => {
+                let sandbox = runtime
+                    .block_on(embedded(campaign))
+                    .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
+                spec.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
+                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
+            }
+        };
+        let gateway = KaleyraV1::new(spec, sid, api_key, campaign.delivery.concurrency)
+            .map_err(|error| fail(error.to_string()))?;
+        Ok(Self { sandbox, gateway: Arc::new(gateway) })
+    }
+}
+
+/// A run that has begun, and everything that it sends with.
 pub(super) struct Job<'a> {
     pub(super) ui: &'a Ui,
     pub(super) campaign: Campaign,
     pub(super) snapshot: Snapshot,
     pub(super) key: LedgerKey,
     pub(super) built: Built,
-    pub(super) ledger: Box<dyn Ledger>,
-    pub(super) secrets: Option<(SecretString, SecretString)>,
+    pub(super) run: Box<dyn RunLedger>,
+    pub(super) provider: &'a Provider,
     pub(super) retry_rejected: bool,
-    pub(super) lease: Duration,
-    pub(super) place: Place,
+    pub(super) place: LedgerLocation,
 }
 
 impl Job<'_> {
     pub(super) fn send(self, runtime: &Runtime) -> Result<Exit, Stop> {
-        let Self { ui, mut campaign, snapshot, key, built, ledger, secrets, retry_rejected, lease, place } = self;
-        let fail = |problem: String| Stop::new(Exit::Error, problem);
-        let (sandbox, sid, api_key) = match secrets {
-            Some((sid, api_key)) => (None, sid, api_key),
-            None => {
-                let sandbox = runtime
-                    .block_on(embedded(&campaign))
-                    .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
-                campaign.gateway.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
-                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
-            }
-        };
-        let gateway = KaleyraV1::new(campaign.gateway.clone(), sid, api_key, campaign.delivery.concurrency)
-            .map_err(|error| fail(error.to_string()))?;
-        let start = RunStart {
-            campaign: campaign.record.clone(),
-            edition: campaign.edition,
-            name: campaign.name.clone(),
-            plan_hash: built.hash.to_string(),
-            planned_at: built.planned_at,
-            manifest: manifest(&campaign),
-            destination: destination(&campaign, sandbox.is_some()),
-            account: None,
-            environment: None,
-            unique_codes: context::has_unique_codes(&campaign),
-            recipients: built.file.recipients,
-            sender: campaign.gateway.from.to_string(),
-            interval: campaign.delivery.rate.interval(),
-            retry_rejected,
-            lease,
-            longest_request: CONNECTING + campaign.gateway.timeout,
-        };
-        let mut run = runtime.block_on(ledger.begin(&start, &snapshot))?;
+        let Self { ui, campaign, snapshot, key, built, mut run, provider, retry_rejected, place } = self;
         ui.say(&format!("Run {} started; ledger head {}", run.id(), run.head()));
 
-        let shared = matches!(place, Place::Database(_));
+        let shared = place.is_shared();
         let spent_codes = snapshot.spent_codes.len();
         let mut snapshot = snapshot;
         if shared {
@@ -103,7 +96,7 @@ impl Job<'_> {
         let (figures_sender, figures) = watch::channel(apply::Progress::default());
         let setup = Setup {
             ledger: run,
-            gateway: Arc::new(gateway),
+            gateway: Arc::clone(&provider.gateway),
             delivery: campaign.delivery,
             approved: Arc::new(built.approved),
             leave_by: built.leave_by,
@@ -135,7 +128,7 @@ impl Job<'_> {
             (ending, progress, ledger)
         });
         drop(stop_sender);
-        if let (Some(sandbox), Place::File(path)) = (&sandbox, &place) {
+        if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
             let page = path.with_file_name("inbox.html");
             if crate::cli::plan::write(&page, &sandbox.page(), 0o600).is_ok() {
                 ui.say(&format!("Inbox     {}", page.display()));
@@ -158,30 +151,6 @@ impl Job<'_> {
             shared,
         };
         runtime.block_on(report.close(&ending, ledger))
-    }
-}
-
-/// The manifest's path below the project's root.
-fn manifest(campaign: &Campaign) -> String {
-    let current = std::env::current_dir().unwrap_or_default();
-    let path = current.join(&campaign.path);
-    let root = project::find(&campaign.path, &current).map(|project| project.root).unwrap_or_default();
-    let below = path.strip_prefix(root).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(&path);
-    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    parts.join("/")
-}
-
-/// Where messages go, as the record names it.
-fn destination(campaign: &Campaign, sandbox: bool) -> String {
-    if sandbox {
-        return "sandbox".to_owned();
-    }
-    match campaign.gateway.base_url.host() {
-        Some(url::Host::Ipv4(address)) if address.is_loopback() => "loopback".to_owned(),
-        Some(url::Host::Ipv6(address)) if address.is_loopback() => "loopback".to_owned(),
-        Some(url::Host::Domain("localhost")) => "loopback".to_owned(),
-        Some(host) => host.to_string(),
-        None => "none".to_owned(),
     }
 }
 

@@ -59,6 +59,15 @@ pub fn is_loopback(url: &Url) -> bool {
 
 /// An API key may only travel encrypted, or stay on this machine.
 pub fn check_base_url(url: &Url) -> Result<(), String> {
+    check_url(url, "plain http would send the API key unencrypted", "an address of an API")
+}
+
+/// Reports name recipients, so they may only travel encrypted, or stay on this machine.
+pub fn check_callback_url(url: &Url) -> Result<(), String> {
+    check_url(url, "plain http would send reports about recipients unencrypted", "an address that reports can go to")
+}
+
+fn check_url(url: &Url, plain_http: &str, kind: &str) -> Result<(), String> {
     if url.host().is_none() {
         return Err("this address has no host".to_owned());
     }
@@ -69,14 +78,24 @@ pub fn check_base_url(url: &Url) -> Result<(), String> {
     match url.scheme() {
         "https" => Ok(()),
         "http" if loopback => Ok(()),
-        "http" => Err("plain http would send the API key unencrypted".to_owned()),
-        other => Err(format!("`{other}:` is not an address of an API")),
+        "http" => Err(plain_http.to_owned()),
+        other => Err(format!("`{other}:` is not {kind}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_about_recipients_are_encrypted_or_stay_on_this_machine() {
+        let check = |text: &str| check_callback_url(&Url::parse(text).unwrap()).is_ok();
+        assert!(check("https://hooks.example.com/whatsapp?token=1"));
+        assert!(check("http://127.0.0.1:8080/status"));
+        assert!(!check("http://hooks.example.com/whatsapp"));
+        assert!(!check("https://me:secret@hooks.example.com/whatsapp"));
+        assert!(!check("ftp://hooks.example.com"));
+    }
 
     #[test]
     fn plain_http_stays_on_this_machine() {

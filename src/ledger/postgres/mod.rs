@@ -41,11 +41,6 @@ pub struct PostgresLedger {
     connection: Connection,
 }
 
-/// Whether a URL names a database.
-pub fn is_postgres(url: &str) -> bool {
-    url.starts_with("postgres://") || url.starts_with("postgresql://")
-}
-
 impl PostgresLedger {
     /// Opens a ledger for reading and for evidence. `None` if there is none yet.
     pub async fn open_existing(url: &str, key: Option<&LedgerKey>) -> Result<Option<Self>, LedgerError> {
