@@ -99,7 +99,7 @@ pub struct StopWhen {
     pub within: usize,
     /// How many of them may be refused.
     pub rejected: Option<Bound>,
-    /// How many of them may be unknown.
+    /// How many of them may be unknown, instead of what any run may leave unknown. All of them: any number.
     pub unknown: Option<Bound>,
 }
 

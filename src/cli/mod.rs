@@ -12,6 +12,7 @@ mod progress;
 mod resolve;
 mod sandbox;
 mod sends;
+mod signals;
 mod status;
 mod ui;
 mod validate;

@@ -602,10 +602,14 @@ pub trait RunLedger: Send + 'static {
 /// What the appliers of one ledger share while they run: the rate of a sender number, and the work.
 #[async_trait]
 pub trait Peers: Send + Sync {
-    /// Takes leave for `messages` of the sender number: from which moment on they may go, at its rate.
-    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError>;
+    /// Reserves the next `messages` slots of the sender number's rate: how long it is until the first.
+    /// `most` is the largest number of messages that this applier reserves at once.
+    ///
+    /// A record of the number that lies further in the future than [`LONGEST_HOLD`] and what live
+    /// appliers can have reserved is wrong (the clock was, or a copy was restored), and is not waited for.
+    async fn reserve(&self, messages: u32, most: u32) -> Result<Duration, LedgerError>;
 
-    /// Lets nothing leave from the sender number for this long.
+    /// Lets nothing leave from the sender number for this long, [`LONGEST_HOLD`] at most.
     async fn hold(&self, pause: Duration) -> Result<(), LedgerError>;
 
     /// The number of the next share of the plan that nobody has taken yet. Shares rise.
@@ -614,6 +618,9 @@ pub trait Peers: Send + Sync {
     /// What other live appliers of this plan have under way.
     async fn others(&self) -> Result<Others, LedgerError>;
 }
+
+/// The longest time for which a sender number is held.
+pub const LONGEST_HOLD: Duration = Duration::from_secs(300);
 
 /// What other live appliers of the same plan do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -12,17 +12,20 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 use secrecy::SecretString;
+use tokio::sync::watch;
 
+use super::signals::Signals;
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context, progress};
+use crate::apply::Stop as Urgency;
 use crate::campaign::{Campaign, Rate};
 use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
+use crate::plan::Built;
 use crate::plan::build::{Inputs, build};
+use crate::plan::repeat;
 use crate::plan::text::render;
-use crate::plan::{Built, repeat};
 use crate::words::grouped;
 use approval::Approval;
-pub use send::signal;
 use send::{Job, Provider};
 
 /// Send what the plan says; run again to resume
@@ -108,6 +111,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     let runtime = context::runtime()?;
     let mut approved_by_user = None;
     let mut provider = None;
+    let mut stop: Option<watch::Receiver<Urgency>> = None;
     for _ in 0..MAX_PLANS {
         if let LedgerLocation::File(path) = &place
             && let Some(holder) = sqlite::lease_holder(path)
@@ -167,20 +171,34 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             runtime.block_on(place.create(&key))?;
             key
         };
-        let start = start::run_start(&campaign, &built, args.lease, sandbox);
+        // Before the run begins: a signal must not cut it off from writing down how it ended.
+        let stop = stop.get_or_insert_with(|| catch_signals(&runtime)).clone();
+        let start = start::run_start(&campaign, &built, retry_rejected, args.lease, sandbox);
         let begun = runtime.block_on(async { place.open_for_run(&key).await?.begin(&start, &record.snapshot).await });
         let run = match begun {
             Ok(run) => run,
             Err(LedgerError::Outdated) => {
+                if *stop.borrow() > Urgency::No {
+                    return Ok(Exit::Interrupted);
+                }
                 ui.say("The ledger was written to after this plan was made; planning again");
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
-        let job = Job { ui, campaign, snapshot: record.snapshot, key, built, run, provider, retry_rejected, place };
+        let job =
+            Job { ui, campaign, snapshot: record.snapshot, key, built, run, provider, retry_rejected, place, stop };
         return job.send(&runtime);
     }
     Err(LedgerError::Outdated.into())
+}
+
+/// Catches the signals that ask to stop, from now on.
+fn catch_signals(runtime: &tokio::runtime::Runtime) -> watch::Receiver<Urgency> {
+    let (sender, stop) = watch::channel(Urgency::No);
+    let signals = runtime.block_on(async { Signals::new() });
+    runtime.spawn(signals.tell(sender));
+    stop
 }
 
 /// How often a plan is made again because others wrote to the ledger in the meantime.

@@ -13,7 +13,13 @@ use crate::project;
 const CONNECTING: Duration = Duration::from_secs(10);
 
 /// What a run of this plan says of itself.
-pub(super) fn run_start(campaign: &Campaign, built: &Built, lease: Duration, sandbox: bool) -> RunStart {
+pub(super) fn run_start(
+    campaign: &Campaign,
+    built: &Built,
+    retry_rejected: bool,
+    lease: Duration,
+    sandbox: bool,
+) -> RunStart {
     RunStart {
         campaign: campaign.record.clone(),
         edition: campaign.edition,
@@ -28,7 +34,7 @@ pub(super) fn run_start(campaign: &Campaign, built: &Built, lease: Duration, san
         recipients: built.file.recipients,
         sender: campaign.gateway.from.to_string(),
         interval: campaign.delivery.rate.interval(),
-        retry_rejected: built.file.retry_rejected,
+        retry_rejected,
         lease,
         longest_request: CONNECTING + campaign.gateway.timeout,
     }

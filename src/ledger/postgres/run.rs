@@ -12,7 +12,8 @@ use tokio_postgres::{Client, Row};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::{
-    Batch, Claim, Entry, Head, LedgerError, Others, Peers, RunCounts, RunLedger, RunStart, Scope, SendKey, Snapshot,
+    Batch, Claim, Entry, Head, LONGEST_HOLD, LedgerError, Others, Peers, RunCounts, RunLedger, RunStart, Scope,
+    SendKey, Snapshot,
 };
 use super::connection::{Connection, PATIENCE};
 use super::{DURABLE, abandon, fence_dead, head_of, key_of, schema};
@@ -80,6 +81,20 @@ SELECT c.send_key, c.send_key IN (SELECT send_key FROM granted), c.send_key NOT 
 const MINE: &str = "SELECT t.send_key FROM sendform.send t
                     JOIN unnest($2::bytea[], $3::int[]) AS c (send_key, attempt) ON t.send_key = c.send_key
                     WHERE t.run = $1 AND t.attempt = c.attempt AND t.state = 1";
+
+/// Reserves time of a sender number. Where its record lies further ahead than the longest hold ($3)
+/// and what its live appliers can have reserved ($4 each), only the hold is believed.
+const RESERVE: &str = "
+WITH live AS (
+  SELECT count(*) AS appliers FROM sendform.run
+  WHERE sender = $1 AND ended_at IS NULL AND heartbeat_at >= clock_timestamp() - lease_ms * interval '1 millisecond'
+)
+UPDATE sendform.number SET next_at = $2 * interval '1 second' + greatest(
+  clock_timestamp(),
+  CASE WHEN next_at > clock_timestamp() + ($3 + $4 * live.appliers) * interval '1 second'
+       THEN clock_timestamp() + $3 * interval '1 second' ELSE next_at END)
+FROM live WHERE sender = $1
+RETURNING extract(epoch FROM next_at - $2 * interval '1 second' - clock_timestamp())::double precision";
 
 /// The writing end of a run.
 pub struct PostgresRun {
@@ -506,17 +521,23 @@ async fn beat(shared: Arc<Shared>, mut connection: Connection, every: Duration) 
 
 #[async_trait]
 impl Peers for Shared {
-    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError> {
+    async fn reserve(&self, messages: u32, most: u32) -> Result<Duration, LedgerError> {
         let mut connection = self.connection.lock().await;
         let span = self.interval.as_secs_f64() * f64::from(messages);
+        // An applier uses one slot and has the next one reserved.
+        let of_one = 2.0 * self.interval.as_secs_f64() * f64::from(most);
+        let hold = LONGEST_HOLD.as_secs_f64();
         let rows = connection
             .with("written", async |client| {
                 client
                     .query_typed(
-                        "UPDATE sendform.number SET next_at = greatest(next_at, clock_timestamp()) + $2 * interval '1 second'
-                         WHERE sender = $1
-                         RETURNING extract(epoch FROM next_at - $2 * interval '1 second' - clock_timestamp())::double precision",
-                        &[(&self.sender, Type::TEXT), (&span, Type::FLOAT8)],
+                        RESERVE,
+                        &[
+                            (&self.sender, Type::TEXT),
+                            (&span, Type::FLOAT8),
+                            (&hold, Type::FLOAT8),
+                            (&of_one, Type::FLOAT8),
+                        ],
                     )
                     .await
             })
