@@ -277,10 +277,9 @@ fn an_approved_run_may_be_slowed_down_and_never_sped_up() {
 #[test]
 fn the_plan_shows_where_messages_go_and_hides_the_token_of_the_callback() {
     let project = Project::new();
-    let campaign = CAMPAIGN.replace("base_url: BASE_URL", "domain: in").replace(
-        "    from:",
-        "    callback: { url: \"https://hooks.example.com/whatsapp?token=s3cret\" }\n    from:",
-    );
+    let campaign = CAMPAIGN
+        .replace("base_url: BASE_URL", "domain: in")
+        .replace("    from:", "    callback: { url: \"https://hooks.example.com/whatsapp?token=s3cret\" }\n    from:");
     project.write("campaign.yaml", campaign);
     let text = project.run(&["plan", "campaign.yaml", "--out", "plan.json"]).expect(0).stdout;
     for line in [

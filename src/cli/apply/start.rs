@@ -1,13 +1,11 @@
 //! What a run says of itself when it starts.
 
-use std::path::Path;
 use std::time::Duration;
 
-use super::context;
+use super::{context, owner};
 use crate::campaign::Campaign;
 use crate::ledger::RunStart;
 use crate::plan::Built;
-use crate::project;
 
 /// How long connecting to the provider may take.
 const CONNECTING: Duration = Duration::from_secs(10);
@@ -16,7 +14,7 @@ const CONNECTING: Duration = Duration::from_secs(10);
 pub(super) fn run_start(
     campaign: &Campaign,
     built: &Built,
-    retry_rejected: bool,
+    account: Option<String>,
     lease: Duration,
     sandbox: bool,
 ) -> RunStart {
@@ -26,26 +24,16 @@ pub(super) fn run_start(
         name: campaign.name.clone(),
         plan_hash: built.hash.to_string(),
         planned_at: built.planned_at,
-        manifest: manifest(campaign),
+        manifest: owner::manifest_path(campaign),
         destination: campaign.destination(sandbox),
-        account: None,
+        account,
         environment: None,
         unique_codes: context::has_unique_codes(campaign),
         recipients: built.file.recipients,
         sender: campaign.gateway.from.to_string(),
         interval: campaign.delivery.rate.interval(),
-        retry_rejected,
+        retry_rejected: built.file.retry_rejected,
         lease,
         longest_request: CONNECTING + campaign.gateway.timeout,
     }
-}
-
-/// The manifest's path below the project's root.
-fn manifest(campaign: &Campaign) -> String {
-    let current = std::env::current_dir().unwrap_or_default();
-    let path = current.join(&campaign.path);
-    let root = project::find(&campaign.path, &current).map(|project| project.root).unwrap_or_default();
-    let below = path.strip_prefix(root).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(&path);
-    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    parts.join("/")
 }
