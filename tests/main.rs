@@ -13,5 +13,8 @@ mod manifest;
 mod offer;
 mod plan;
 mod record;
+mod replies;
 mod sandbox;
+mod stopping;
 mod torture;
+mod wire;

@@ -106,6 +106,19 @@ pub fn key(place: &LedgerLocation) -> Result<LedgerKey, Stop> {
     }
 }
 
+/// The key of a ledger that is there, to look people up in it.
+pub async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
+    let given = key_variable();
+    let key = match (place, given) {
+        (LedgerLocation::File(path), given) => LedgerKey::of(path, given.as_deref())?,
+        (LedgerLocation::Database(_), Some(given)) => LedgerKey::parse(&given)?,
+        (LedgerLocation::Database(_), None) => return Err(LedgerError::Key(format!("is not in `{KEY_VARIABLE}`"))),
+    };
+    // Another key would find nobody, and say so as if it were true.
+    place.open(Some(&key)).await?;
+    Ok(key)
+}
+
 fn prepare(ledger: &Path) -> Result<(), Stop> {
     project::prepare(ledger).map_err(|error| {
         Stop::new(

@@ -12,6 +12,7 @@ mod plan;
 mod preview;
 mod progress;
 mod resolve;
+mod rows;
 mod sandbox;
 mod sends;
 mod signals;

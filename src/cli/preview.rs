@@ -70,7 +70,8 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
         return Err(match (blocked, &args.recipient) {
             (Some(left_out), Some(_)) => {
                 let why = left_out.detail.as_deref().unwrap_or_else(|| left_out.reason.words());
-                let problem = format!("`{}` is blocked: {} ({why})", row(&campaign, left_out.place), left_out.reason.code());
+                let problem =
+                    format!("`{}` is blocked: {} ({why})", row(&campaign, left_out.place), left_out.reason.code());
                 Stop::new(Exit::Invalid, problem).hint("it gets no message, so there is none to show")
             }
             (None, Some(_)) => Stop::new(Exit::Invalid, "no code is left for this row, so there is no message to show"),
@@ -126,7 +127,8 @@ fn row(campaign: &Campaign, place: RowPlace) -> String {
 fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<String, Stop> {
     let message = &desired.message;
     let expires = message.expiry.map(|expiry| expiry.at(now));
-    let request = Request { to: vec![desired.address], message, expires, reference: Some(desired.key.to_string()) };
+    let reference = Some(desired.key.to_string());
+    let request = Request { to: vec![desired.address], message, expires, reference, lease: None };
     let fields =
         form(&campaign.gateway, &request, now).map_err(|expired| Stop::new(Exit::Invalid, expired.to_string()))?;
     let mut out = String::new();

@@ -45,7 +45,9 @@ pub fn below(root: &Path) -> Vec<Named> {
                 if !path.join(project::FILE).exists() && !path.join(".git").exists() {
                     directories.push(path);
                 }
-            } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            } else if kind.is_file()
+                && path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+            {
                 found.extend(name_of(&path).map(|name| Named { path, name }));
             }
         }

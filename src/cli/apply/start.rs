@@ -7,9 +7,6 @@ use crate::campaign::Campaign;
 use crate::ledger::RunStart;
 use crate::plan::Built;
 
-/// How long connecting to the provider may take.
-const CONNECTING: Duration = Duration::from_secs(10);
-
 /// What a run of this plan says of itself.
 pub(super) fn run_start(
     campaign: &Campaign,
@@ -34,6 +31,6 @@ pub(super) fn run_start(
         interval: campaign.delivery.rate.interval(),
         retry_rejected: built.file.retry_rejected,
         lease,
-        longest_request: CONNECTING + campaign.gateway.timeout,
+        longest_request: campaign.gateway.longest_request(campaign.composer.uploads()),
     }
 }

@@ -27,8 +27,9 @@ use tokio_postgres::{Client, Row};
 use super::chain::{LinkKind, StartLink};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Move, RunCounts, RunLedger, RunRecord,
-    RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor, content_prefix, host, instant, milliseconds,
+    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Moment, Move, RunCounts, RunLedger,
+    RunRecord, RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor, content_prefix, host, instant,
+    milliseconds,
 };
 use connection::{Connection, Target};
 pub use run::PostgresRun;
@@ -361,18 +362,19 @@ impl Ledger for PostgresLedger {
         _snapshot: &Snapshot,
     ) -> Result<Box<dyn RunLedger>, LedgerError> {
         let mut tries = 0;
-        let begun = loop {
+        let (asked, begun) = loop {
+            let asked = Moment::now();
             match self.connection.with("written", async |client| begin(client, start).await).await {
                 // If an earlier try was durable after all, it is a run that never claims anything.
                 Err(LedgerError::Lost { .. }) if tries < 3 => tries += 1,
-                other => break other?,
+                other => break (asked, other?),
             }
         };
         match begun {
             Begun::Held(holder) => Err(LedgerError::Held { holder }),
             Begun::OtherFormat(found) => Err(LedgerError::Newer { found, known: schema::FORMAT }),
             Begun::Run { run, campaign, head } => {
-                Ok(Box::new(PostgresRun::new(self.connection, start, run, campaign, head)))
+                Ok(Box::new(PostgresRun::new(self.connection, start, asked, run, campaign, head)))
             }
         }
     }
