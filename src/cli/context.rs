@@ -9,9 +9,11 @@ use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::ledger::key::KEY_VARIABLE;
-use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, Scope, Snapshot, report};
+use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, RunRecord, Scope, Snapshot, report};
 use crate::manifest::{self, Given};
 use crate::offer::PoolAhead;
+use crate::plan::Built;
+use crate::plan::repeat::{self, Repeats};
 use crate::project;
 
 /// Reads `--var-file` and `--var`.
@@ -145,6 +147,27 @@ pub struct Record {
     pub snapshot: Snapshot,
     /// The head of its chain.
     pub head: Option<Head>,
+    /// All runs.
+    pub runs: Vec<RunRecord>,
+}
+
+impl Record {
+    /// Looks for recipients of a plan who had the same message from other campaigns.
+    pub async fn repeats(&mut self, campaign: &Campaign, built: &mut Built) -> Result<Option<Repeats>, LedgerError> {
+        let newcomers = std::mem::take(&mut built.newcomers);
+        match &mut self.ledger {
+            Some(ledger) => {
+                let sends = built.file.counts.send;
+                repeat::find(ledger.as_mut(), &self.key, &self.runs, &campaign.record, newcomers, sends).await
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// What there is without a ledger.
+    fn empty(key: LedgerKey) -> Self {
+        Self { key, ledger: None, snapshot: Snapshot::default(), head: None, runs: Vec::new() }
+    }
 }
 
 /// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
@@ -172,17 +195,33 @@ pub async fn read(place: &LedgerLocation, campaign: &mut Campaign) -> Result<Rec
         }
     };
     let Some(mut ledger) = place.open(Some(&key).filter(|_| exists)).await? else {
-        return Ok(Record { key, ledger: None, snapshot: Snapshot::default(), head: None });
+        return Ok(Record::empty(key));
     };
-    recorded_as(ledger.as_mut(), campaign).await?;
+    let runs = ledger.runs().await?;
+    recorded_as(&runs, campaign)?;
     let snapshot = ledger.snapshot(&scope(campaign)).await?;
     let head = report::head(ledger.as_mut()).await?;
-    Ok(Record { key, ledger: Some(ledger), snapshot, head })
+    Ok(Record { key, ledger: Some(ledger), snapshot, head, runs })
+}
+
+/// The key alone, for a plan that is compared with no ledger.
+pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Record, Stop> {
+    let given = key_variable();
+    let key = match place {
+        _ if given.is_some() => shared_key()?,
+        LedgerLocation::File(path) if LedgerKey::path(path).exists() => LedgerKey::of(path, None)?,
+        _ if matches!(campaign.coupons, CouponSpec::Generate { .. }) => {
+            return Err(Stop::new(Exit::Invalid, "codes are generated with the ledger's key, and there is none")
+                .hint(format!("give the key in `{KEY_VARIABLE}`")));
+        }
+        // Nobody is recorded, so no key tells anybody apart.
+        _ => LedgerKey::from_bytes([0; 32]),
+    };
+    Ok(Record::empty(key))
 }
 
 /// Settles the name that a campaign is recorded under: renamed campaigns keep their first.
-pub async fn recorded_as(ledger: &mut dyn Ledger, campaign: &mut Campaign) -> Result<(), Stop> {
-    let runs = ledger.runs().await?;
+pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), Stop> {
     let record_of = |name: &str| runs.iter().rev().find(|run| run.name == name).map(|run| run.campaign.clone());
     match &campaign.moved_from {
         Some(from) => {

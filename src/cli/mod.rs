@@ -4,8 +4,10 @@
 
 mod apply;
 mod context;
+mod env;
 mod init;
 mod ledger;
+mod owner;
 mod plan;
 mod preview;
 mod progress;

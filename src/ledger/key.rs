@@ -132,6 +132,12 @@ impl LedgerKey {
         blake3::derive_key("sendform 2026-11 generated coupon codes", &self.0)
     }
 
+    /// Tells accounts apart without giving their SIDs away.
+    pub fn account_fingerprint(&self, sid: &str) -> String {
+        let derived = blake3::derive_key("sendform 2026-11 fingerprint of an account", &self.0);
+        blake3::keyed_hash(&derived, sid.as_bytes()).to_hex()[..16].to_owned()
+    }
+
     /// Makes the send keys of one edition of a campaign.
     pub fn send_keys(&self, campaign: &str, edition: u32) -> SendKeys {
         let derived = blake3::derive_key("sendform 2026-11 send keys", &self.0);
@@ -213,6 +219,15 @@ mod tests {
         let person = E164::parse_exact("+919876543210").unwrap().identity();
         let keys = LedgerKey::from_bytes([1; 32]).send_keys("diwali-gold", 2);
         assert_eq!(keys.of(person).to_string(), "d17a43078fbb3b6a0e8ffc7768c1e663");
+    }
+
+    #[test]
+    fn an_account_has_one_fingerprint_under_one_key() {
+        let key = LedgerKey::from_bytes([1; 32]);
+        assert_eq!(key.account_fingerprint("HXIN1"), key.account_fingerprint("HXIN1"));
+        assert_ne!(key.account_fingerprint("HXIN1"), key.account_fingerprint("HXIN2"));
+        assert_ne!(key.account_fingerprint("HXIN1"), LedgerKey::from_bytes([2; 32]).account_fingerprint("HXIN1"));
+        assert_eq!(key.account_fingerprint("HXIN1").len(), 16);
     }
 
     #[test]

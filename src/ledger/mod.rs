@@ -69,7 +69,7 @@ pub use chain::{Head, Link};
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};
 pub use lease::{Lease, Moment};
 pub use location::LedgerLocation;
-pub use sends::{InTurn, Recorded, Sends};
+pub use sends::{ContentPrefix, InTurn, Recorded, Sends, content_prefix};
 
 /// What the ledger is told before a request starts.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ pub struct Intent {
     pub attempt: u32,
     /// What they would see.
     pub digest: ContentDigest,
-    /// What they would see but for code and expiry: tells a renamed campaign from a new one.
+    /// What they would see but for the URL's parameter, code and expiry: recognises a renamed campaign.
     pub likeness: i64,
     /// The code, which is theirs from now on.
     pub coupon: CouponCode,
@@ -409,6 +409,19 @@ impl Entry {
     }
 }
 
+/// What recognising a repeat needs of an entry of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// The run of the attempt.
+    pub run: i64,
+    /// Whose send.
+    pub key: SendKey,
+    /// Where it stands from now on.
+    pub state: State,
+    /// Of an intent: what they would see but for the URL's parameter, code and expiry.
+    pub likeness: Option<i64>,
+}
+
 /// Where an entry comes from that is not the word of its own run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -555,6 +568,12 @@ pub trait Ledger: Send {
         campaign: Option<&str>,
         visit: &mut (dyn FnMut(Entry) + Send),
     ) -> Result<(), LedgerError>;
+
+    /// The likeness of every intent of these runs, with its run.
+    async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError>;
+
+    /// Every move of the sends of these runs, in order.
+    async fn moves(&mut self, runs: &[i64], visit: &mut (dyn FnMut(Move) + Send)) -> Result<(), LedgerError>;
 
     /// The chain of the runs, from the ledger's own link on.
     async fn chain(&mut self) -> Result<Vec<Link>, LedgerError>;

@@ -12,6 +12,7 @@
 
 pub mod check;
 pub mod decisions;
+pub mod names;
 mod nesting;
 pub mod read;
 pub mod schema;

@@ -31,8 +31,8 @@ use tokio::sync::mpsc;
 use super::chain::{JournalDigest, LinkKind, StartLink};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, RunCounts, RunLedger, RunRecord, RunStart,
-    Scope, SendKey, Snapshot, Source, State, actor, host, instant, milliseconds,
+    BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Move, RunCounts, RunLedger, RunRecord,
+    RunStart, Scope, SendKey, Snapshot, Source, State, actor, host, instant, milliseconds,
 };
 pub use file::lease_holder;
 use file::{check_key, create, lease_is_taken, link, take_lease};
@@ -269,6 +269,50 @@ impl Ledger for SqliteLedger {
         while let Some(row) = rows.next().map_err(fail)? {
             let state = State::from_kind(row.get(3).map_err(fail)?)?;
             visit(entry(row, state).map_err(fail)?);
+        }
+        Ok(())
+    }
+
+    async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError> {
+        let mut read = || -> Result<(), rusqlite::Error> {
+            // An intent stands between the start of its run and the start of the next: no two runs have overlapped.
+            let mut starts = self.connection.prepare("SELECT id, first_seq FROM run ORDER BY id")?;
+            let starts: Vec<(i64, i64)> =
+                starts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+            let mut statement = self.connection.prepare(
+                "SELECT likeness FROM journal WHERE seq >= ?1 AND seq < ?2 AND run = ?3 AND kind = 1 AND likeness IS NOT NULL",
+            )?;
+            for (index, (run, first)) in starts.iter().enumerate().filter(|(_, (run, _))| runs.contains(run)) {
+                let next = starts.get(index + 1).map_or(i64::MAX, |(_, first)| *first);
+                let mut rows = statement.query([*first, next, *run])?;
+                while let Some(row) = rows.next()? {
+                    visit(*run, row.get(0)?);
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|error| self.unreadable(&error))
+    }
+
+    async fn moves(&mut self, runs: &[i64], visit: &mut (dyn FnMut(Move) + Send)) -> Result<(), LedgerError> {
+        let fail = |error: rusqlite::Error| self.unreadable(&error);
+        let wanted: std::collections::HashSet<i64> = runs.iter().copied().collect();
+        let first: Option<i64> = self
+            .connection
+            .query_row("SELECT min(first_seq) FROM run WHERE id = ?1", [runs.iter().min()], |row| row.get(0))
+            .map_err(fail)?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT run, kind, send_key, likeness FROM journal WHERE seq >= ?1 ORDER BY seq")
+            .map_err(fail)?;
+        let mut rows = statement.query([first.unwrap_or(i64::MAX)]).map_err(fail)?;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let run = row.get(0).map_err(fail)?;
+            if wanted.contains(&run) {
+                let state = State::from_kind(row.get(1).map_err(fail)?)?;
+                let key = SendKey(row.get(2).map_err(fail)?);
+                visit(Move { run, key, state, likeness: row.get(3).map_err(fail)? });
+            }
         }
         Ok(())
     }
