@@ -14,3 +14,4 @@ mod plan;
 mod record;
 mod sandbox;
 mod torture;
+mod which_ledger;

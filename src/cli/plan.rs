@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 
+use super::located::locate;
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, VarArgs, context};
 use crate::plan::build::{Inputs, build};
@@ -48,10 +49,10 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let given = context::given(&args.vars)?;
     let mut campaign = context::campaign(ui, &args.campaign, &given, now)?;
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
     let runtime = context::runtime()?;
     let pool = context::pool_ahead(&campaign);
-    let mut record = runtime.block_on(context::read(&place, &mut campaign))?;
+    let mut record = runtime.block_on(context::read(&located, &mut campaign))?;
     let built = build(
         &campaign,
         Inputs {

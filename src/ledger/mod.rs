@@ -44,6 +44,7 @@
 //! a journal against it.
 
 pub mod chain;
+pub mod copy;
 pub mod key;
 pub mod location;
 pub mod postgres;
@@ -182,8 +183,9 @@ pub struct Scope {
     pub campaign: String,
     /// Its edition.
     pub edition: u32,
-    /// Whether its codes come out of a pool: then the codes that others gave away are wanted, too.
-    pub pool: bool,
+    /// Whether a code belongs to one recipient for ever, as codes of a pool and generated codes do.
+    /// Then the codes that other campaigns and editions gave away are wanted, too.
+    pub unique_codes: bool,
 }
 
 /// What the ledger holds of one edition of a campaign.
@@ -198,7 +200,7 @@ pub struct Snapshot {
     pub planned_at: Option<Timestamp>,
     /// The runs that are under way: an intent of theirs is no doubt yet.
     pub live: Vec<i64>,
-    /// Codes that other campaigns or editions gave away out of a pool.
+    /// Codes that belong to recipients of other campaigns or editions.
     pub spent_codes: Vec<Box<str>>,
 }
 
@@ -211,12 +213,21 @@ pub struct RunStart {
     pub edition: u32,
     /// The name that its manifest has today.
     pub name: String,
+    /// The manifest's path below the project's root, with `/`.
+    pub manifest: String,
+    /// Where messages go: `sandbox`, `loopback`, or the provider's host name.
+    pub destination: String,
+    /// Which account they are sent from: a fingerprint of the SID, made with the ledger's key. None
+    /// in the sandbox.
+    pub account: Option<String>,
+    /// The environment that the manifest was read for, if it knows any.
+    pub environment: Option<String>,
     /// The approved plan.
     pub plan_hash: String,
     /// The instant that the plan's expiry counts from.
     pub planned_at: Timestamp,
-    /// Whether codes come out of a pool.
-    pub pool: bool,
+    /// Whether a code belongs to one recipient for ever, as codes of a pool and generated codes do.
+    pub unique_codes: bool,
     /// How many people the campaign is for.
     pub recipients: u64,
     /// The number that messages leave from: its rate is shared by all appliers.
@@ -227,6 +238,9 @@ pub struct RunStart {
     pub retry_rejected: bool,
     /// How long this run may be silent before others call it dead.
     pub lease: Duration,
+    /// How long a request of this run can live, from the first attempt to connect to the last byte
+    /// of the answer. The gateway enforces it.
+    pub longest_request: Duration,
 }
 
 /// What became of the sends of one run.
@@ -259,6 +273,20 @@ pub struct RunRecord {
     pub planned_at: Timestamp,
     /// How many people the campaign was for.
     pub recipients: u64,
+    /// The manifest's path below the project's root. Older versions did not record it, nor the next
+    /// four.
+    pub manifest: Option<String>,
+    /// Where messages went: `sandbox`, `loopback`, or the provider's host name.
+    pub destination: Option<String>,
+    /// The fingerprint of the account.
+    pub account: Option<String>,
+    /// The number that messages left from.
+    pub sender: Option<String>,
+    /// The environment that the manifest was read for.
+    pub environment: Option<String>,
+    /// How long a request of this run could live.
+    #[serde(skip)]
+    pub longest_request: Option<Duration>,
     /// Where.
     pub host: String,
     /// Who.
@@ -483,6 +511,15 @@ pub enum LedgerError {
     /// Others wrote to the ledger after the plan was made: what it would send may have changed.
     #[error("the ledger was written to after the plan was made")]
     Outdated,
+    /// The ledger is there and must not be used: it has forgotten sends, or is not the one that it
+    /// seems to be.
+    #[error("{problem}")]
+    Refused {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The ledger's URL cannot be used.
     #[error("{0}")]
     Location(location::LocationError),
@@ -506,6 +543,17 @@ pub fn exists(path: &std::path::Path) -> Result<bool, LedgerError> {
         Ok(_) => std::fs::metadata(path).map(|_| true).map_err(unclear),
     }
 }
+
+/// The property of a ledger that was moved: where to, without credentials.
+pub const MOVED_TO: &str = "moved_to";
+
+/// The beginning of a property's name, before the name of a campaign: how many of its sends the ledger
+/// has forgotten because it was restored from a copy, or [`TOLD`]. `*` stands for campaigns that the copy
+/// does not know.
+pub const FORGOTTEN_SENDS: &str = "forgotten_sends:";
+
+/// The user has said that a campaign may go on although sends of it are forgotten.
+pub const TOLD: &str = "told";
 
 /// A ledger: what is recorded, the door for evidence, and the way to a run.
 #[async_trait]
@@ -534,6 +582,17 @@ pub trait Ledger: Send {
 
     /// Weighs evidence and records what it settles, all of it or nothing. One finding for each, in order.
     async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<protocol::Finding>, LedgerError>;
+
+    /// The ledger's id: 32 hexadecimal digits, which a moved ledger keeps.
+    async fn id(&mut self) -> Result<String, LedgerError> {
+        self.property("ledger_id").await.map(Option::unwrap_or_default)
+    }
+
+    /// A text that is kept with the ledger, by its name.
+    async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError>;
+
+    /// Keeps a text with the ledger, or removes it.
+    async fn set_property(&mut self, name: &str, value: Option<&str>) -> Result<(), LedgerError>;
 
     /// Whether a run of this plan could begin now, or who is in its way.
     async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError>;
@@ -662,4 +721,9 @@ const ABANDONED: &str = "the run that started it ended without recording an outc
 /// An instant from the record.
 fn instant(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A duration as the record holds it.
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

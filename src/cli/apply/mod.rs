@@ -1,6 +1,7 @@
 //! `sendform apply`
 
 mod close;
+mod restored;
 mod send;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::Args;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+use super::located::locate;
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context, progress};
 use crate::campaign::Campaign;
@@ -19,7 +21,7 @@ use crate::plan::text::render;
 use crate::plan::{Built, PlanFile, PlanHash, repeat};
 use crate::words::grouped;
 pub use send::signal;
-use send::{Job, Provider};
+use send::{CONNECTING, Job, Provider, destination};
 
 /// Send what the plan says; run again to resume
 #[derive(Debug, Args)]
@@ -56,8 +58,14 @@ pub struct ApplyArgs {
     #[arg(long)]
     allow_repeat: bool,
     /// Refuse a ledger that does not hold this head, as `plan` and `apply` printed it before
-    #[arg(long, value_name = "HEAD")]
+    #[arg(long, env = "SENDFORM_LEDGER_HEAD", value_name = "HEAD")]
     ledger_head: Option<Head>,
+    /// Make a new ledger for this run, if there is none; refused once the ledger holds a run that has ended
+    #[arg(long, conflicts_with = "sandbox")]
+    new_ledger: bool,
+    /// Send although the ledger was restored and has forgotten this many sends of the campaign
+    #[arg(long, value_name = "N", conflicts_with = "sandbox")]
+    forget_sends: Option<u64>,
     /// How long this applier may be silent before others take its place, on a shared ledger
     #[arg(long, env = "SENDFORM_LEASE", value_name = "DURATION", default_value = "30s", value_parser = lease)]
     lease: Duration,
@@ -94,8 +102,13 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         .and_then(|current| path.strip_prefix(current).ok().map(ToOwned::to_owned))
         .unwrap_or(path);
     let mut campaign = context::campaign(ui, &path, &given, now)?;
-    let place = context::ledger_place(&args.ledger, sandbox, &path)?;
+    let located = locate(&args.ledger, sandbox, &path)?;
+    let place = located.ledger.clone();
     refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
+    if place.is_shared() {
+        // Without its key the database need not be asked.
+        context::key(&place)?;
+    }
     let runtime = context::runtime()?;
     let mut approved_by_user = None;
     let mut provider = None;
@@ -107,8 +120,10 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         }
         // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
         let pool = context::pool_ahead(&campaign);
-        let mut record = runtime.block_on(context::read(&place, &mut campaign))?;
-        runtime.block_on(check_heads(record.ledger.as_deref_mut(), args, &approval))?;
+        let mut record = runtime.block_on(context::read(&located, &mut campaign))?;
+        if !sandbox {
+            runtime.block_on(check_record(record.ledger.as_deref_mut(), args, &approval, &campaign))?;
+        }
         let inputs = Inputs {
             snapshot: &record.snapshot,
             key: &record.key,
@@ -155,25 +170,33 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
                 none.insert(Provider::open(&runtime, &campaign, secrets)?)
             }
         };
-        let key = if record.ledger.take().is_some() {
-            record.key
-        } else {
-            let key = context::key(&place)?;
-            runtime.block_on(place.create(&key))?;
-            key
+        let (key, id) = match record.ledger.take() {
+            Some(mut ledger) => {
+                if !sandbox {
+                    runtime.block_on(restored::told(ledger.as_mut(), &campaign))?;
+                }
+                (record.key, runtime.block_on(ledger.id())?)
+            }
+            None => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
         };
+        located.remember(ui, &campaign.name, &id)?;
         let start = RunStart {
             campaign: campaign.record.clone(),
             edition: campaign.edition,
             name: campaign.name.clone(),
             plan_hash: built.hash.to_string(),
             planned_at: built.planned_at,
-            pool: context::uses_pool(&campaign),
+            manifest: located.project.path_below(&campaign.path),
+            destination: destination(&campaign, sandbox),
+            account: None,
+            environment: None,
+            unique_codes: context::has_unique_codes(&campaign),
             recipients: built.file.recipients,
             sender: campaign.gateway.from.to_string(),
             interval: campaign.delivery.rate.interval(),
             retry_rejected: args.retry_rejected,
             lease: args.lease,
+            longest_request: CONNECTING + campaign.gateway.timeout,
         };
         let begun = runtime.block_on(async { place.open_for_run(&key).await?.begin(&start, &record.snapshot).await });
         let run = match begun {
@@ -235,6 +258,28 @@ fn refuse_a_runners_disk(place: &LedgerLocation, fine: bool) -> Result<(), Stop>
         )),
         _ => Ok(()),
     }
+}
+
+/// Refuses a ledger that has forgotten sends, as far as it or its user can tell.
+async fn check_record(
+    mut ledger: Option<&mut (dyn Ledger + 'static)>,
+    args: &ApplyArgs,
+    approval: &Approval,
+    campaign: &Campaign,
+) -> Result<(), Stop> {
+    check_heads(ledger.as_deref_mut(), args, approval).await?;
+    let Some(ledger) = ledger else { return Ok(()) };
+    if args.new_ledger && ledger.runs().await?.iter().any(|run| run.ended_at.is_some()) {
+        return Err(Stop::new(
+            Exit::Usage,
+            format!(
+                "`--new-ledger` is for the first run, and the ledger `{}` holds a run that has ended",
+                ledger.place()
+            ),
+        )
+        .hint("leave it out: a pipeline that keeps it would send everything again if its ledger were lost"));
+    }
+    restored::check(ledger, campaign, args.forget_sends).await
 }
 
 /// Refuses a ledger that does not hold a head that was seen before.

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
@@ -24,6 +25,9 @@ const TOGETHER: usize = 64;
 
 /// How many times as many wait between the two.
 const AHEAD: usize = 16;
+
+/// How long connecting to the provider may take.
+pub(super) const CONNECTING: Duration = Duration::from_secs(10);
 
 /// The provider, or its stand-in, ready for requests.
 pub(super) struct Provider {
@@ -151,6 +155,20 @@ impl Job<'_> {
             shared,
         };
         runtime.block_on(report.close(&ending, ledger))
+    }
+}
+
+/// Where messages go, as the record names it.
+pub(super) fn destination(campaign: &Campaign, sandbox: bool) -> String {
+    if sandbox {
+        return "sandbox".to_owned();
+    }
+    match campaign.gateway.base_url.host() {
+        Some(url::Host::Ipv4(address)) if address.is_loopback() => "loopback".to_owned(),
+        Some(url::Host::Ipv6(address)) if address.is_loopback() => "loopback".to_owned(),
+        Some(url::Host::Domain("localhost")) => "loopback".to_owned(),
+        Some(host) => host.to_string(),
+        None => "none".to_owned(),
     }
 }
 

@@ -133,6 +133,11 @@ impl Connection {
         Self { patience: patience.min(PATIENCE), ..Self::new(target) }
     }
 
+    /// With other patience than usual: for what takes long.
+    pub(super) fn waiting(target: Target, patience: Duration) -> Self {
+        Self { patience, ..Self::new(target) }
+    }
+
     /// The client, connected.
     pub(super) async fn client(&mut self) -> Result<&Client, LedgerError> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
@@ -150,7 +155,7 @@ impl Connection {
         self.client = None;
     }
 
-    /// Does something with the client, within [`PATIENCE`]. What fails ends the connection, so that
+    /// Does something with the client, within this connection's patience. What fails ends the connection, so that
     /// no half-done transaction is left on it.
     pub(super) async fn with<T>(
         &mut self,

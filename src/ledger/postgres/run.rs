@@ -136,7 +136,7 @@ impl PostgresRun {
             shared,
             heart,
             head,
-            scope: Scope { campaign: start.campaign.clone(), edition: start.edition, pool: start.pool },
+            scope: Scope { campaign: start.campaign.clone(), edition: start.edition, unique_codes: start.unique_codes },
             retry_rejected: start.retry_rejected,
             lease: start.lease,
             lost: None,
@@ -153,7 +153,7 @@ impl PostgresRun {
         let open = self.shared.open.load(Ordering::SeqCst) + batch.claim.len() as u64;
         let open = open.saturating_sub(batch.settle.len() as u64).cast_signed();
         let (campaign, edition) = (self.shared.campaign, self.scope.edition.cast_signed());
-        let (pool, retry_rejected) = (self.scope.pool, self.retry_rejected);
+        let (unique_codes, retry_rejected) = (self.scope.unique_codes, self.retry_rejected);
         let target = self.connection.target.clone();
         let client = self.connection.client().await?;
         let mut keys: Vec<&[u8]> = settle.keys.iter().chain(&claim.keys).copied().collect();
@@ -169,7 +169,7 @@ impl PostgresRun {
                 client.query_typed(GATE, &gate),
                 client.execute_typed(LOCK, &lock),
                 settle.run(client, run, at),
-                claim.run(client, run, at, campaign, edition, pool, retry_rejected),
+                claim.run(client, run, at, campaign, edition, unique_codes, retry_rejected),
                 client.batch_execute("COMMIT"),
             )
         };
@@ -342,7 +342,7 @@ impl<'a> Claims<'a> {
         at: i64,
         campaign: i32,
         edition: i32,
-        pool: bool,
+        unique_codes: bool,
         retry_rejected: bool,
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
         if self.keys.is_empty() {
@@ -360,7 +360,7 @@ impl<'a> Claims<'a> {
                     (&self.addresses, Type::TEXT_ARRAY),
                     (&self.coupons, Type::TEXT_ARRAY),
                     (&self.expiries, Type::INT8_ARRAY),
-                    (&pool, Type::BOOL),
+                    (&unique_codes, Type::BOOL),
                     (&campaign, Type::INT4),
                     (&edition, Type::INT4),
                     (&retry_rejected, Type::BOOL),
@@ -470,7 +470,7 @@ async fn finish(
     };
     let head =
         schema::head_for_update(client).await?.ended(&EndLink { run: shared.run, ending, ended_at, counts, digest });
-    schema::add_link(client, head, LinkKind::End, Some(shared.run)).await?;
+    schema::add_link(client, head, LinkKind::End, Some(shared.run), None).await?;
     client
         .execute_typed(
             "UPDATE sendform.run SET digest = $2 WHERE id = $1",

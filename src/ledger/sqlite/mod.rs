@@ -12,7 +12,12 @@
 //!
 //! WAL with `synchronous=FULL`: a commit is on the disk when it returns.
 
+mod backup;
+mod copy;
 mod file;
+mod head_file;
+mod migrate;
+mod place;
 mod run;
 mod snapshot;
 
@@ -20,27 +25,34 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, named_params, params};
 use tokio::sync::mpsc;
 
 use super::chain::{JournalDigest, LinkKind, StartLink};
+use super::location::canonical_file;
 use super::protocol::{self, Finding, Stand};
 use super::{
     BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, RunCounts, RunLedger, RunRecord, RunStart,
-    Scope, SendKey, Snapshot, Source, State, actor, host, instant,
+    Scope, SendKey, Snapshot, Source, State, actor, host, instant, milliseconds,
 };
+pub use backup::{Forgotten, ForgottenRun, Restore, adopt, adopt_copy, backup};
+pub(super) use copy::{SqliteSource, SqliteTarget};
 pub use file::lease_holder;
-use file::{FORMAT, check_key, create, lease_is_taken, link, migrate, take_lease};
+use file::{check_key, create, lease_is_taken, link, take_lease};
+pub use head_file::head_path;
+use head_file::{HeadFile, Recorded};
+use migrate::{FORMAT, migrate};
 pub use run::SqliteRun;
 use run::Writer;
 
 const COLUMNS: &str = "seq, run, at, kind, send_key, attempt, digest, likeness, address, coupon, expires, message_id, reason, source, actor";
 
 /// How long to wait for another process's short transaction.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A ledger file, open for reading and for evidence, or for a run.
 pub struct SqliteLedger {
@@ -53,46 +65,70 @@ pub struct SqliteLedger {
 impl SqliteLedger {
     /// Opens a ledger without the lease. `None` if there is none yet.
     pub fn open_existing(path: &Path, key: Option<&LedgerKey>) -> Result<Option<Self>, LedgerError> {
-        if !super::exists(path)? {
+        let path = canonical_file(path);
+        if !super::exists(&path)? {
+            Recorded::refuse_a_missing_ledger(&path)?;
             return Ok(None);
         }
-        let mut connection = open(path)?;
-        let found = file::format(path, &connection)?;
+        place::check(&path)?;
+        let recorded = Recorded::read(&path)?;
+        let mut connection = open(&path)?;
+        let found = file::format(&path, &connection)?;
         if found < FORMAT {
             // A run of an older version may be under way: it would not know what to make of a new format.
-            let _lease = take_lease(path)?;
-            migrate(path, &mut connection, found)?;
+            let _lease = take_lease(&path)?;
+            migrate(&path, &mut connection, found)?;
+        }
+        file::refuse_backup(&path, &connection)?;
+        copy::refuse_unfinished(&path, &connection)?;
+        if let Some(recorded) = recorded {
+            recorded.check(&path, &connection)?;
         }
         if let Some(key) = key {
-            check_key(path, &connection, key)?;
+            check_key(&path, &connection, key)?;
         }
-        Ok(Some(Self { path: path.to_owned(), connection, lease: None }))
+        Ok(Some(Self { path, connection, lease: None }))
     }
 
     /// Opens a ledger for a run, and makes it if there is none: takes the lease, or tells who has it.
     pub fn open_for_run(path: &Path, key: &LedgerKey) -> Result<Self, LedgerError> {
-        let lease = take_lease(path)?;
-        if !super::exists(path)? {
-            create(path, key)?;
+        let path = canonical_file(path);
+        let lease = take_lease(&path)?;
+        if !super::exists(&path)? {
+            Recorded::refuse_a_missing_ledger(&path)?;
+            place::refuse_a_log_without_its_ledger(&path)?;
+            create(&path, key)?;
+            HeadFile::write_now(&path, &open(&path)?)?;
         }
         Self::leased(path, key, lease)
     }
 
     /// Opens a ledger for a run: takes the lease, or tells who has it. `None` if there is no ledger.
     pub fn open_leased(path: &Path, key: &LedgerKey) -> Result<Option<Self>, LedgerError> {
-        if !super::exists(path)? {
-            return Ok(None);
+        let path = canonical_file(path);
+        let gone = || Recorded::refuse_a_missing_ledger(&path).map(|()| None);
+        if !super::exists(&path)? {
+            return gone();
         }
-        let lease = take_lease(path)?;
-        if super::exists(path)? { Self::leased(path, key, lease).map(Some) } else { Ok(None) }
+        let lease = take_lease(&path)?;
+        if super::exists(&path)? { Self::leased(path, key, lease).map(Some) } else { gone() }
     }
 
-    fn leased(path: &Path, key: &LedgerKey, lease: File) -> Result<Self, LedgerError> {
-        let mut connection = open(path)?;
-        let found = file::format(path, &connection)?;
-        check_key(path, &connection, key)?;
-        migrate(path, &mut connection, found)?;
-        Ok(Self { path: path.to_owned(), connection, lease: Some(lease) })
+    fn leased(path: PathBuf, key: &LedgerKey, lease: File) -> Result<Self, LedgerError> {
+        place::finish_creation(&path)?;
+        place::check(&path)?;
+        let recorded = Recorded::read(&path)?;
+        let mut connection = open(&path)?;
+        let found = file::format(&path, &connection)?;
+        check_key(&path, &connection, key)?;
+        migrate(&path, &mut connection, found)?;
+        file::refuse_backup(&path, &connection)?;
+        copy::refuse_unfinished(&path, &connection)?;
+        copy::refuse_moved(&path, &connection)?;
+        if let Some(recorded) = recorded {
+            recorded.check(&path, &connection)?;
+        }
+        Ok(Self { path, connection, lease: Some(lease) })
     }
 
     fn unreadable(&self, error: &rusqlite::Error) -> LedgerError {
@@ -102,41 +138,50 @@ impl SqliteLedger {
     fn read_runs(&self) -> Result<Vec<RunRecord>, rusqlite::Error> {
         let leased = self.lease.is_none() && lease_is_taken(&self.path);
         let mut statement = self.connection.prepare(
-            "SELECT id, campaign, edition, coalesce(name, campaign), plan_hash, planned_at, recipients, host, actor, pid, version,
-                    started_at, ended_at, ending, accepted, rejected, unknown, not_sent, digest,
-                    id = (SELECT max(id) FROM run)
+            "SELECT id, campaign, edition, coalesce(name, campaign) AS name, plan_hash, planned_at, recipients,
+                    manifest, destination, account, sender, environment, longest_request_ms,
+                    host, actor, pid, version, started_at, ended_at, ending,
+                    accepted, rejected, unknown, not_sent, digest, id = (SELECT max(id) FROM run) AS latest
              FROM run ORDER BY id",
         )?;
-        let count = |row: &Row<'_>, column: usize| -> Result<Option<u64>, rusqlite::Error> {
+        let count = |row: &Row<'_>, column: &str| -> Result<Option<u64>, rusqlite::Error> {
             Ok(row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned))
         };
         let runs = statement.query_map([], |row| {
-            let ended_at: Option<i64> = row.get(12)?;
-            let counts = match (count(row, 14)?, count(row, 15)?, count(row, 16)?, count(row, 17)?) {
+            let ended_at: Option<i64> = row.get("ended_at")?;
+            let figures =
+                (count(row, "accepted")?, count(row, "rejected")?, count(row, "unknown")?, count(row, "not_sent")?);
+            let counts = match figures {
                 (Some(accepted), Some(rejected), Some(unknown), Some(not_sent)) => {
                     Some(RunCounts { accepted, rejected, unknown, not_sent })
                 }
                 _ => None,
             };
             Ok(RunRecord {
-                id: row.get(0)?,
-                campaign: row.get(1)?,
-                edition: row.get(2)?,
-                name: row.get(3)?,
-                plan_hash: row.get(4)?,
-                planned_at: instant(row.get(5)?),
-                recipients: row.get::<_, i64>(6)?.cast_unsigned(),
-                host: row.get(7)?,
-                actor: row.get(8)?,
-                pid: row.get(9)?,
-                version: row.get(10)?,
-                started_at: instant(row.get(11)?),
+                id: row.get("id")?,
+                campaign: row.get("campaign")?,
+                edition: row.get("edition")?,
+                name: row.get("name")?,
+                plan_hash: row.get("plan_hash")?,
+                planned_at: instant(row.get("planned_at")?),
+                recipients: row.get::<_, i64>("recipients")?.cast_unsigned(),
+                manifest: row.get("manifest")?,
+                destination: row.get("destination")?,
+                account: row.get("account")?,
+                sender: row.get("sender")?,
+                environment: row.get("environment")?,
+                longest_request: count(row, "longest_request_ms")?.map(Duration::from_millis),
+                host: row.get("host")?,
+                actor: row.get("actor")?,
+                pid: row.get("pid")?,
+                version: row.get("version")?,
+                started_at: instant(row.get("started_at")?),
                 heartbeat_at: None,
                 ended_at: ended_at.map(instant),
-                ending: row.get(13)?,
+                ending: row.get("ending")?,
                 counts,
-                live: leased && ended_at.is_none() && row.get(19)?,
-                digest: row.get(18)?,
+                live: leased && ended_at.is_none() && row.get("latest")?,
+                digest: row.get("digest")?,
             })
         })?;
         runs.collect()
@@ -158,23 +203,33 @@ impl SqliteLedger {
         let started_at = Timestamp::now().as_millisecond();
         transaction
             .execute(
-                "INSERT INTO run (campaign, edition, name, plan_hash, planned_at, pool, recipients, host, actor, pid, version, started_at, first_seq)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-                params![
-                    start.campaign,
-                    start.edition,
-                    start.name,
-                    start.plan_hash,
-                    start.planned_at.as_millisecond(),
-                    start.pool,
-                    start.recipients.cast_signed(),
-                    host(),
-                    actor(),
-                    std::process::id(),
-                    env!("CARGO_PKG_VERSION"),
-                    started_at,
-                    snapshot.position + 1
-                ],
+                "INSERT INTO run (campaign, edition, name, plan_hash, planned_at, unique_codes, recipients,
+                                  manifest, destination, account, sender, environment, longest_request_ms,
+                                  host, actor, pid, version, started_at, first_seq)
+                 VALUES (:campaign, :edition, :name, :plan_hash, :planned_at, :unique_codes, :recipients,
+                         :manifest, :destination, :account, :sender, :environment, :longest_request_ms,
+                         :host, :actor, :pid, :version, :started_at, :first_seq)",
+                named_params! {
+                    ":campaign": start.campaign,
+                    ":edition": start.edition,
+                    ":name": start.name,
+                    ":plan_hash": start.plan_hash,
+                    ":planned_at": start.planned_at.as_millisecond(),
+                    ":unique_codes": start.unique_codes,
+                    ":recipients": start.recipients.cast_signed(),
+                    ":manifest": start.manifest,
+                    ":destination": start.destination,
+                    ":account": start.account,
+                    ":sender": start.sender,
+                    ":environment": start.environment,
+                    ":longest_request_ms": milliseconds(start.longest_request),
+                    ":host": host(),
+                    ":actor": actor(),
+                    ":pid": std::process::id(),
+                    ":version": env!("CARGO_PKG_VERSION"),
+                    ":started_at": started_at,
+                    ":first_seq": snapshot.position + 1,
+                },
             )
             .map_err(fail)?;
         let run = transaction.last_insert_rowid();
@@ -185,7 +240,7 @@ impl SqliteLedger {
             plan_hash: &start.plan_hash,
             started_at,
         });
-        link(&transaction, head, LinkKind::Start, Some(run)).map_err(fail)?;
+        link(&transaction, head, LinkKind::Start, Some(run), None).map_err(fail)?;
         let mut orphans = Vec::new();
         let mut changed = BySend::default();
         for (key, recorded) in snapshot.sends.iter().filter(|(_, recorded)| recorded.state == State::Intent) {
@@ -194,6 +249,8 @@ impl SqliteLedger {
         }
         append(&transaction, &orphans).map_err(fail)?;
         transaction.commit().map_err(fail)?;
+        // Flushed before the first claim.
+        let head_file = HeadFile::write_now(&path, &connection)?;
 
         let identity = Identity::of(&path).map_err(|error| io(&path, "found", &error))?;
         let retry_rejected = start.retry_rejected;
@@ -201,6 +258,7 @@ impl SqliteLedger {
             path: path.clone(),
             connection,
             _lease: lease,
+            head_file,
             identity,
             run,
             before: Arc::clone(&snapshot.sends),
@@ -213,7 +271,8 @@ impl SqliteLedger {
             .name("ledger".to_owned())
             .spawn(move || writer.serve(receiver))
             .map_err(|error| io(&path, "written", &error))?;
-        let scope = Scope { campaign: start.campaign.clone(), edition: start.edition, pool: start.pool };
+        let scope =
+            Scope { campaign: start.campaign.clone(), edition: start.edition, unique_codes: start.unique_codes };
         Ok(SqliteRun { sender: Some(sender), thread: Some(thread), run, head, path, scope })
     }
 }
@@ -252,13 +311,15 @@ impl Ledger for SqliteLedger {
 
     async fn chain(&mut self) -> Result<Vec<Link>, LedgerError> {
         let read = || -> Result<Vec<Link>, rusqlite::Error> {
-            let mut statement = self.connection.prepare("SELECT number, hash, kind, run FROM link ORDER BY number")?;
+            let mut statement =
+                self.connection.prepare("SELECT number, hash, kind, run, detail FROM link ORDER BY number")?;
             let links = statement.query_map([], |row| {
                 let kind: String = row.get(2)?;
                 Ok(Link {
                     head: Head { number: row.get::<_, i64>(0)?.cast_unsigned(), hash: row.get(1)? },
                     kind: LinkKind::parse(&kind).ok_or(rusqlite::Error::InvalidQuery)?,
                     run: row.get(3)?,
+                    detail: row.get(4)?,
                 })
             })?;
             links.collect()
@@ -319,6 +380,14 @@ impl Ledger for SqliteLedger {
         append(&transaction, &entries).map_err(fail)?;
         transaction.commit().map_err(fail)?;
         Ok(findings)
+    }
+
+    async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
+        file::property(&self.connection, name).map_err(|error| self.unreadable(&error))
+    }
+
+    async fn set_property(&mut self, name: &str, value: Option<&str>) -> Result<(), LedgerError> {
+        file::set_property(&self.connection, name, value).map_err(|error| storage(&self.path, "written", &error))
     }
 
     async fn admits(&mut self, _campaign: &str, _plan_hash: &str) -> Result<(), LedgerError> {
