@@ -3,6 +3,7 @@
 mod support;
 
 mod apply;
+mod approval;
 mod audience;
 mod bad_input;
 mod examples;
@@ -12,6 +13,9 @@ mod manifest;
 mod offer;
 mod plan;
 mod record;
+mod replies;
 mod sandbox;
+mod stopping;
 mod torture;
 mod which_ledger;
+mod wire;

@@ -10,7 +10,7 @@ use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::ledger::key::KEY_VARIABLE;
-use crate::ledger::{Head, Ledger, LedgerKey, LedgerLocation, Scope, Snapshot, report};
+use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, Scope, Snapshot, report};
 use crate::manifest::{self, Given};
 use crate::offer::PoolAhead;
 use crate::project;
@@ -82,6 +82,19 @@ pub fn key(place: &LedgerLocation) -> Result<LedgerKey, Stop> {
             Ok(LedgerKey::of(path, key_variable().as_deref())?)
         }
     }
+}
+
+/// The key of a ledger that is there, to look people up in it.
+pub async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
+    let given = key_variable();
+    let key = match (place, given) {
+        (LedgerLocation::File(path), given) => LedgerKey::of(path, given.as_deref())?,
+        (LedgerLocation::Database(_), Some(given)) => LedgerKey::parse(&given)?,
+        (LedgerLocation::Database(_), None) => return Err(LedgerError::Key(format!("is not in `{KEY_VARIABLE}`"))),
+    };
+    // Another key would find nobody, and say so as if it were true.
+    place.open(Some(&key)).await?;
+    Ok(key)
 }
 
 fn prepare(ledger: &Path) -> Result<(), Stop> {

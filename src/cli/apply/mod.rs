@@ -1,8 +1,11 @@
 //! `sendform apply`
 
+mod approval;
 mod close;
+mod guards;
 mod restored;
 mod send;
+mod start;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,18 +13,22 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 use secrecy::SecretString;
+use tokio::sync::watch;
 
 use super::located::locate;
+use super::signals::Signals;
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context, progress};
-use crate::campaign::Campaign;
-use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, RunStart, report, sqlite};
+use crate::apply::Stop as Urgency;
+use crate::campaign::{Campaign, Rate};
+use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
+use crate::plan::Built;
 use crate::plan::build::{Inputs, build};
+use crate::plan::repeat;
 use crate::plan::text::render;
-use crate::plan::{Built, PlanFile, PlanHash, repeat};
 use crate::words::grouped;
-pub use send::signal;
-use send::{CONNECTING, Job, Provider, destination};
+use approval::Approval;
+use send::{Job, Provider};
 
 /// Send what the plan says; run again to resume
 #[derive(Debug, Args)]
@@ -29,7 +36,7 @@ use send::{CONNECTING, Job, Provider, destination};
 Examples:
   sendform apply campaign.yaml                   shows the plan, asks, sends
   sendform apply --plan plan.json                sends exactly the plan that was reviewed
-  sendform apply campaign.yaml --plan-hash v1:…  the same, by the plan's hash alone
+  sendform apply campaign.yaml --plan-hash v2:…  the same, by the plan's hash alone
   sendform apply campaign.yaml --sandbox --auto-approve
 
 Running it again sends nothing twice: it resumes what is left. Ctrl-C once stops after what is under
@@ -54,6 +61,9 @@ pub struct ApplyArgs {
     /// Try again what the provider refused before
     #[arg(long)]
     retry_rejected: bool,
+    /// Send more slowly than the campaign says, such as `10/s`
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate: Option<Rate>,
     /// Send although most recipients had the same message from another campaign
     #[arg(long)]
     allow_repeat: bool,
@@ -74,10 +84,8 @@ pub struct ApplyArgs {
     ledger_is_durable: bool,
 }
 
-/// What was approved before this command.
-struct Approval {
-    file: Option<PlanFile>,
-    hash: Option<PlanHash>,
+fn rate(text: &str) -> Result<Rate, String> {
+    Rate::parse(text).ok_or_else(|| "such as `10/s`, `600/m` or `5000/h`".to_owned())
 }
 
 fn lease(text: &str) -> Result<Duration, String> {
@@ -91,7 +99,7 @@ fn lease(text: &str) -> Result<Duration, String> {
 
 pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
-    let approval = approval(args)?;
+    let approval = Approval::read(args)?;
     let (path, given) = match &approval.file {
         Some(plan) => (PathBuf::from(&plan.manifest), plan.vars.clone().into_iter().collect()),
         None => (args.campaign.clone().unwrap_or_default(), context::given(&args.vars)?),
@@ -101,7 +109,11 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         .ok()
         .and_then(|current| path.strip_prefix(current).ok().map(ToOwned::to_owned))
         .unwrap_or(path);
+    let retry_rejected = args.retry_rejected || approval.file.as_ref().is_some_and(|plan| plan.retry_rejected);
     let mut campaign = context::campaign(ui, &path, &given, now)?;
+    if let Some(rate) = args.rate {
+        guards::slow_down(&mut campaign, rate)?;
+    }
     let located = locate(&args.ledger, sandbox, &path)?;
     let place = located.ledger.clone();
     refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
@@ -112,6 +124,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     let runtime = context::runtime()?;
     let mut approved_by_user = None;
     let mut provider = None;
+    let mut stop: Option<watch::Receiver<Urgency>> = None;
     for _ in 0..MAX_PLANS {
         if let LedgerLocation::File(path) = &place
             && let Some(holder) = sqlite::lease_holder(path)
@@ -129,18 +142,14 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             key: &record.key,
             now,
             planned_at: approval.hash.as_ref().and_then(|hash| hash.planned_at),
-            retry_rejected: args.retry_rejected,
+            retry_rejected,
             sandbox,
             list_blocked: false,
             pool,
         };
         tracing::info!(ledger = %place, recorded = record.snapshot.sends.len(), "ledger opened");
         let mut built = build(&campaign, inputs)?;
-        if let Some(approved) = &approval.hash
-            && *approved != built.hash
-        {
-            return Err(differs(approved, &built, approval.file.as_ref()));
-        }
+        approval.check(&built)?;
         let repeats = match record.ledger.as_deref_mut() {
             Some(ledger) => runtime.block_on(repeat::find(ledger, &record.key, &campaign.record, &built.sample))?,
             None => None,
@@ -180,38 +189,34 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             None => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
         };
         located.remember(ui, &campaign.name, &id)?;
-        let start = RunStart {
-            campaign: campaign.record.clone(),
-            edition: campaign.edition,
-            name: campaign.name.clone(),
-            plan_hash: built.hash.to_string(),
-            planned_at: built.planned_at,
-            manifest: located.project.path_below(&campaign.path),
-            destination: destination(&campaign, sandbox),
-            account: None,
-            environment: None,
-            unique_codes: context::has_unique_codes(&campaign),
-            recipients: built.file.recipients,
-            sender: campaign.gateway.from.to_string(),
-            interval: campaign.delivery.rate.interval(),
-            retry_rejected: args.retry_rejected,
-            lease: args.lease,
-            longest_request: CONNECTING + campaign.gateway.timeout,
-        };
+        // Before the run begins: a signal must not cut it off from writing down how it ended.
+        let stop = stop.get_or_insert_with(|| catch_signals(&runtime)).clone();
+        let start = start::run_start(&campaign, &built, retry_rejected, args.lease, sandbox);
         let begun = runtime.block_on(async { place.open_for_run(&key).await?.begin(&start, &record.snapshot).await });
         let run = match begun {
             Ok(run) => run,
             Err(LedgerError::Outdated) => {
+                if *stop.borrow() > Urgency::No {
+                    return Ok(Exit::Interrupted);
+                }
                 ui.say("The ledger was written to after this plan was made; planning again");
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
-        let retry_rejected = args.retry_rejected;
-        let job = Job { ui, campaign, snapshot: record.snapshot, key, built, run, provider, retry_rejected, place };
+        let job =
+            Job { ui, campaign, snapshot: record.snapshot, key, built, run, provider, retry_rejected, place, stop };
         return job.send(&runtime);
     }
     Err(LedgerError::Outdated.into())
+}
+
+/// Catches the signals that ask to stop, from now on.
+fn catch_signals(runtime: &tokio::runtime::Runtime) -> watch::Receiver<Urgency> {
+    let (sender, stop) = watch::channel(Urgency::No);
+    let signals = runtime.block_on(async { Signals::new() });
+    runtime.spawn(signals.tell(sender));
+    stop
 }
 
 /// How often a plan is made again because others wrote to the ledger in the meantime.
@@ -304,71 +309,6 @@ async fn check_heads(
         }
     }
     Ok(())
-}
-
-fn approval(args: &ApplyArgs) -> Result<Approval, Stop> {
-    let parse = |text: &str| text.parse::<PlanHash>();
-    let file = match &args.plan {
-        None => None,
-        Some(path) => {
-            let shown = path.display();
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Stop::new(Exit::Invalid, format!("cannot read the plan `{shown}`: {error}")))?;
-            let hint = "make it anew with `sendform plan CAMPAIGN --out FILE`";
-            Some(PlanFile::parse(&text).map_err(|problem| {
-                Stop::new(Exit::Invalid, format!("the plan `{shown}` cannot be used: {problem}")).hint(hint)
-            })?)
-        }
-    };
-    let of_file =
-        file.as_ref().map(|plan| parse(&plan.hash)).transpose().map_err(|problem| Stop::new(Exit::Invalid, problem))?;
-    let given = args.plan_hash.as_deref().map(parse).transpose().map_err(|problem| Stop::new(Exit::Usage, problem))?;
-    if let (Some(of_file), Some(given)) = (&of_file, &given)
-        && of_file != given
-    {
-        return Err(Stop::new(
-            Exit::Differs,
-            format!("the plan file has the hash {of_file}, and `--plan-hash` is {given}"),
-        ));
-    }
-    Ok(Approval { file, hash: of_file.or(given) })
-}
-
-/// What changed since the plan was approved, as far as the plan tells.
-fn differs(approved: &PlanHash, built: &Built, file: Option<&PlanFile>) -> Stop {
-    let mut changes = Vec::new();
-    let new = &built.file;
-    if let Some(old) = file {
-        let mut compare = |what: &str, old: String, new: String| {
-            if old != new {
-                changes.push(format!("{what}: {old} then, {new} now"));
-            }
-        };
-        compare("recipients", grouped(old.recipients), grouped(new.recipients));
-        compare("edition", old.edition.to_string(), new.edition.to_string());
-        let end = |plan: &PlanFile| {
-            plan.expiry.as_ref().and_then(|expiry| expiry.at).map_or_else(|| "none".to_owned(), |at| format!("{at:.0}"))
-        };
-        compare("expiry", end(old), end(new));
-        compare("coupons", old.coupons.kind.clone(), new.coupons.kind.clone());
-        let blocked = |plan: &PlanFile| {
-            plan.blocked_reasons
-                .iter()
-                .map(|(reason, number)| format!("{reason} {number}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        compare("left out", blocked(old), blocked(new));
-    } else if approved.planned_at != built.hash.planned_at && approved.digest == built.hash.digest {
-        changes.push("the instant that the expiry counts from".to_owned());
-    }
-    let words = if changes.is_empty() {
-        "what somebody would get: a text, a code, a number, the sender, or media".to_owned()
-    } else {
-        changes.join("; ")
-    };
-    Stop::new(Exit::Differs, format!("this is not the plan that was approved; nothing was sent. Changed: {words}"))
-        .hint(format!("review the plan as it is now: its hash is {}", built.hash))
 }
 
 fn secrets(campaign: &Campaign) -> Result<(SecretString, SecretString), Stop> {

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
@@ -25,9 +24,6 @@ const TOGETHER: usize = 64;
 
 /// How many times as many wait between the two.
 const AHEAD: usize = 16;
-
-/// How long connecting to the provider may take.
-pub(super) const CONNECTING: Duration = Duration::from_secs(10);
 
 /// The provider, or its stand-in, ready for requests.
 pub(super) struct Provider {
@@ -72,11 +68,13 @@ pub(super) struct Job<'a> {
     pub(super) provider: &'a Provider,
     pub(super) retry_rejected: bool,
     pub(super) place: LedgerLocation,
+    /// How urgently the user asks to stop.
+    pub(super) stop: watch::Receiver<apply::Stop>,
 }
 
 impl Job<'_> {
     pub(super) fn send(self, runtime: &Runtime) -> Result<Exit, Stop> {
-        let Self { ui, campaign, snapshot, key, built, mut run, provider, retry_rejected, place } = self;
+        let Self { ui, campaign, snapshot, key, built, mut run, provider, retry_rejected, place, stop } = self;
         ui.say(&format!("Run {} started; ledger head {}", run.id(), run.head()));
 
         let shared = place.is_shared();
@@ -95,7 +93,6 @@ impl Job<'_> {
             }
         }
 
-        let (stop_sender, stop) = watch::channel(apply::Stop::No);
         let (event_sender, events) = mpsc::unbounded_channel();
         let (figures_sender, figures) = watch::channel(apply::Progress::default());
         let setup = Setup {
@@ -108,7 +105,6 @@ impl Job<'_> {
             events: event_sender,
             figures: figures_sender,
         };
-        runtime.spawn(watch_signals(stop_sender.clone()));
         let started = std::time::Instant::now();
         let mut unknown_of_all = None;
         let planned = built.file.counts.send;
@@ -131,7 +127,6 @@ impl Job<'_> {
             let _ = shown.join();
             (ending, progress, ledger)
         });
-        drop(stop_sender);
         if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
             let page = path.with_file_name("inbox.html");
             if crate::cli::plan::write(&page, &sandbox.page(), 0o600).is_ok() {
@@ -148,6 +143,8 @@ impl Job<'_> {
         };
         let report = Report {
             ui,
+            manifest: &campaign.path,
+            sandbox: provider.sandbox.is_some(),
             done: progress,
             elapsed: started.elapsed(),
             planned,
@@ -155,20 +152,6 @@ impl Job<'_> {
             shared,
         };
         runtime.block_on(report.close(&ending, ledger))
-    }
-}
-
-/// Where messages go, as the record names it.
-pub(super) fn destination(campaign: &Campaign, sandbox: bool) -> String {
-    if sandbox {
-        return "sandbox".to_owned();
-    }
-    match campaign.gateway.base_url.host() {
-        Some(url::Host::Ipv4(address)) if address.is_loopback() => "loopback".to_owned(),
-        Some(url::Host::Ipv6(address)) if address.is_loopback() => "loopback".to_owned(),
-        Some(url::Host::Domain("localhost")) => "loopback".to_owned(),
-        Some(host) => host.to_string(),
-        None => "none".to_owned(),
     }
 }
 
@@ -276,51 +259,4 @@ impl Rounds<'_> {
         // Files that cannot be read a second time have changed since the plan.
         (Ok(if fed { ending } else { Ending::Changed }), engine)
     }
-}
-
-/// The first signal asks to stop, the second not to wait, the third does not wait for anything.
-async fn watch_signals(stop: watch::Sender<apply::Stop>) {
-    let mut signals = Signals::new();
-    signals.next().await;
-    let _ = stop.send(apply::Stop::Soon);
-    signals.next().await;
-    let _ = stop.send(apply::Stop::Now);
-    signals.next().await;
-    // What is under way stays in the ledger as an intent without an outcome: unknown.
-    std::process::exit(Exit::Interrupted as i32);
-}
-
-/// Ctrl-C and SIGTERM. None is missed between two looks.
-struct Signals {
-    #[cfg(unix)]
-    streams: Option<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Self { streams: signal(SignalKind::interrupt()).ok().zip(signal(SignalKind::terminate()).ok()) }
-        }
-        #[cfg(not(unix))]
-        Self {}
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        if let Some((interrupt, terminate)) = &mut self.streams {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-        let _ = tokio::signal::ctrl_c().await;
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn signal() {
-    Signals::new().next().await;
 }

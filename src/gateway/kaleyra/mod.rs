@@ -1,11 +1,15 @@
 //! Kaleyra's WhatsApp API.
 //!
 //! * [`v1`] decides what the fields of the send-LTO page hold, and posts them.
-//! * [`multipart`] writes the form's bytes.
+//! * [`multipart`] writes the form's bytes, [`client`] posts them, [`transfer`] watches them leave, and
+//!   [`uploads`] says how many bytes of files may be under way together.
 //! * [`reply`] reads what comes back: success is read from the body, not from the status alone.
 
+mod client;
 pub mod multipart;
 pub mod reply;
+mod transfer;
+mod uploads;
 pub mod v1;
 
 use std::time::Duration;
@@ -34,8 +38,17 @@ pub struct KaleyraSpec {
     pub send_ref: bool,
     /// What `expiration_time_ms` holds.
     pub encoding: Encoding,
-    /// How long one request may take.
+    /// How long a request may take without progress: each piece of an upload, and the answer.
     pub timeout: Duration,
+}
+
+impl KaleyraSpec {
+    /// No request lives longer than this: connecting, the upload and the answer. `uploads` says
+    /// whether requests carry a file.
+    pub fn longest_request(&self, uploads: bool) -> Duration {
+        let limits = client::limits(self.timeout, uploads);
+        limits.connect.saturating_add(limits.upload).saturating_add(limits.progress)
+    }
 }
 
 /// Where reports go.
@@ -45,6 +58,16 @@ pub enum Callback {
     ProfileId(String),
     /// To a URL.
     Url(String),
+}
+
+/// Whether a URL leads to this machine alone.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(host)) => host == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 /// An API key may only travel encrypted, or stay on this machine.
@@ -58,12 +81,10 @@ pub fn check_callback_url(url: &Url) -> Result<(), String> {
 }
 
 fn check_url(url: &Url, plain_http: &str, kind: &str) -> Result<(), String> {
-    let loopback = match url.host() {
-        Some(url::Host::Domain(host)) => host == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err("this address has no host".to_owned()),
-    };
+    if url.host().is_none() {
+        return Err("this address has no host".to_owned());
+    }
+    let loopback = is_loopback(url);
     if !url.username().is_empty() || url.password().is_some() {
         return Err("an address must not hold a user name or a password".to_owned());
     }

@@ -29,8 +29,8 @@ use super::chain::{LinkKind, StartLink};
 use super::copy::{COPY_OF, moved, unfinished};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, MOVED_TO, RunCounts, RunLedger, RunRecord,
-    RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor, host, instant, milliseconds,
+    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, MOVED_TO, Moment, RunCounts, RunLedger,
+    RunRecord, RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor, host, instant, milliseconds,
 };
 use connection::{Connection, Target};
 pub(super) use copy::{PostgresSource, PostgresTarget};
@@ -305,11 +305,12 @@ impl Ledger for PostgresLedger {
         _snapshot: &Snapshot,
     ) -> Result<Box<dyn RunLedger>, LedgerError> {
         let mut tries = 0;
-        let begun = loop {
+        let (asked, begun) = loop {
+            let asked = Moment::now();
             match self.connection.with("written", async |client| begin(client, start).await).await {
                 // If an earlier try was durable after all, it is a run that never claims anything.
                 Err(LedgerError::Lost { .. }) if tries < 3 => tries += 1,
-                other => break other?,
+                other => break (asked, other?),
             }
         };
         match begun {
@@ -317,7 +318,7 @@ impl Ledger for PostgresLedger {
             Begun::Moved(to) => Err(moved(&self.place(), &to)),
             Begun::OtherFormat(found) => Err(LedgerError::Newer { found, known: schema::FORMAT }),
             Begun::Run { run, campaign, head } => {
-                Ok(Box::new(PostgresRun::new(self.connection, start, run, campaign, head)))
+                Ok(Box::new(PostgresRun::new(self.connection, start, asked, run, campaign, head)))
             }
         }
     }

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -14,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::protocol::{self, Stand};
 use super::super::{
-    Batch, BySend, Claim, Entry, Head, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends, Snapshot, State,
+    Batch, BySend, Claim, Entry, Head, Lease, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends,
+    Snapshot, State,
 };
 use super::head_file::HeadFile;
 use super::{Identity, SqliteLedger, append, file, head, io, stands, storage};
@@ -59,7 +59,7 @@ impl RunLedger for SqliteRun {
         }
     }
 
-    fn start_within(&self) -> Option<Duration> {
+    fn lease(&self) -> Option<Lease> {
         None
     }
 
@@ -142,7 +142,10 @@ impl Writer {
         let now = Timestamp::now().as_millisecond();
         for settlement in &batch.settle {
             let state = settlement.ending.state();
-            let before = self.stand(&settlement.key).filter(|stand| stand.state == State::Intent);
+            // Of what this run claimed itself: an intent, or an acceptance that it takes back.
+            let own = self.changed.get(&settlement.key);
+            let before = own.map(|(state, attempt)| Stand { state: *state, attempt: *attempt, run: self.run });
+            let before = before.filter(|stand| matches!(stand.state, State::Intent | State::Accepted));
             if protocol::may_settle(before, settlement.attempt, self.run, state) {
                 changed.insert(settlement.key, (state, settlement.attempt));
                 entries.push(Entry::settled(self.run, now, settlement));

@@ -92,9 +92,18 @@ pub fn check(
             at_least,
             delivery: delivery?,
             most_recipients: manifest.limits.recipients,
+            manifest: document.value.clone(),
         })
     })();
     (campaign, check.found)
+}
+
+/// Checks an audience alone, as far as it takes to read its rows: expressions may be wrong.
+pub fn audience(audience: &types::Audience, document: &Document) -> Result<AudienceSpec, Vec<Diagnostic>> {
+    let mut check = Check { document, found: Vec::new(), columns: BTreeMap::new(), now: Timestamp::UNIX_EPOCH };
+    let mut composer = Composer::new("", 1, &BTreeMap::new());
+    let spec = check.audience(audience, 1, &mut composer, &BTreeSet::new());
+    spec.ok_or(check.found)
 }
 
 struct Check<'a> {
