@@ -18,4 +18,5 @@ mod replies;
 mod sandbox;
 mod stopping;
 mod torture;
+mod which_ledger;
 mod wire;

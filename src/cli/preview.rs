@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::located::locate;
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context};
 use crate::audience::RowPlace;
@@ -42,9 +43,9 @@ pub struct PreviewArgs {
 pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let mut campaign = context::campaign(ui, &args.campaign, &context::given(&args.vars)?, now)?;
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
     let pool = context::pool_ahead(&campaign);
-    let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&place, &mut campaign))?;
+    let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&located, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
     let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false, pool)?;
     let wanted = match &args.recipient {
