@@ -7,6 +7,7 @@ mod approval;
 mod audience;
 mod bad_input;
 mod examples;
+mod hardening;
 mod kaleyra;
 mod ledger;
 mod manifest;

@@ -19,9 +19,9 @@ pub fn given(args: &VarArgs) -> Result<Given, Stop> {
     let mut given = Given::new();
     for file in &args.var_file {
         let shown = file.display();
-        let text = std::fs::read_to_string(file)
+        let text = manifest::yaml::read(file)
             .map_err(|error| Stop::new(Exit::Invalid, format!("cannot read `{shown}`: {error}")))?;
-        let values: Given = serde_yaml::from_str(&text).map_err(|error| {
+        let values: Given = manifest::yaml::parse_as(&text).map_err(|error| {
             Stop::new(Exit::Invalid, format!("`{shown}` is not a list of variables: {error}"))
                 .hint("one `name: value` a line")
         })?;

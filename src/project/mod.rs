@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
+use crate::manifest::yaml;
 pub use find::find;
 
 /// The project file's name.
@@ -134,12 +135,11 @@ fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagn
 fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
     let problem =
         |message: String| Diagnostics::from(Diagnostic::error("project-file", message).in_file(file, None, None));
-    let text =
-        std::fs::read_to_string(file).map_err(|error| problem(format!("cannot read `{}`: {error}", file.display())))?;
+    let text = yaml::read(file).map_err(|error| problem(format!("cannot read `{}`: {error}", file.display())))?;
     if text.trim().is_empty() {
         return Ok(ProjectFile::default());
     }
-    serde_yaml::from_str(&text).map_err(|error| problem(format!("`{}` is wrong: {error}", file.display())))
+    yaml::parse_as(&text).map_err(|error| problem(format!("`{}` is wrong: {error}", file.display())))
 }
 
 /// Makes the directory of a ledger. One called `.sendform` ignores itself in Git.

@@ -316,7 +316,8 @@ impl Ledger for SqliteLedger {
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
         let leased = self.lease.is_none() && lease_is_taken(&self.path);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
-        let wanted: std::collections::HashSet<SendKey> = evidence.iter().map(|piece| piece.key).collect();
+        // Ordered, not hashed: the keys may be anybody's, and equal halves of them would collide.
+        let wanted: std::collections::BTreeSet<SendKey> = evidence.iter().map(|piece| piece.key).collect();
         let mut known = stands(&transaction, |key| wanted.contains(key)).map_err(fail)?;
         let last: (i64, bool) = transaction
             .query_row("SELECT id, ended_at IS NULL FROM run ORDER BY id DESC LIMIT 1", [], |row| {
