@@ -5,6 +5,7 @@
 //! only be given when it is *proven* that the provider did not take the message.
 
 pub mod kaleyra;
+pub mod redact;
 
 use std::future::Future;
 use std::time::Duration;
@@ -36,6 +37,13 @@ pub enum Reply {
     Settled(Vec<Outcome>),
     /// Provably nothing was sent.
     NotSent(NotSent),
+    /// The provider refuses the account, and what became of this request is not certain.
+    Refused {
+        /// One outcome for each recipient, in order.
+        outcomes: Vec<Outcome>,
+        /// The provider's words.
+        reason: String,
+    },
 }
 
 /// What became of one send. Recorded, and final but for evidence that settles an `unknown`.
@@ -73,7 +81,8 @@ pub enum NotSent {
         /// What failed.
         reason: String,
     },
-    /// The provider refuses the account, so every further request would fail as well.
+    /// The provider refuses the account, or every request of this form, so that every further one
+    /// would fail as well.
     Account {
         /// The provider's words.
         reason: String,

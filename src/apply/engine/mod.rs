@@ -1,6 +1,7 @@
 //! The dispatcher.
 
 mod leave;
+mod recent_ids;
 mod record;
 mod uploads;
 
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::leave::{Asked, share, slot};
+use self::recent_ids::RecentIds;
 use self::uploads::Uploads;
 use super::breaker::{Breaker, Verdict};
 use super::share::{Shares, Whose};
@@ -109,6 +111,7 @@ pub struct Engine<G> {
     /// A slot of time that was asked for: for how many messages.
     asked: Option<Asked>,
     breaker: Breaker,
+    recent_ids: RecentIds,
     progress: Progress,
     requests: JoinSet<Report>,
     /// What waits, before what the feed still holds.
@@ -146,6 +149,7 @@ impl<G: Gateway> Engine<G> {
             pacer: if peers.is_some() { Pacer::shared(delivery.rate, now) } else { Pacer::new(delivery.rate, now) },
             shares: peers.clone().map(Shares::of),
             breaker: Breaker::new(delivery.stop_when, delivery.concurrency),
+            recent_ids: RecentIds::default(),
             ledger,
             gateway,
             delivery,
@@ -449,15 +453,18 @@ impl<G: Gateway> Engine<G> {
             self.flying.remove(&waiting.desired.key);
         }
         self.uploads.end(&report.carried[0].desired.message);
-        match report.reply {
-            Reply::Settled(outcomes) => {
-                let untold =
-                    std::iter::repeat_with(|| Outcome::Unknown { reason: "the answer left this one out".to_owned() });
-                for (waiting, outcome) in report.carried.into_iter().zip(outcomes.into_iter().chain(untold)) {
-                    self.settle_one(&waiting, outcome, report.started);
-                }
+        let reply = self.believed(&report.carried, report.reply);
+        let outcomes = match reply {
+            Reply::Settled(outcomes) => outcomes,
+            Reply::Refused { outcomes, reason } => {
+                self.ending.get_or_insert(Ending::Account(reason));
+                outcomes
             }
-            Reply::NotSent(not_sent) => self.not_sent(report.carried, &not_sent),
+            Reply::NotSent(not_sent) => return self.not_sent(report.carried, &not_sent),
+        };
+        let untold = std::iter::repeat_with(|| Outcome::Unknown { reason: "the answer left this one out".to_owned() });
+        for (waiting, outcome) in report.carried.into_iter().zip(outcomes.into_iter().chain(untold)) {
+            self.settle_one(&waiting, outcome, report.started);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The engine on a paused clock, with a ledger in memory and a gateway that follows a script.
 
+mod mixed_answers;
 mod rate;
 mod unknown;
 
@@ -27,6 +28,8 @@ use crate::plan::{Approved, Desired, Standing};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Accept,
+    /// Accepted, with the id that this request got.
+    Repeat(usize),
     Reject,
     Lose,
     Throttle,
@@ -71,6 +74,13 @@ struct Record {
 impl Record {
     fn take(&mut self, batch: &Batch) -> Vec<Claim> {
         for settlement in &batch.settle {
+            if settlement.ending.state() == State::Unknown
+                && let Some(word @ &mut "accepted") =
+                    self.ended.get_mut(&settlement.key).and_then(|ended| ended.last_mut())
+            {
+                *word = "taken back";
+                continue;
+            }
             if self.open.get(&settlement.key) != Some(&settlement.attempt) {
                 // Done by an earlier try, or never claimed because its commit was lost.
                 assert!(!self.doubtful.is_empty(), "settled what was not open");
@@ -198,6 +208,7 @@ impl Gateway for Script {
         let reason = || "scripted".to_owned();
         match (self.steps)(number) {
             Step::Accept => all(Outcome::Accepted { message_id: format!("m:{number}") }),
+            Step::Repeat(earlier) => all(Outcome::Accepted { message_id: format!("m:{earlier}") }),
             Step::Reject => all(Outcome::Rejected { reason: reason() }),
             Step::Lose => all(Outcome::Unknown { reason: reason() }),
             Step::Throttle => Reply::NotSent(NotSent::Throttled { reason: reason(), retry_after: None }),

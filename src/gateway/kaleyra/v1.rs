@@ -19,6 +19,7 @@ use url::Url;
 use super::client::{Answer, Client, NoAnswer};
 use super::multipart::{Boundary, Value};
 use super::{Callback, KaleyraSpec, reply};
+use crate::gateway::redact::Private;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::message::Media;
 use crate::offer::Expired;
@@ -142,15 +143,29 @@ impl KaleyraV1 {
             Err(NoAnswer::Unknown(reason)) => return unknown(reason),
         };
         tracing::debug!(status, recipients, milliseconds = started.elapsed().as_millis(), "answered");
-        let message = &request.message;
-        let own = message.params.iter().chain(&message.url_param).map(String::as_str);
-        let secrets = self.secrets.iter().map(|secret| secret.expose_secret());
-        let hidden: Vec<&str> = secrets.chain([message.coupon.expose()]).chain(own).collect();
-        match reply::read(status, retry_after, &body, recipients, &hidden) {
+        match reply::read(status, retry_after, &body, &self.private(request)) {
             // A refusal, and a request without its end: nobody can have acted on it.
             Reply::NotSent(not_sent) => Reply::NotSent(not_sent),
-            _ if early => unknown(format!("the provider answered (status {status}) before it had the whole request")),
+            Reply::Settled(_) if early => {
+                unknown(format!("the provider answered (status {status}) before it had the whole request"))
+            }
             reply => reply,
+        }
+    }
+
+    /// What the answer to a request may not bring to the screen or into the ledger.
+    fn private<'a>(&'a self, request: &'a Request<'_>) -> Private<'a> {
+        let message = request.message;
+        let callback = match &self.spec.callback {
+            // Its query may hold a token.
+            Some(Callback::Url(url)) => Some(url.as_str()),
+            Some(Callback::ProfileId(_)) | None => None,
+        };
+        Private {
+            numbers: &request.to,
+            secrets: self.secrets.iter().map(|secret| secret.expose_secret()).chain(callback).collect(),
+            code: message.coupon.expose(),
+            values: message.params.iter().chain(&message.url_param).map(String::as_str).collect(),
         }
     }
 

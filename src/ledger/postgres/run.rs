@@ -42,7 +42,8 @@ WITH s AS (
   SELECT * FROM unnest($2::bytea[], $3::int[], $4::smallint[], $5::text[], $6::text[]) AS s (send_key, attempt, kind, message_id, reason)
 ), moved AS (
   UPDATE sendform.send t SET state = s.kind FROM s
-  WHERE t.send_key = s.send_key AND t.attempt = s.attempt AND t.run = $1 AND t.state IN (1, 4) AND t.state <> s.kind
+  WHERE t.send_key = s.send_key AND t.attempt = s.attempt AND t.run = $1
+    AND (t.state IN (1, 4) AND t.state <> s.kind OR t.state = 2 AND s.kind = 4)
   RETURNING s.*
 ), written AS (
   INSERT INTO sendform.journal (run, at, kind, send_key, attempt, message_id, reason)
