@@ -13,6 +13,7 @@ use crate::campaign::Campaign;
 use crate::gateway::Request;
 use crate::gateway::kaleyra::multipart::Value;
 use crate::gateway::kaleyra::v1::form;
+use crate::offer::expiry::in_zone;
 use crate::plan::{Desired, Item, Pass};
 
 /// Show one rendered message and the exact request
@@ -87,7 +88,7 @@ fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<St
     let _ = writeln!(out, "{}, {}\n", desired.address.masked(), row(campaign, desired));
     let _ = writeln!(out, "  {}", message.template.offer_text);
     if let Some(expires) = expires {
-        let _ = writeln!(out, "  Ends {expires}");
+        let _ = writeln!(out, "  Ends {}", in_zone(expires.instant(), campaign.zone.as_deref()));
     }
     let _ = writeln!(out, "\n  {}\n", message.body().replace('\n', "\n  "));
     let _ = writeln!(
