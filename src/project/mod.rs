@@ -89,6 +89,17 @@ pub struct Project {
     pub search: Search,
 }
 
+impl Project {
+    /// The path of a file below the root, with `/`; the file's name if it lies elsewhere.
+    pub fn path_below(&self, file: &Path) -> String {
+        let canonical = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let below = canonical.strip_prefix(&self.root).ok().or_else(|| canonical.file_name().map(Path::new));
+        let parts: Vec<_> =
+            below.unwrap_or(&canonical).components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        parts.join("/")
+    }
+}
+
 /// What the search for a project has seen, for messages and for the guard against a second ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {

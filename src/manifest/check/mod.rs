@@ -100,6 +100,14 @@ pub fn check(
     (campaign, check.found)
 }
 
+/// Checks an audience alone, as far as it takes to read its rows: expressions may be wrong.
+pub fn audience(audience: &types::Audience, document: &Document) -> Result<AudienceSpec, Vec<Diagnostic>> {
+    let mut check = Check { document, found: Vec::new(), columns: BTreeMap::new(), now: Timestamp::UNIX_EPOCH };
+    let mut composer = Composer::new("", 1, &BTreeMap::new());
+    let spec = check.audience(audience, 1, &mut composer, &BTreeSet::new());
+    spec.ok_or(check.found)
+}
+
 struct Check<'a> {
     document: &'a Document,
     found: Vec<Diagnostic>,
