@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context, status};
 use crate::audience::E164;
+use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, SendRecord};
-use crate::ledger::{Entry, Ledger, RunRecord, SendKey, State};
+use crate::ledger::{Contradiction, Entry, Ledger, RunRecord, SendKey, State};
 use crate::plan::FORMAT_VERSION;
 
 /// List single sends, or show all that is known of one
@@ -206,6 +207,7 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, Stop> {
         return Err(Stop::new(Exit::Error, format!("nothing is recorded of the send {}", args.send)));
     }
     let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
+    let contradictions = report::contradictions(ledger.as_mut(), args.send).await?;
     match args.format {
         Format::Json => {
             let list: Vec<Value> = entries.iter().map(|entry| report::entry_json(entry, false)).collect();
@@ -216,15 +218,16 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, Stop> {
             };
             ui.data(&format!(
                 "{:#}\n",
-                json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs })
+                json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs,
+                    "contradictions": contradictions.iter().map(ContradictionJson::from).collect::<Vec<_>>() })
             ));
         }
-        Format::Text => ui.data(&story(args.send, &entries, &runs)),
+        Format::Text => ui.data(&story(args.send, &entries, &runs, &contradictions)),
     }
     Ok(Exit::Done)
 }
 
-fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>) -> String {
+fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contradictions: &[Contradiction]) -> String {
     let mut out = format!("Send {key}\n");
     for entry in entries {
         let _ = write!(out, "\n  {}  attempt {}  {}", report::time(entry.at), entry.attempt, entry.state);
@@ -250,6 +253,9 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>) -> Str
         if let (Some(source), Some(actor)) = (entry.source, &entry.actor) {
             let _ = writeln!(out, "    {} of {actor}", source.as_str());
         }
+    }
+    for found in contradictions {
+        let _ = writeln!(out, "\n  {}  contradiction\n    {}", report::time(found.at), found.sentence());
     }
     out
 }

@@ -106,7 +106,8 @@ impl Sends {
         };
         let slot = &mut slots[place];
         slot.state = state;
-        slot.attempt = attempt;
+        // A late acceptance may be about an attempt before the last.
+        slot.attempt = slot.attempt.max(attempt);
         if let Some((run, code)) = intent {
             slot.run = run;
             // A code has 60 bytes at most. What is longer is none, and is not kept.
@@ -117,6 +118,16 @@ impl Sends {
                 slot.code_bytes = bytes;
                 codes.push_str(code);
             }
+        }
+    }
+
+    /// A run reported that an earlier attempt of this send was accepted, when the record could not
+    /// follow any more: whatever became of later attempts, nothing more is to be sent.
+    pub fn accepted_before(&mut self, key: &SendKey) {
+        if let Some(place) = self.place(key)
+            && matches!(self.slots[place].state, State::NotSent | State::Rejected)
+        {
+            self.slots[place].state = State::Accepted;
         }
     }
 

@@ -1,11 +1,12 @@
 //! What every ledger does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
-use sendform::ledger::protocol::{self, Finding, Stand, Verdict};
+use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand, Verdict};
 use sendform::ledger::{
-    Claim, Ending, Evidence, Head, LedgerError, RunCounts, RunLedger, RunStart, Source, State, report,
+    Claim, Committed, Ending, Evidence, Head, LedgerError, RunCounts, RunLedger, RunStart, SendKey, Settlement, Source,
+    State, report,
 };
 
 use super::stage::{
@@ -43,15 +44,15 @@ fn a_send_is_claimed_once() {
     on_both(|stage| async move {
         let plan = start("v1:a");
         let mut run = stage.begin(&plan).await;
-        assert_eq!(run.commit(&claim(&[(1, 1), (2, 1)])).await.unwrap(), [Claim::Granted, Claim::Granted]);
+        assert_eq!(run.commit(&claim(&[(1, 1), (2, 1)])).await.unwrap().claims, [Claim::Granted, Claim::Granted]);
         // Again, as a later attempt while the first is open, and as an attempt that skips one.
-        assert_eq!(run.commit(&claim(&[(1, 1), (2, 2), (3, 2)])).await.unwrap(), [Claim::Held; 3]);
+        assert_eq!(run.commit(&claim(&[(1, 1), (2, 2), (3, 2)])).await.unwrap().claims, [Claim::Held; 3]);
         run.commit(&settle(&[(1, 1, accepted()), (2, 1, unknown())])).await.unwrap();
-        assert_eq!(run.commit(&claim(&[(1, 2), (2, 2)])).await.unwrap(), [Claim::Held; 2]);
+        assert_eq!(run.commit(&claim(&[(1, 2), (2, 2)])).await.unwrap().claims, [Claim::Held; 2]);
         finish(run).await;
         let mut next = stage.begin(&plan).await;
-        assert_eq!(next.commit(&claim(&[(1, 1), (2, 1)])).await.unwrap(), [Claim::Held; 2]);
-        assert_eq!(next.commit(&claim(&[(1, 2), (2, 2)])).await.unwrap(), [Claim::Held; 2]);
+        assert_eq!(next.commit(&claim(&[(1, 1), (2, 1)])).await.unwrap().claims, [Claim::Held; 2]);
+        assert_eq!(next.commit(&claim(&[(1, 2), (2, 2)])).await.unwrap().claims, [Claim::Held; 2]);
         finish(next).await;
         sound(&stage).await;
     });
@@ -64,7 +65,7 @@ fn what_was_not_sent_is_claimed_again_even_by_the_commit_that_says_so() {
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1)])).await.unwrap();
         let again = both(&claim(&[(1, 2)]), &settle(&[(1, 1, not_sent())]));
-        assert_eq!(run.commit(&again).await.unwrap(), [Claim::Granted]);
+        assert_eq!(run.commit(&again).await.unwrap().claims, [Claim::Granted]);
         assert_eq!(state(&stage, &plan, 1).await, Some((State::Intent, 2)));
         // An outcome of the attempt before says nothing of this one.
         run.commit(&settle(&[(1, 1, accepted())])).await.unwrap();
@@ -83,10 +84,10 @@ fn what_was_refused_is_claimed_again_only_if_asked_for() {
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1)])).await.unwrap();
         run.commit(&settle(&[(1, 1, rejected())])).await.unwrap();
-        assert_eq!(run.commit(&claim(&[(1, 2)])).await.unwrap(), [Claim::Held]);
+        assert_eq!(run.commit(&claim(&[(1, 2)])).await.unwrap().claims, [Claim::Held]);
         finish(run).await;
         let mut again = stage.begin(&RunStart { retry_rejected: true, ..plan.clone() }).await;
-        assert_eq!(again.commit(&claim(&[(1, 2)])).await.unwrap(), [Claim::Granted]);
+        assert_eq!(again.commit(&claim(&[(1, 2)])).await.unwrap().claims, [Claim::Granted]);
         again.commit(&settle(&[(1, 2, accepted())])).await.unwrap();
         finish(again).await;
         sound(&stage).await;
@@ -105,9 +106,9 @@ fn what_a_dead_run_left_open_is_unknown_and_never_claimed() {
         let snapshot = stage.snapshot(&plan).await;
         let unknown = snapshot.sends.count(State::Unknown);
         assert_eq!((unknown, snapshot.sends.len()), (2, 3));
-        assert_eq!(next.commit(&claim(&[(1, 1), (1, 2), (3, 1)][..1])).await.unwrap(), [Claim::Held]);
+        assert_eq!(next.commit(&claim(&[(1, 1), (1, 2), (3, 1)][..1])).await.unwrap().claims, [Claim::Held]);
         assert_eq!(
-            next.commit(&claim(&[(1, 2), (3, 2), (4, 1)])).await.unwrap(),
+            next.commit(&claim(&[(1, 2), (3, 2), (4, 1)])).await.unwrap().claims,
             [Claim::Held, Claim::Held, Claim::Granted]
         );
         next.commit(&settle(&[(4, 1, accepted())])).await.unwrap();
@@ -133,11 +134,11 @@ fn a_run_that_was_fenced_off_is_granted_nothing_and_is_still_heard() {
         old.commit(&settle(&[(1, 1, accepted()), (2, 1, not_sent())])).await.unwrap();
         assert_eq!(state(&stage, &plan, 1).await, Some((State::Accepted, 1)));
         assert_eq!(state(&stage, &plan, 2).await, Some((State::NotSent, 1)));
-        assert_eq!(new.commit(&claim(&[(9, 1)])).await.unwrap(), [Claim::Granted]);
+        assert_eq!(new.commit(&claim(&[(9, 1)])).await.unwrap().claims, [Claim::Granted]);
         new.commit(&settle(&[(9, 1, accepted())])).await.unwrap();
         // It cannot seal anything either, and does not end the run of another.
         finish(old).await;
-        assert_eq!(new.commit(&claim(&[(10, 1)])).await.unwrap(), [Claim::Granted]);
+        assert_eq!(new.commit(&claim(&[(10, 1)])).await.unwrap().claims, [Claim::Granted]);
         new.commit(&settle(&[(10, 1, accepted())])).await.unwrap();
         finish(new).await;
         sound(&stage).await;
@@ -194,7 +195,7 @@ fn evidence_settles_doubt_and_overrules_nothing() {
             [Finding::Settled]
         );
         let mut next = stage.begin(&plan).await;
-        let answers = next.commit(&claim(&[(1, 2), (2, 2), (3, 2), (4, 2), (5, 2)])).await.unwrap();
+        let answers = next.commit(&claim(&[(1, 2), (2, 2), (3, 2), (4, 2), (5, 2)])).await.unwrap().claims;
         use Claim::{Granted, Held};
         assert_eq!(answers, [Held, Granted, Held, Held, Granted]);
         next.commit(&settle(&[(2, 2, accepted()), (5, 2, accepted())])).await.unwrap();
@@ -351,39 +352,115 @@ fn ending(kind: u8) -> Ending {
 /// The protocol, and nothing else.
 #[derive(Default)]
 struct Model {
-    sends: HashMap<u8, Stand>,
+    sends: HashMap<u8, Sent>,
     run: i64,
     retry_rejected: bool,
 }
 
+/// One send of the model.
+struct Sent {
+    stand: Stand,
+    /// Of which attempt its run itself said where it stands.
+    own_word: Option<u32>,
+    /// The run of each attempt, from the first on.
+    claimed: Vec<i64>,
+    /// Attempts whose id is recorded.
+    ids: HashSet<u32>,
+    /// An acceptance that the record could not follow.
+    contradicted: bool,
+}
+
+impl Sent {
+    /// Where a reader finds it.
+    fn state(&self) -> State {
+        match self.stand.state {
+            State::NotSent | State::Rejected if self.contradicted => State::Accepted,
+            state => state,
+        }
+    }
+}
+
 impl Model {
     fn next(&mut self, run: i64, retry_rejected: bool) {
-        for stand in self.sends.values_mut().filter(|stand| stand.state == State::Intent) {
-            stand.state = State::Unknown;
+        for sent in self.sends.values_mut().filter(|sent| sent.stand.state == State::Intent) {
+            sent.stand.state = State::Unknown;
+            sent.own_word = None;
         }
         (self.run, self.retry_rejected) = (run, retry_rejected);
     }
 
-    fn commit(&mut self, settle: &[(u8, u32, u8)], claim: &[(u8, u32)]) -> Vec<Claim> {
+    fn stand(&self, send: u8) -> Option<Stand> {
+        self.sends.get(&send).map(|sent| sent.stand)
+    }
+
+    fn hear(&mut self, send: u8, attempt: u32, kind: u8) -> Hearing {
+        let to = ending(kind).state();
+        let Some(sent) = self.sends.get_mut(&send) else { return Hearing::NotRecorded };
+        let held = Held {
+            stand: sent.stand,
+            claimed: sent.claimed.get(attempt as usize - 1) == Some(&self.run),
+            own_word: sent.own_word == Some(attempt),
+            has_id: sent.ids.contains(&attempt),
+        };
+        let hearing = protocol::hear(Some(held), attempt, self.run, to);
+        match hearing {
+            Hearing::Moves => {
+                sent.stand.state = to;
+                sent.own_word = Some(attempt);
+            }
+            Hearing::AddsId => sent.own_word = Some(attempt),
+            Hearing::Contradicts => sent.contradicted |= to == State::Accepted,
+            _ => {}
+        }
+        if to == State::Accepted && matches!(hearing, Hearing::Moves | Hearing::AddsId) {
+            sent.ids.insert(attempt);
+        }
+        hearing
+    }
+
+    /// What simply follows from open intents, then the claims, then everything else in order.
+    fn commit(&mut self, settle: &[(u8, u32, u8)], claim: &[(u8, u32)]) -> Committed {
+        let mut committed = Committed::default();
+        let mut later = Vec::new();
+        let mut moved = HashSet::new();
         for (send, attempt, kind) in settle {
-            let before = self.sends.get(send).copied();
-            // Within one commit the first word counts.
-            if before.is_some_and(|stand| stand.state == State::Intent)
-                && protocol::may_settle(before, *attempt, self.run, ending(*kind).state())
-                && let Some(stand) = self.sends.get_mut(send)
-            {
-                stand.state = ending(*kind).state();
+            let before = self.stand(*send).filter(|stand| stand.state == State::Intent);
+            let plain = protocol::may_settle(before, *attempt, self.run, ending(*kind).state());
+            if plain && moved.insert(*send) {
+                self.hear(*send, *attempt, *kind);
+            } else {
+                later.push((*send, *attempt, *kind));
             }
         }
-        let answers = claim.iter().map(|(send, attempt)| {
-            if protocol::may_claim(self.sends.get(send).copied(), *attempt, self.retry_rejected) {
-                self.sends.insert(*send, Stand { state: State::Intent, attempt: *attempt, run: self.run });
-                Claim::Granted
+        for (send, attempt) in claim {
+            let contradicted = self.sends.get(send).is_some_and(|sent| sent.contradicted);
+            if !contradicted && protocol::may_claim(self.stand(*send), *attempt, self.retry_rejected) {
+                let stand = Stand { state: State::Intent, attempt: *attempt, run: self.run };
+                let sent = self.sends.entry(*send).or_insert_with(|| Sent {
+                    stand,
+                    own_word: None,
+                    claimed: Vec::new(),
+                    ids: HashSet::new(),
+                    contradicted: false,
+                });
+                sent.stand = stand;
+                sent.own_word = Some(*attempt);
+                sent.claimed.push(self.run);
+                committed.claims.push(Claim::Granted);
             } else {
-                Claim::Held
+                committed.claims.push(Claim::Held);
             }
-        });
-        answers.collect()
+        }
+        for (send, attempt, kind) in later {
+            match self.hear(send, attempt, kind) {
+                Hearing::NotRecorded => {
+                    let settlement = Settlement { key: send_key(send), attempt, ending: ending(kind) };
+                    committed.forgotten.push(settlement);
+                }
+                hearing => committed.not_taken += u64::from(!hearing.taken()),
+            }
+        }
+        committed
     }
 }
 
@@ -396,19 +473,19 @@ async fn play(stage: Stage, steps: &[Step]) {
     for step in steps {
         match step {
             Step::Commit { settle: endings, claim: claims } => {
-                // The engine never tells two endings of one attempt, nor one twice.
-                let mut told = Vec::new();
-                let endings: Vec<_> = endings
+                // Of one send an engine claims an attempt only together with a plain outcome of the
+                // one before.
+                let claims: Vec<_> = claims
                     .iter()
-                    .filter(|(send, attempt, _)| {
-                        let new = !told.contains(&(*send, *attempt));
-                        told.push((*send, *attempt));
-                        let stand = model.sends.get(send);
-                        new && stand.is_none_or(|stand| stand.state != State::Unknown)
+                    .filter(|(claimed, _)| {
+                        let said = endings.iter().filter(|(send, ..)| send == claimed).count();
+                        let open = model.stand(*claimed).is_none_or(|stand| stand.state == State::Intent);
+                        said == 0 || said == 1 && open
                     })
                     .copied()
                     .collect();
-                let expected = model.commit(&endings, claims);
+                let claims = &claims[..];
+                let expected = model.commit(endings, claims);
                 let tuples: Vec<_> =
                     endings.iter().map(|(send, attempt, kind)| (*send, *attempt, ending(*kind))).collect();
                 let batch = both(&claim(claims), &settle(&tuples));
@@ -416,7 +493,7 @@ async fn play(stage: Stage, steps: &[Step]) {
             }
             Step::Evidence(send, attempt, kind) => {
                 let verdict = [Verdict::Accepted, Verdict::Rejected, Verdict::NotSent][usize::from(*kind)];
-                let before = model.sends.get(send).copied();
+                let before = model.stand(*send);
                 let expected = protocol::weigh(before, true, *attempt, verdict);
                 // SQLite's run holds what it knows in memory: a decision counts from the next run on.
                 if expected == Finding::Settled && verdict != Verdict::Accepted && matches!(stage, Stage::Sqlite(_)) {
@@ -428,8 +505,9 @@ async fn play(stage: Stage, steps: &[Step]) {
                     [expected],
                     "{step:?}"
                 );
-                if let (Finding::Settled, Some(stand)) = (expected, model.sends.get_mut(send)) {
-                    stand.state = verdict.state();
+                if let (Finding::Settled, Some(sent)) = (expected, model.sends.get_mut(send)) {
+                    sent.stand.state = verdict.state();
+                    sent.own_word = None;
                 }
             }
             Step::Next { dies, retry_rejected } => {
@@ -445,10 +523,16 @@ async fn play(stage: Stage, steps: &[Step]) {
     }
     let snapshot = stage.reader().await.snapshot(&scope(&plan)).await.unwrap();
     assert_eq!(snapshot.sends.len(), model.sends.len());
-    for (send, stand) in &model.sends {
+    for (send, sent) in &model.sends {
         let recorded = snapshot.sends.get(&send_key(*send)).unwrap();
-        assert_eq!((recorded.state, recorded.attempt), (stand.state, stand.attempt), "send {send}");
+        assert_eq!((recorded.state, recorded.attempt), (sent.state(), sent.stand.attempt), "send {send}");
     }
+    let contradictions = stage.reader().await.contradictions().await.unwrap();
+    let accepted: HashSet<SendKey> =
+        contradictions.iter().filter(|found| found.said == State::Accepted).map(|found| found.key).collect();
+    let expected: HashSet<SendKey> =
+        model.sends.iter().filter(|(_, sent)| sent.contradicted).map(|(send, _)| send_key(*send)).collect();
+    assert_eq!(accepted, expected);
     finish(run).await;
     sound(&stage).await;
 }

@@ -15,7 +15,9 @@ use super::{Ending, Engine, Event, Progress, Setup, Stop};
 use crate::audience::{E164, RowPlace};
 use crate::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{Batch, Claim, Head, LedgerError, Peers, RunCounts, RunLedger, SendKey, Snapshot, State};
+use crate::ledger::{
+    Batch, Claim, Committed, Head, LedgerError, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
+};
 use crate::message::{ContentDigest, Message, TemplateHead};
 use crate::offer::CouponCode;
 use crate::plan::{Approved, Desired, Standing};
@@ -110,7 +112,7 @@ impl RunLedger for Memory {
         Head::of_ledger("memory")
     }
 
-    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError> {
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Committed, LedgerError> {
         let slow = self.0.lock().unwrap().slow;
         tokio::time::sleep(Duration::from_millis(1) + slow).await;
         let fault = {
@@ -136,7 +138,7 @@ impl RunLedger for Memory {
             }
             return Err(LedgerError::Lost { place: "memory".into(), problem: "scripted".into() });
         }
-        Ok(record.take(batch))
+        Ok(Committed { claims: record.take(batch), ..Committed::default() })
     }
 
     fn start_within(&self) -> Option<Duration> {

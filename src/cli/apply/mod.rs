@@ -1,6 +1,7 @@
 //! `sendform apply`
 
 mod close;
+mod forgotten;
 mod send;
 
 use std::path::PathBuf;
