@@ -3,14 +3,19 @@
 mod support;
 
 mod apply;
+mod approval;
 mod audience;
 mod bad_input;
 mod examples;
 mod kaleyra;
+mod late_answers;
 mod ledger;
 mod manifest;
 mod offer;
 mod plan;
 mod record;
+mod replies;
 mod sandbox;
+mod stopping;
 mod torture;
+mod wire;

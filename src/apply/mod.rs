@@ -14,6 +14,8 @@
 //!   429 pauses the whole number. What cannot be told is never tried again.
 //! * After a failed connection, a 429, or several doubts in a row, one send alone is tried after each
 //!   pause, and the pauses grow, until one gets through.
+//! * An id that comes a second time shows that answers reach the wrong requests: the run takes back
+//!   what it cannot believe any more, and ends.
 //! * While the ledger does not answer nothing is claimed; outcomes are kept and recorded once it does.
 //! * Where the ledger is shared with other appliers, they share the rate and the work: each takes the
 //!   next share of the plan, and at the end looks for what others have left.
@@ -26,6 +28,8 @@ mod share;
 mod tests;
 
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 use crate::ledger::Others;
 
@@ -51,12 +55,16 @@ pub enum Ending {
     Finished,
     /// The user asked to stop.
     Interrupted,
-    /// The provider refuses the account.
+    /// The provider refuses the account, or every request alike.
     Account(String),
     /// The offer would not run long enough any more.
     Late(String),
     /// Nothing was accepted, again and again.
     Hopeless(String),
+    /// Two messages had one id: answers may have reached the wrong requests.
+    MixedAnswers(String),
+    /// Too many sends ended unknown.
+    TooManyUnknown(String),
     /// A bound of `delivery.stop_when` was reached.
     Limit(String),
     /// The provider could not be reached, or asked to slow down, for too long.
@@ -106,6 +114,13 @@ pub enum Event {
         /// For how long.
         pause: Duration,
     },
+    /// The run waits because other appliers have the sender number's rate reserved.
+    Reserved {
+        /// Until when.
+        until: Timestamp,
+        /// How long that is from now.
+        pause: Duration,
+    },
     /// One send was refused or cannot be told.
     Trouble {
         /// The number with its middle hidden.
@@ -117,6 +132,8 @@ pub enum Event {
     },
     /// This applier is done, and waits for what others have under way.
     Others(Others),
+    /// Something that the gateway found out about the provider.
+    Notice(String),
     /// No further claims; what is under way is waited for.
     Stopping,
 }

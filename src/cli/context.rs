@@ -9,12 +9,10 @@ use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::ledger::key::KEY_VARIABLE;
-use crate::ledger::postgres::PostgresLedger;
-use crate::ledger::sqlite::SqliteLedger;
-use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, Scope, Snapshot, report};
+use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, Scope, Snapshot, report};
 use crate::manifest::{self, Given};
 use crate::offer::PoolAhead;
-use crate::project::{self, Place};
+use crate::project;
 
 /// Reads `--var-file` and `--var`.
 pub fn given(args: &VarArgs) -> Result<Given, Stop> {
@@ -46,26 +44,27 @@ pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<C
 }
 
 /// The ledger that a campaign's sends are recorded in.
-pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Place, Stop> {
+pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, Stop> {
     let current = std::env::current_dir()
         .map_err(|error| Stop::new(Exit::Error, format!("the current directory is not to be had: {error}")))?;
     // A trial has a ledger of its own, whatever the environment names for real runs.
     let named = args.ledger.clone().or_else(|| std::env::var("SENDFORM_LEDGER").ok().filter(|url| !url.is_empty()));
-    if let Some(url) = named.as_ref().filter(|_| !sandbox) {
-        return project::ledger_place(url).map_err(|problem| {
-            Stop::new(Exit::Usage, problem)
-                .hint("such as `--ledger sqlite:/var/lib/offers/ledger.db` or `--ledger postgres://USER@HOST/DATABASE`")
-        });
-    }
     let project = project::find(start, &current)?;
-    let place = if sandbox {
-        Place::File(project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db"))
-    } else {
-        project.ledger
+    let location = match named.filter(|_| !sandbox) {
+        Some(url) => LedgerLocation::parse(&url, &project.root).map_err(|problem| {
+            Stop::new(Exit::Usage, problem.to_string())
+                .hint("such as `--ledger sqlite:/var/lib/offers/ledger.db` or `--ledger postgres://USER@HOST/DATABASE`")
+        })?,
+        None if sandbox => {
+            LedgerLocation::File(project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db"))
+        }
+        None => project.ledger,
     };
     // Below the current directory a short path is easier to read.
-    Ok(match place {
-        Place::File(path) => Place::File(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path)),
+    Ok(match location {
+        LedgerLocation::File(path) => {
+            LedgerLocation::File(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path))
+        }
         database => database,
     })
 }
@@ -95,14 +94,27 @@ fn shared_key() -> Result<LedgerKey, Stop> {
 }
 
 /// The key of a ledger, for a run.
-pub fn key(place: &Place) -> Result<LedgerKey, Stop> {
+pub fn key(place: &LedgerLocation) -> Result<LedgerKey, Stop> {
     match place {
-        Place::Database(_) => shared_key(),
-        Place::File(path) => {
+        LedgerLocation::Database(_) => shared_key(),
+        LedgerLocation::File(path) => {
             prepare(path)?;
             Ok(LedgerKey::of(path, key_variable().as_deref())?)
         }
     }
+}
+
+/// The key of a ledger that is there, to look people up in it.
+pub async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
+    let given = key_variable();
+    let key = match (place, given) {
+        (LedgerLocation::File(path), given) => LedgerKey::of(path, given.as_deref())?,
+        (LedgerLocation::Database(_), Some(given)) => LedgerKey::parse(&given)?,
+        (LedgerLocation::Database(_), None) => return Err(LedgerError::Key(format!("is not in `{KEY_VARIABLE}`"))),
+    };
+    // Another key would find nobody, and say so as if it were true.
+    place.open(Some(&key)).await?;
+    Ok(key)
 }
 
 fn prepare(ledger: &Path) -> Result<(), Stop> {
@@ -115,29 +127,11 @@ fn prepare(ledger: &Path) -> Result<(), Stop> {
     })
 }
 
-/// Opens a ledger without taking its lease. `None` if there is none yet.
-pub async fn open(place: &Place, key: Option<&LedgerKey>) -> Result<Option<Box<dyn Ledger>>, LedgerError> {
-    Ok(match place {
-        Place::File(path) => SqliteLedger::open_existing(path, key)?.map(|ledger| Box::new(ledger) as Box<dyn Ledger>),
-        Place::Database(url) => {
-            PostgresLedger::open_existing(url, key).await?.map(|ledger| Box::new(ledger) as Box<dyn Ledger>)
-        }
-    })
-}
-
 /// Opens a ledger for commands that only make sense where there is one.
-pub async fn open_recorded(place: &Place) -> Result<Box<dyn Ledger>, Stop> {
-    open(place, None).await?.ok_or_else(|| {
+pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, Stop> {
+    place.open(None).await?.ok_or_else(|| {
         Stop::new(Exit::Error, format!("there is no ledger at `{place}` yet"))
             .hint("`apply` makes it; name another with `--ledger URL`")
-    })
-}
-
-/// Opens a ledger for a run, and makes it if there is none.
-pub async fn open_for_run(place: &Place, key: &LedgerKey) -> Result<Box<dyn Ledger>, LedgerError> {
-    Ok(match place {
-        Place::File(path) => Box::new(SqliteLedger::open_for_run(path, key)?),
-        Place::Database(url) => Box::new(PostgresLedger::open_for_run(url, key).await?),
     })
 }
 
@@ -155,13 +149,13 @@ pub struct Record {
 
 /// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
 /// there is no key yet.
-pub async fn read(place: &Place, campaign: &mut Campaign) -> Result<Record, Stop> {
+pub async fn read(place: &LedgerLocation, campaign: &mut Campaign) -> Result<Record, Stop> {
     let given = key_variable();
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
     // Nobody is recorded yet, so no key tells anybody apart.
     let nobody = LedgerKey::from_bytes([0; 32]);
     let (key, exists) = match place {
-        Place::File(path) => {
+        LedgerLocation::File(path) => {
             let exists = crate::ledger::exists(path)?;
             let key = if exists || given.is_some() || LedgerKey::path(path).exists() {
                 LedgerKey::of(path, given.as_deref())?
@@ -172,12 +166,12 @@ pub async fn read(place: &Place, campaign: &mut Campaign) -> Result<Record, Stop
             };
             (key, exists)
         }
-        Place::Database(_) => {
-            let exists = open(place, None).await?.is_some();
+        LedgerLocation::Database(_) => {
+            let exists = place.open(None).await?.is_some();
             (if exists || given.is_some() || generates { shared_key()? } else { nobody }, exists)
         }
     };
-    let Some(mut ledger) = open(place, Some(&key).filter(|_| exists)).await? else {
+    let Some(mut ledger) = place.open(Some(&key).filter(|_| exists)).await? else {
         return Ok(Record { key, ledger: None, snapshot: Snapshot::default(), head: None });
     };
     recorded_as(ledger.as_mut(), campaign).await?;

@@ -10,9 +10,8 @@ use super::resolve::whole_seconds;
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::postgres::PostgresLedger;
-use crate::ledger::{Entry, Head, report, sqlite};
+use crate::ledger::{Entry, Head, LedgerLocation, report, sqlite};
 use crate::plan::FORMAT_VERSION;
-use crate::project::Place;
 use crate::words::{self, grouped};
 
 /// Check, export or unlock the ledger
@@ -155,14 +154,14 @@ async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
     let runs = ledger.runs().await?;
     let live: Vec<_> = runs.iter().filter(|run| run.live).collect();
     match (&place, args.run) {
-        (Place::File(path), None) => {
+        (LedgerLocation::File(path), None) => {
             match sqlite::lease_holder(path) {
                 Some(holder) => ui.data(&format!("held by {holder}; the lock goes with that process\n")),
                 None => ui.data("nobody holds the ledger\n"),
             }
             Ok(Exit::Done)
         }
-        (Place::File(path), Some(_)) => match sqlite::lease_holder(path) {
+        (LedgerLocation::File(path), Some(_)) => match sqlite::lease_holder(path) {
             Some(holder) => Err(Stop::new(Exit::Held, format!("the ledger is held by {holder}"))
                 .hint("the lock goes with that process: end it, with SIGTERM first")),
             None => {
@@ -170,7 +169,7 @@ async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
                 Ok(Exit::Done)
             }
         },
-        (Place::Database(_), None) => {
+        (LedgerLocation::Database(_), None) => {
             if live.is_empty() {
                 ui.data("nobody holds the ledger\n");
             }
@@ -183,7 +182,7 @@ async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
             }
             Ok(Exit::Done)
         }
-        (Place::Database(url), Some(run)) => {
+        (LedgerLocation::Database(url), Some(run)) => {
             let open = runs.iter().find(|other| other.id == run && other.ended_at.is_none());
             if let Some(open) = open.filter(|open| !args.force && !open.may_live_for().is_zero()) {
                 return Err(Stop::new(
@@ -198,7 +197,9 @@ async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
                     words::duration(whole_seconds(open.may_live_for()))
                 )));
             }
-            let Some(mut ledger) = PostgresLedger::open_existing(url, None).await? else { return Ok(Exit::Done) };
+            let Some(mut ledger) = PostgresLedger::open_existing(url.expose(), None).await? else {
+                return Ok(Exit::Done);
+            };
             if ledger.unlock(run).await? {
                 ui.data(&format!("run {run} is fenced off; what it left open is unknown\n"));
             } else {

@@ -79,7 +79,8 @@ fn row(campaign: &Campaign, desired: &Desired) -> String {
 fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<String, Stop> {
     let message = &desired.message;
     let expires = message.expiry.map(|expiry| expiry.at(now));
-    let request = Request { to: vec![desired.address], message, expires, reference: Some(desired.key.to_string()) };
+    let reference = Some(desired.key.to_string());
+    let request = Request { to: vec![desired.address], message, expires, reference, lease: None };
     let fields =
         form(&campaign.gateway, &request, now).map_err(|expired| Stop::new(Exit::Invalid, expired.to_string()))?;
     let mut out = String::new();

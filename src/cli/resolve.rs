@@ -190,7 +190,11 @@ struct Told {
 fn show(ui: &Ui, format: Format, list: &[Told]) -> Result<Exit, Stop> {
     let findings: Vec<Finding> = list.iter().map(|told| told.finding).collect();
     let settled = findings.iter().filter(|finding| **finding == Finding::Settled).count();
-    let refused = findings.iter().filter(|finding| !matches!(finding, Finding::Settled | Finding::Already)).count();
+    let kept = |told: &&Told| {
+        matches!(told.finding, Finding::Settled | Finding::Already)
+            || told.lost && matches!(told.finding, Finding::Contradicts(_))
+    };
+    let refused = list.len() - list.iter().filter(kept).count();
     match format {
         Format::Json => {
             let list: Vec<Value> = list

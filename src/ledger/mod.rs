@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | claim | a run that holds the lease and is not fenced off | the first byte of its request |
 //! | settle | the run that claimed this attempt | its place in the concurrency is given to another claim |
+//! | accepted → unknown | the run that settled it, when it learns that the answer may have been another's | it ends |
 //! | settle, late | the same run, after it was fenced off: nobody knows better what it saw | – |
 //! | intent → unknown | whoever finds that the run is over: the next run, another applier, `resolve` | anything else is said of that send |
 //! | evidence | a person's decision, the provider's report, a receipt; never a timer | – |
@@ -34,8 +35,8 @@
 //!   outcome that freed it is durable. So the intents without an outcome are never more than the
 //!   concurrency, whenever the process dies.
 //! * Each run has a number that rises: its epoch. A run that was fenced off is granted nothing more.
-//!   A request must start within [`RunLedger::start_within`] of its claim, so that none starts after
-//!   others have called its outcome unknown.
+//!   The bytes of a request leave only while [`RunLedger::lease`] holds, so that no request is complete
+//!   after others may have called its outcome unknown.
 //! * After [`LedgerError::Lost`] it is not known whether the batch is durable. The same run may offer
 //!   it again: what is durable of it already is recognised, and its claims are granted again, since
 //!   no request of theirs can have started.
@@ -47,6 +48,8 @@ pub mod chain;
 pub mod contradiction;
 mod hearing;
 pub mod key;
+mod lease;
+pub mod location;
 pub mod lost;
 pub mod postgres;
 pub mod protocol;
@@ -68,6 +71,8 @@ use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
 pub use contradiction::Contradiction;
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};
+pub use lease::{Lease, Moment};
+pub use location::LedgerLocation;
 pub use lost::LostSend;
 pub use sends::{InTurn, Recorded, Sends};
 
@@ -554,6 +559,12 @@ pub enum LedgerError {
         /// Which setting, and what follows.
         problem: String,
     },
+    /// Others wrote to the ledger after the plan was made: what it would send may have changed.
+    #[error("the ledger was written to after the plan was made")]
+    Outdated,
+    /// The ledger's URL cannot be used.
+    #[error("{0}")]
+    Location(location::LocationError),
     /// The key cannot be read or made.
     #[error("the ledger's key {0}")]
     Key(String),
@@ -613,7 +624,8 @@ pub trait Ledger: Send {
     async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError>;
 
     /// Starts a run: takes the lease, writes down as `unknown` what dead runs left open.
-    /// `snapshot` is what this ledger held when the plan was made.
+    /// `snapshot` is what this ledger held when the plan was made. Where one process at a time may
+    /// write, a ledger that was written to since is [`LedgerError::Outdated`].
     async fn begin(self: Box<Self>, start: &RunStart, snapshot: &Snapshot) -> Result<Box<dyn RunLedger>, LedgerError>;
 }
 
@@ -637,9 +649,9 @@ pub trait RunLedger: Send + 'static {
         &[]
     }
 
-    /// How long after the start of its commit a granted request may still start. `None`: as long as
-    /// the process lives, nobody else can take the lease.
-    fn start_within(&self) -> Option<Duration>;
+    /// What says whether the bytes of a granted request may still leave. `None`: as long as the process
+    /// lives, nobody else can take the lease.
+    fn lease(&self) -> Option<Lease>;
 
     /// What is shared with other appliers. `None`: this run is alone.
     fn peers(&self) -> Option<Arc<dyn Peers>>;
@@ -654,10 +666,14 @@ pub trait RunLedger: Send + 'static {
 /// What the appliers of one ledger share while they run: the rate of a sender number, and the work.
 #[async_trait]
 pub trait Peers: Send + Sync {
-    /// Takes leave for `messages` of the sender number: from which moment on they may go, at its rate.
-    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError>;
+    /// Reserves the next `messages` slots of the sender number's rate: how long it is until the first.
+    /// `most` is the largest number of messages that this applier reserves at once.
+    ///
+    /// A record of the number that lies further in the future than [`LONGEST_HOLD`] and what live
+    /// appliers can have reserved is wrong (the clock was, or a copy was restored), and is not waited for.
+    async fn reserve(&self, messages: u32, most: u32) -> Result<Duration, LedgerError>;
 
-    /// Lets nothing leave from the sender number for this long.
+    /// Lets nothing leave from the sender number for this long, [`LONGEST_HOLD`] at most.
     async fn hold(&self, pause: Duration) -> Result<(), LedgerError>;
 
     /// The number of the next share of the plan that nobody has taken yet. Shares rise.
@@ -666,6 +682,9 @@ pub trait Peers: Send + Sync {
     /// What other live appliers of this plan have under way.
     async fn others(&self) -> Result<Others, LedgerError>;
 }
+
+/// The longest time for which a sender number is held.
+pub const LONGEST_HOLD: Duration = Duration::from_secs(300);
 
 /// What other live appliers of the same plan do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -102,10 +102,6 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
             }
             if entry.source.is_none() {
                 let counts = counts.entry(entry.run).or_default();
-                // A run may take its own acceptance back.
-                let taken_back = entry.state == State::Unknown
-                    && sends.get(&entry.key).is_some_and(|(state, _)| *state == State::Accepted);
-                counts.accepted -= u64::from(taken_back && counts.accepted > 0);
                 match entry.state {
                     State::Accepted => counts.accepted += 1,
                     State::Rejected => counts.rejected += 1,
@@ -115,6 +111,11 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
                 }
             }
             let send = sends.entry(entry.key).or_insert((entry.state, entry.run));
+            if entry.source.is_none() && (send.0, entry.state) == (State::Accepted, State::Unknown) {
+                // Its run took the acceptance back.
+                let counts = counts.entry(entry.run).or_default();
+                counts.accepted = counts.accepted.saturating_sub(1);
+            }
             send.0 = entry.state;
             if entry.state == State::Intent {
                 send.1 = entry.run;

@@ -22,6 +22,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::audience::AudienceSpec;
 use crate::campaign::Campaign;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 
@@ -65,4 +66,15 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
         }
         _ => Err(Diagnostics(found)),
     }
+}
+
+/// Reads the audience of a manifest whose other parts may be wrong by now (the offer has ended, a
+/// variable is missing): to find the people of what was sent.
+pub fn audience(path: &Path) -> Result<AudienceSpec, Diagnostics> {
+    let document = read::read(path)?;
+    let audience = document.value.get("audience").cloned().unwrap_or_default();
+    let audience: types::Audience = serde_json::from_value(audience).map_err(|error| {
+        Diagnostic::error("manifest", format!("`audience` does not fit its schema: {error}")).in_file(path, None, None)
+    })?;
+    check::audience(&audience, &document).map_err(Diagnostics)
 }

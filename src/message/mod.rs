@@ -82,6 +82,14 @@ impl fmt::Debug for ContentDigest {
 }
 
 impl Message {
+    /// How many bytes of a file a request with this message uploads.
+    pub fn upload_bytes(&self) -> u64 {
+        match &self.media {
+            Some((_, Media::File(file))) => file.content.len() as u64,
+            _ => 0,
+        }
+    }
+
     /// The fingerprint of this message from `from` to anybody: equal for messages that may share a request.
     pub fn digest(&self, from: E164) -> ContentDigest {
         self.digests(from).0

@@ -202,6 +202,11 @@ impl Composer {
         self.templates.insert(spec.head.key.clone(), spec);
     }
 
+    /// Whether any template uploads a file with each request.
+    pub fn uploads(&self) -> bool {
+        self.templates.values().any(|template| matches!(template.media, Some((_, MediaSpec::File(_)))))
+    }
+
     /// The templates, by key.
     pub fn templates(&self) -> &BTreeMap<String, TemplateSpec> {
         &self.templates

@@ -1,16 +1,19 @@
 //! What every ledger does.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand, Verdict};
 use sendform::ledger::{
-    Claim, Committed, Ending, Evidence, Head, LedgerError, RunCounts, RunLedger, RunStart, SendKey, Settlement, Source,
-    State, report,
+    Claim, Committed, Ending, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, SendKey,
+    Settlement, Source, State, report,
 };
+use sendform::offer::CouponCode;
 
 use super::stage::{
-    Stage, accepted, both, claim, key, not_sent, on_both, rejected, runtime, scope, send_key, settle, start, unknown,
+    Stage, accepted, both, claim, intent, key, not_sent, on_both, rejected, runtime, scope, send_key, settle, start,
+    unknown,
 };
 
 fn evidence(number: u8, attempt: Option<u32>, verdict: Verdict) -> Evidence {
@@ -313,6 +316,188 @@ fn another_key_is_refused() {
         };
         assert!(matches!(refused, Some(LedgerError::WrongKey { .. })), "{refused:?}");
         assert_ne!(wrong.fingerprint(), key().fingerprint());
+    });
+}
+
+#[test]
+fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
+    on_both(|stage| async move {
+        let plan = start("v1:a");
+        let mut old = stage.begin(&plan).await;
+        old.commit(&claim(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)])).await.unwrap();
+        stage.take_the_place_of(old.id()).await;
+        // People decide while the answers are under way.
+        let decisions = [
+            (1, Verdict::NotSent),
+            (2, Verdict::Rejected),
+            (3, Verdict::Accepted),
+            (4, Verdict::NotSent),
+            (5, Verdict::Accepted),
+        ]
+        .map(|(send, verdict)| evidence(send, Some(1), verdict));
+        let findings = stage.reader().await.evidence(&decisions).await.unwrap();
+        assert_eq!(findings, [Finding::Settled; 5]);
+        // One of them is sent again before the answer to the first attempt comes.
+        let mut new = stage.begin(&plan).await;
+        assert_eq!(new.commit(&claim(&[(4, 2)])).await.unwrap().claims, [Claim::Granted]);
+        let answers: Vec<_> = [1, 2, 3, 4, 6].map(|send| (send, 1, accepted())).to_vec();
+        let heard = old.commit(&settle(&[&answers[..], &[(5, 1, rejected())]].concat())).await.unwrap();
+        assert_eq!((heard.not_taken, heard.forgotten.len()), (2, 0));
+        for send in [1, 2, 3, 5, 6] {
+            assert_eq!(state(&stage, &plan, send).await, Some((State::Accepted, 1)), "{send}");
+        }
+        assert_eq!(state(&stage, &plan, 4).await, Some((State::Intent, 2)));
+        // What is offered again, as after a lost answer, is kept once.
+        let again = old.commit(&settle(&[&answers[..], &[(5, 1, rejected())]].concat())).await.unwrap();
+        assert_eq!(again, heard);
+        let mut ledger = stage.reader().await;
+        let found = ledger.contradictions().await.unwrap();
+        let told: Vec<_> = found
+            .iter()
+            .map(|found| (found.key, found.run, found.attempt, found.said, found.stood, found.message_id.as_deref()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (send_key(4), old.id(), 1, State::Accepted, State::Intent, Some("m-1")),
+                (send_key(5), old.id(), 1, State::Rejected, State::Accepted, None),
+            ]
+        );
+        // The id that came after the decision is with it.
+        let last = report::history(ledger.as_mut(), send_key(3)).await.unwrap().pop().unwrap();
+        assert_eq!((last.state, last.message_id.as_deref(), last.source), (State::Accepted, Some("m-1"), None));
+        // Nothing more is sent to whom the first attempt reached, whatever becomes of the second.
+        let ended = both(&claim(&[(4, 3), (1, 2), (2, 2)]), &settle(&[(4, 2, not_sent())]));
+        assert_eq!(new.commit(&ended).await.unwrap().claims, [Claim::Held; 3]);
+        assert_eq!(state(&stage, &plan, 4).await, Some((State::Accepted, 2)));
+        finish(old).await;
+        finish(new).await;
+        let mut next = stage.begin(&RunStart { retry_rejected: true, ..plan.clone() }).await;
+        assert_eq!(next.commit(&claim(&[(4, 3), (1, 2), (2, 2)])).await.unwrap().claims, [Claim::Held; 3]);
+        finish(next).await;
+        let status = report::status(ledger.as_mut(), None).await.unwrap();
+        assert_eq!((status[0].accepted, status[0].contradictions.len()), (6, 2));
+        sound(&stage).await;
+    });
+}
+
+#[test]
+fn a_run_takes_back_its_own_acceptance_and_nobody_elses() {
+    on_both(|stage| async move {
+        let plan = start("v1:a");
+        let mut run = stage.begin(&plan).await;
+        run.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
+        run.commit(&settle(&[(1, 1, accepted()), (2, 1, unknown())])).await.unwrap();
+        stage.reader().await.evidence(&[evidence(2, Some(1), Verdict::Accepted)]).await.unwrap();
+        let both_words = settle(&[(1, 1, unknown()), (2, 1, unknown()), (3, 1, accepted()), (3, 1, unknown())]);
+        let heard = run.commit(&both_words).await.unwrap();
+        assert_eq!((heard.not_taken, heard.forgotten.len()), (0, 0));
+        let stands = [(1, State::Unknown), (2, State::Accepted), (3, State::Unknown)];
+        for (send, expected) in stands {
+            assert_eq!(state(&stage, &plan, send).await, Some((expected, 1)), "{send}");
+        }
+        assert_eq!(run.commit(&claim(&[(1, 2), (3, 2)])).await.unwrap().claims, [Claim::Held; 2]);
+        finish(run).await;
+        sound(&stage).await;
+    });
+}
+
+#[test]
+fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
+    on_both(|stage| async move {
+        let plan = RunStart { unique_codes: true, ..start("v1:a") };
+        let mut run = stage.begin(&plan).await;
+        let id = run.id();
+        run.commit(&claim(&[(1, 1)])).await.unwrap();
+        // Of the others the ledger has lost the intents.
+        let endings = [(1, 1, accepted()), (2, 1, accepted()), (3, 1, unknown()), (4, 1, rejected())];
+        let heard = run.commit(&settle(&endings)).await.unwrap();
+        let named: Vec<_> = heard.forgotten.iter().map(|settlement| (settlement.key, settlement.attempt)).collect();
+        assert_eq!(named, [(send_key(2), 1), (send_key(3), 1), (send_key(4), 1)]);
+        // Another run takes up what seems to be pending.
+        finish(run).await;
+        let lost = |send: u8, outcome: State| LostSend {
+            campaign: plan.campaign.clone(),
+            edition: plan.edition,
+            run: id,
+            intent: intent(send, 1),
+            unique_code: true,
+            outcome,
+            message_id: (outcome == State::Accepted).then(|| "m-1".to_owned()),
+            actor: "asha".into(),
+            reason: "run 1 saw it".into(),
+        };
+        let mut next = stage.begin(&plan).await;
+        next.commit(&claim(&[(4, 1)])).await.unwrap();
+        next.commit(&settle(&[(4, 1, not_sent())])).await.unwrap();
+        finish(next).await;
+        let all = [
+            lost(1, State::Accepted),
+            lost(2, State::Accepted),
+            lost(3, State::Unknown),
+            lost(4, State::Accepted),
+            // Nothing at all is recorded of its campaign.
+            LostSend { campaign: "pongal".into(), ..lost(5, State::Accepted) },
+        ];
+        let mut ledger = stage.for_run().await;
+        let findings = ledger.restore_sends(&all).await.unwrap();
+        use Finding::{Already, Settled};
+        assert_eq!(findings, [Already, Settled, Settled, Settled, Settled]);
+        assert_eq!(ledger.restore_sends(&all[1..]).await.unwrap()[..2], [Already; 2]);
+        drop(ledger);
+        for (send, expected) in [(1, State::Accepted), (2, State::Accepted), (3, State::Unknown), (4, State::Accepted)]
+        {
+            assert_eq!(state(&stage, &plan, send).await, Some((expected, 1)), "{send}");
+        }
+        let mut last = stage.begin(&plan).await;
+        let answers = last.commit(&claim(&[(1, 1), (2, 1), (3, 1), (4, 2)])).await.unwrap().claims;
+        assert_eq!(answers, [Claim::Held; 4]);
+        finish(last).await;
+        let other = RunStart { campaign: "pongal".into(), name: "pongal".into(), ..plan.clone() };
+        assert_eq!(state(&stage, &other, 5).await, Some((State::Accepted, 1)));
+        assert!(stage.snapshot(&other).await.spent_codes.contains(&"CODE2".into()), "its code is free again");
+        sound(&stage).await;
+    });
+}
+
+#[test]
+fn a_code_belongs_to_one_recipient_whatever_campaigns_and_editions() {
+    on_both(|stage| async move {
+        let plan = RunStart { unique_codes: true, ..start("v1:a") };
+        let with = |code: &str, sends: &[(u8, u32)]| {
+            let mut batch = claim(sends);
+            for intent in &mut Arc::make_mut(&mut batch).claim {
+                intent.coupon = CouponCode::new(code).unwrap();
+            }
+            batch
+        };
+        let mut run = stage.begin(&plan).await;
+        assert_eq!(run.commit(&with("A", &[(1, 1)])).await.unwrap().claims, [Claim::Granted]);
+        assert_eq!(run.commit(&with("A", &[(2, 1)])).await.unwrap().claims, [Claim::CodeTaken]);
+        // Who has it keeps it for a further attempt.
+        let again = both(&with("A", &[(1, 2)]), &settle(&[(1, 1, not_sent())]));
+        assert_eq!(run.commit(&again).await.unwrap().claims, [Claim::Granted]);
+        run.commit(&settle(&[(1, 2, not_sent())])).await.unwrap();
+        finish(run).await;
+        for other in [
+            RunStart { edition: 2, ..plan.clone() },
+            RunStart { campaign: "pongal".into(), name: "pongal".into(), ..plan.clone() },
+        ] {
+            let mut run = stage.begin(&other).await;
+            assert_eq!(run.commit(&with("A", &[(3, 1)])).await.unwrap().claims, [Claim::CodeTaken]);
+            finish(run).await;
+        }
+        let mut run = stage.begin(&plan).await;
+        assert_eq!(run.commit(&with("A", &[(1, 3)])).await.unwrap().claims, [Claim::Granted]);
+        run.commit(&settle(&[(1, 3, accepted())])).await.unwrap();
+        finish(run).await;
+        // A campaign with one code for everybody asks nobody.
+        let everybody = RunStart { campaign: "onam".into(), name: "onam".into(), unique_codes: false, ..plan };
+        let mut run = stage.begin(&everybody).await;
+        assert_eq!(run.commit(&with("A", &[(4, 1), (5, 1)])).await.unwrap().claims, [Claim::Granted; 2]);
+        run.commit(&settle(&[(4, 1, accepted()), (5, 1, accepted())])).await.unwrap();
+        finish(run).await;
+        sound(&stage).await;
     });
 }
 

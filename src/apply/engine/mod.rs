@@ -2,7 +2,9 @@
 
 mod leave;
 mod recent;
+mod recent_ids;
 mod record;
+mod uploads;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,12 +18,16 @@ use tokio::time::Instant;
 use self::leave::{Asked, share, slot};
 pub use self::recent::Forgotten;
 use self::recent::Recent;
+use self::recent_ids::RecentIds;
+use self::uploads::Uploads;
 use super::breaker::{Breaker, Verdict};
 use super::share::{Shares, Whose};
 use super::{Ending, Event, Pacer, Progress, Stop};
 use crate::campaign::Delivery;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{self, Batch, BySend, Claim, Intent, LedgerError, Peers, RunLedger, Settlement, Snapshot, State};
+use crate::ledger::{
+    self, Batch, BySend, Claim, Intent, LONGEST_HOLD, LedgerError, Peers, RunLedger, Settlement, Snapshot, State,
+};
 use crate::plan::{Approved, Desired, Standing};
 
 /// How often one send is tried again after it was provably not sent.
@@ -37,7 +43,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause that a provider's `Retry-After` is followed for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+const LONGEST_RETRY_AFTER: Duration = LONGEST_HOLD;
+
+/// A wait that is shorter needs no explanation.
+const WORTH_TELLING: Duration = Duration::from_secs(2);
 
 /// Where messages come from: those to be sent, in the order of the plan, several at a time, because
 /// each hand-over may wake a thread.
@@ -70,22 +79,6 @@ struct Waiting {
     tries: u32,
 }
 
-/// A moment, by both clocks: this process may be paused by a signal, or with its machine, and then
-/// one of them stands still.
-#[derive(Debug, Clone, Copy)]
-struct Moment(Instant, Timestamp);
-
-impl Moment {
-    fn now() -> Self {
-        Self(Instant::now(), Timestamp::now())
-    }
-
-    fn elapsed(self) -> Duration {
-        let by_the_wall = Duration::try_from(Timestamp::now().duration_since(self.1)).unwrap_or_default();
-        self.0.elapsed().max(by_the_wall)
-    }
-}
-
 /// What there is after a round.
 pub enum Leftover {
     /// Nothing: everybody is accounted for.
@@ -100,6 +93,8 @@ pub enum Leftover {
 struct Report {
     carried: Vec<Waiting>,
     reply: Reply,
+    /// When the commit of its intents started.
+    started: Instant,
 }
 
 /// A run: see the module.
@@ -119,6 +114,7 @@ pub struct Engine<G> {
     /// A slot of time that was asked for: for how many messages.
     asked: Option<Asked>,
     breaker: Breaker,
+    recent_ids: RecentIds,
     progress: Progress,
     requests: JoinSet<Report>,
     /// What waits, before what the feed still holds.
@@ -133,12 +129,16 @@ pub struct Engine<G> {
     /// Intents whose request has not reported yet. With `unsettled` they are what would be in doubt
     /// if the process died now.
     flying: BySend<u32>,
+    /// The files that are on their way.
+    uploads: Uploads,
     /// How many failures to get through there were in a row.
     setbacks: u32,
     /// Until when nothing leaves after the last of them.
     held_until: Option<Instant>,
     /// Since when the ledger gives no leave.
     silent_since: Option<Instant>,
+    /// Until when the user knows that the number is reserved.
+    known_to_wait: Option<Instant>,
     ending: Option<Ending>,
     /// What this run has told the ledger lately.
     recent: Recent,
@@ -161,6 +161,7 @@ impl<G: Gateway> Engine<G> {
             not_taken: 0,
             forgotten: Vec::new(),
             breaker: Breaker::new(delivery.stop_when, delivery.concurrency),
+            recent_ids: RecentIds::default(),
             ledger,
             gateway,
             delivery,
@@ -179,9 +180,11 @@ impl<G: Gateway> Engine<G> {
             feed_open: true,
             unsettled: Vec::new(),
             flying: BySend::default(),
+            uploads: Uploads::default(),
             setbacks: 0,
             held_until: None,
             silent_since: None,
+            known_to_wait: None,
             ending: None,
         }
     }
@@ -300,6 +303,7 @@ impl<G: Gateway> Engine<G> {
             self.ending.get_or_insert(Ending::Changed);
             return true;
         }
+        self.uploads.seen(&desired.message);
         self.queue.push_back(Waiting { desired, attempt, tries: 0 });
         true
     }
@@ -313,7 +317,7 @@ impl<G: Gateway> Engine<G> {
         if self.ending.is_some() || (waiting < batch && self.more_comes()) || free < batch.min(waiting) {
             return 0;
         }
-        whole_batches(free.min(waiting), batch)
+        self.within_upload_budget(whole_batches(free.min(waiting), batch))
     }
 
     fn more_comes(&self) -> bool {
@@ -361,7 +365,7 @@ impl<G: Gateway> Engine<G> {
             .collect();
         let batch = Arc::new(Batch { settle: std::mem::take(&mut self.unsettled), claim });
         let (answers, asked) = self.persist(batch).await?;
-        self.pacer.committed(asked.0.elapsed());
+        self.pacer.committed(asked.elapsed());
         // The run may have been asked to stop while the ledger did not answer: then nothing was claimed.
         if answers.is_empty() && !claims.is_empty() {
             self.queue.extend(claims);
@@ -423,9 +427,10 @@ impl<G: Gateway> Engine<G> {
         self.tell();
     }
 
-    fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, asked: Moment) {
+    fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, started: Instant) {
         let gateway = Arc::clone(&self.gateway);
-        let within = self.ledger.start_within();
+        let lease = self.ledger.lease();
+        self.uploads.start(&carried[0].desired.message);
         self.requests.spawn(async move {
             let first = &carried[0].desired;
             let request = Request {
@@ -433,14 +438,10 @@ impl<G: Gateway> Engine<G> {
                 message: &first.message,
                 expires: first.message.expiry.map(|expiry| expiry.at(intent)),
                 reference: (carried.len() == 1).then(|| first.key.to_string()),
+                lease,
             };
-            let reply = if within.is_some_and(|within| asked.elapsed() > within) {
-                let reason = "this process was paused for too long between the intent and the request".to_owned();
-                Reply::NotSent(NotSent::Unreachable { reason })
-            } else {
-                gateway.send(request).await
-            };
-            Report { carried, reply }
+            let reply = gateway.send(request).await;
+            Report { carried, reply, started }
         });
     }
 
@@ -462,7 +463,8 @@ impl<G: Gateway> Engine<G> {
                 if level == Stop::Soon {
                     let _ = self.events.send(Event::Stopping);
                 }
-                self.ending = Some(Ending::Interrupted);
+                // Why it stops by itself is worth more than that it was asked to as well.
+                self.ending.get_or_insert(Ending::Interrupted);
             }
             desired = feed.recv(), if wants_more => match desired {
                 Some(several) => self.ahead = several.into_iter(),
@@ -492,19 +494,23 @@ impl<G: Gateway> Engine<G> {
         for waiting in &report.carried {
             self.flying.remove(&waiting.desired.key);
         }
-        match report.reply {
-            Reply::Settled(outcomes) => {
-                let untold =
-                    std::iter::repeat_with(|| Outcome::Unknown { reason: "the answer left this one out".to_owned() });
-                for (waiting, outcome) in report.carried.into_iter().zip(outcomes.into_iter().chain(untold)) {
-                    self.settle_one(&waiting, outcome);
-                }
+        self.uploads.end(&report.carried[0].desired.message);
+        let reply = self.believed(&report.carried, report.reply);
+        let outcomes = match reply {
+            Reply::Settled(outcomes) => outcomes,
+            Reply::Refused { outcomes, reason } => {
+                self.ending.get_or_insert(Ending::Account(reason));
+                outcomes
             }
-            Reply::NotSent(not_sent) => self.not_sent(report.carried, &not_sent),
+            Reply::NotSent(not_sent) => return self.not_sent(report.carried, &not_sent),
+        };
+        let untold = std::iter::repeat_with(|| Outcome::Unknown { reason: "the answer left this one out".to_owned() });
+        for (waiting, outcome) in report.carried.into_iter().zip(outcomes.into_iter().chain(untold)) {
+            self.settle_one(&waiting, outcome, report.started);
         }
     }
 
-    fn settle_one(&mut self, waiting: &Waiting, outcome: Outcome) {
+    fn settle_one(&mut self, waiting: &Waiting, outcome: Outcome, started: Instant) {
         let trouble = match &outcome {
             Outcome::Accepted { .. } => {
                 self.progress.accepted += 1;
@@ -518,10 +524,13 @@ impl<G: Gateway> Engine<G> {
             }
             Outcome::Unknown { reason } => {
                 self.progress.unknown += 1;
+                if let Some(notice) = self.gateway.take_notice() {
+                    let _ = self.events.send(Event::Notice(notice));
+                }
                 Some(("unknown", reason.clone()))
             }
         };
-        let verdict = self.breaker.judge(&outcome, self.setbacks);
+        let verdict = self.breaker.judge(&outcome, started, Instant::now());
         if let Some((outcome, reason)) = trouble.clone() {
             let to = waiting.desired.address.masked();
             let _ = self.events.send(Event::Trouble { to, outcome, reason });
@@ -535,6 +544,7 @@ impl<G: Gateway> Engine<G> {
             Verdict::Fine => {}
             Verdict::Pause => self.pause(trouble.map(|(_, reason)| reason).unwrap_or_default(), None),
             Verdict::Hopeless(problem) => drop(self.ending.get_or_insert(Ending::Hopeless(problem))),
+            Verdict::TooManyUnknown(problem) => drop(self.ending.get_or_insert(Ending::TooManyUnknown(problem))),
             Verdict::Limit(problem) => drop(self.ending.get_or_insert(Ending::Limit(problem))),
         }
     }
@@ -576,26 +586,35 @@ impl<G: Gateway> Engine<G> {
     }
 
     /// The whole number waits. Requests that were under way together fail together, so only the
-    /// first of them makes the pause longer.
+    /// first of them makes the pause longer, unless the provider asks for more.
     fn pause(&mut self, reason: String, retry_after: Option<Duration>) {
         let now = Instant::now();
         let asked = retry_after.map(|asked| asked.min(LONGEST_RETRY_AFTER));
-        let until = if self.held_until.is_some_and(|until| until > now) {
-            let Some(asked) = asked else { return };
-            self.held_until.map_or(now + asked, |until| until.max(now + asked))
-        } else {
-            let chosen = FIRST_PAUSE.saturating_mul(1 << self.setbacks.min(8)).min(LONGEST_PAUSE);
-            let pause = asked.map_or(chosen, |asked| asked.max(chosen));
-            self.setbacks += 1;
-            if self.ending.is_none() {
-                let _ = self.events.send(Event::Waiting { reason, pause });
+        let held = self.held_until.filter(|until| *until > now);
+        let pause = match held {
+            Some(until) => {
+                // One alone is tried next, also if an answer from before the pause has got through.
+                self.setbacks = self.setbacks.max(1);
+                match asked {
+                    Some(asked) if now + asked > until => asked,
+                    _ => return,
+                }
             }
-            now + pause
+            None => {
+                let chosen = FIRST_PAUSE.saturating_mul(1 << self.setbacks.min(8)).min(LONGEST_PAUSE);
+                self.setbacks += 1;
+                asked.map_or(chosen, |asked| asked.max(chosen))
+            }
         };
+        let until = now + pause;
+        let news = held.is_none_or(|held| until - held >= WORTH_TELLING);
+        if news && self.ending.is_none() {
+            let _ = self.events.send(Event::Waiting { reason, pause });
+        }
         self.pacer.hold(until);
         self.held_until = Some(until);
         if let Some(peers) = self.peers.clone() {
-            tokio::spawn(async move { peers.hold(until - now).await });
+            tokio::spawn(async move { peers.hold(pause).await });
         }
     }
 

@@ -4,8 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::apply::Forgotten;
-use crate::ledger::{SendKey, State};
-use crate::project::Place;
+use crate::ledger::{LedgerLocation, SendKey, State};
 
 /// What a run was, as the file says it.
 pub(super) struct Of<'a> {
@@ -18,7 +17,7 @@ pub(super) struct Of<'a> {
 /// Writes the outcomes beside the ledger's file, or into the current directory if the ledger is a
 /// database, readable by this user alone: it holds codes. Tells where; or the text, if it can be
 /// written nowhere. Nothing if there is nothing to keep: what was not sent is pending anyway.
-pub(super) fn keep(place: &Place, of: &Of<'_>, forgotten: &[Forgotten]) -> Option<Result<PathBuf, String>> {
+pub(super) fn keep(place: &LedgerLocation, of: &Of<'_>, forgotten: &[Forgotten]) -> Option<Result<PathBuf, String>> {
     let kept: Vec<&Forgotten> =
         forgotten.iter().filter(|forgotten| forgotten.settlement.ending.state() != State::NotSent).collect();
     if kept.is_empty() {
@@ -26,8 +25,8 @@ pub(super) fn keep(place: &Place, of: &Of<'_>, forgotten: &[Forgotten]) -> Optio
     }
     let text = text(of, &kept);
     let beside = match place {
-        Place::File(ledger) => ledger.parent().map(Path::to_owned).unwrap_or_default(),
-        Place::Database(_) => PathBuf::from("."),
+        LedgerLocation::File(ledger) => ledger.parent().map(Path::to_owned).unwrap_or_default(),
+        LedgerLocation::Database(_) => PathBuf::from("."),
     };
     let name = format!("sendform-outcomes-run-{}.yaml", of.run);
     let written = [beside, std::env::temp_dir()].into_iter().find_map(|directory| {

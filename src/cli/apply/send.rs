@@ -2,9 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
@@ -17,9 +15,8 @@ use crate::campaign::Campaign;
 use crate::cli::Stop;
 use crate::cli::ui::Ui;
 use crate::gateway::kaleyra::KaleyraV1;
-use crate::ledger::{Ledger, LedgerKey, RunCounts, RunStart, Snapshot, State};
+use crate::ledger::{LedgerKey, LedgerLocation, RunCounts, RunLedger, Snapshot, State};
 use crate::plan::{Built, Item, Pass};
-use crate::project::{self, Place};
 use crate::sandbox::{self, Preview, Sandbox};
 
 /// How many messages go from the audience to the engine at a time.
@@ -28,65 +25,63 @@ const TOGETHER: usize = 64;
 /// How many times as many wait between the two.
 const AHEAD: usize = 16;
 
-/// How long connecting to the provider may take.
-const CONNECTING: Duration = Duration::from_secs(10);
+/// The provider, or its stand-in, ready for requests.
+pub(super) struct Provider {
+    /// The stand-in, if this is a trial. It ends when it is dropped.
+    sandbox: Option<Sandbox>,
+    gateway: Arc<KaleyraV1>,
+}
 
-/// Everything that is needed to send.
+impl Provider {
+    /// Opens the provider with the account's secrets; without them it starts the stand-in.
+    pub(super) fn open(
+        runtime: &Runtime,
+        campaign: &Campaign,
+        secrets: Option<(SecretString, SecretString)>,
+    ) -> Result<Self, Stop> {
+        let fail = |problem: String| Stop::new(Exit::Error, problem);
+        let mut spec = campaign.gateway.clone();
+        let (sandbox, sid, api_key) = match secrets {
+            Some((sid, api_key)) => (None, sid, api_key),
+            None => {
+                let sandbox = runtime
+                    .block_on(embedded(campaign))
+                    .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
+                spec.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
+                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
+            }
+        };
+        let gateway = KaleyraV1::new(spec, sid, api_key, campaign.delivery.concurrency)
+            .map_err(|error| fail(error.to_string()))?;
+        Ok(Self { sandbox, gateway: Arc::new(gateway) })
+    }
+}
+
+/// A run that has begun, and everything that it sends with.
 pub(super) struct Job<'a> {
     pub(super) ui: &'a Ui,
     pub(super) campaign: Campaign,
     pub(super) snapshot: Snapshot,
     pub(super) key: LedgerKey,
     pub(super) built: Built,
-    pub(super) ledger: Box<dyn Ledger>,
-    pub(super) secrets: Option<(SecretString, SecretString)>,
+    pub(super) run: Box<dyn RunLedger>,
+    pub(super) provider: &'a Provider,
     pub(super) retry_rejected: bool,
-    pub(super) lease: Duration,
-    pub(super) place: Place,
+    pub(super) place: LedgerLocation,
+    /// How urgently the user asks to stop.
+    pub(super) stop: watch::Receiver<apply::Stop>,
 }
 
 impl Job<'_> {
     pub(super) fn send(self, runtime: &Runtime) -> Result<Exit, Stop> {
-        let Self { ui, mut campaign, snapshot, key, built, ledger, secrets, retry_rejected, lease, place } = self;
-        let fail = |problem: String| Stop::new(Exit::Error, problem);
-        let (sandbox, sid, api_key) = match secrets {
-            Some((sid, api_key)) => (None, sid, api_key),
-            None => {
-                let sandbox = runtime
-                    .block_on(embedded(&campaign))
-                    .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
-                campaign.gateway.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
-                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
-            }
-        };
-        let gateway = KaleyraV1::new(campaign.gateway.clone(), sid, api_key, campaign.delivery.concurrency)
-            .map_err(|error| fail(error.to_string()))?;
-        let start = RunStart {
-            campaign: campaign.record.clone(),
-            edition: campaign.edition,
-            name: campaign.name.clone(),
-            plan_hash: built.hash.to_string(),
-            planned_at: built.planned_at,
-            manifest: manifest(&campaign),
-            destination: destination(&campaign, sandbox.is_some()),
-            account: None,
-            environment: None,
-            unique_codes: context::has_unique_codes(&campaign),
-            recipients: built.file.recipients,
-            sender: campaign.gateway.from.to_string(),
-            interval: campaign.delivery.rate.interval(),
-            retry_rejected,
-            lease,
-            longest_request: CONNECTING + campaign.gateway.timeout,
-        };
-        let mut run = runtime.block_on(ledger.begin(&start, &snapshot))?;
+        let Self { ui, campaign, snapshot, key, built, mut run, provider, retry_rejected, place, stop } = self;
         for warning in run.warnings() {
             ui.say(&format!("warning: {warning}"));
         }
         ui.say(&format!("Run {} started; ledger head {}", run.id(), run.head()));
         let run_id = run.id();
 
-        let shared = matches!(place, Place::Database(_));
+        let shared = place.is_shared();
         let spent_codes = snapshot.spent_codes.len();
         let mut snapshot = snapshot;
         if shared {
@@ -102,12 +97,11 @@ impl Job<'_> {
             }
         }
 
-        let (stop_sender, stop) = watch::channel(apply::Stop::No);
         let (event_sender, events) = mpsc::unbounded_channel();
         let (figures_sender, figures) = watch::channel(apply::Progress::default());
         let setup = Setup {
             ledger: run,
-            gateway: Arc::new(gateway),
+            gateway: Arc::clone(&provider.gateway),
             delivery: campaign.delivery,
             approved: Arc::new(built.approved),
             leave_by: built.leave_by,
@@ -115,7 +109,6 @@ impl Job<'_> {
             events: event_sender,
             figures: figures_sender,
         };
-        runtime.spawn(watch_signals(stop_sender.clone()));
         let started = std::time::Instant::now();
         let mut unknown_of_all = None;
         let planned = built.file.counts.send;
@@ -139,8 +132,7 @@ impl Job<'_> {
             let _ = shown.join();
             (ending, progress, ledger, not_taken, forgotten)
         });
-        drop(stop_sender);
-        if let (Some(sandbox), Place::File(path)) = (&sandbox, &place) {
+        if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
             let page = path.with_file_name("inbox.html");
             if crate::cli::plan::write(&page, &sandbox.page(), 0o600).is_ok() {
                 ui.say(&format!("Inbox     {}", page.display()));
@@ -148,9 +140,9 @@ impl Job<'_> {
         }
         let of = forgotten::Of {
             run: run_id,
-            campaign: &start.campaign,
-            edition: start.edition,
-            unique_codes: start.unique_codes,
+            campaign: &campaign.record,
+            edition: campaign.edition,
+            unique_codes: context::has_unique_codes(&campaign),
         };
         let forgotten = forgotten::keep(&place, &of, &forgotten);
         let ending = match ending {
@@ -163,6 +155,8 @@ impl Job<'_> {
         };
         let report = Report {
             ui,
+            manifest: &campaign.path,
+            sandbox: provider.sandbox.is_some(),
             done: progress,
             elapsed: started.elapsed(),
             planned,
@@ -172,30 +166,6 @@ impl Job<'_> {
             forgotten,
         };
         runtime.block_on(report.close(&ending, ledger))
-    }
-}
-
-/// The manifest's path below the project's root.
-fn manifest(campaign: &Campaign) -> String {
-    let current = std::env::current_dir().unwrap_or_default();
-    let path = current.join(&campaign.path);
-    let root = project::find(&campaign.path, &current).map(|project| project.root).unwrap_or_default();
-    let below = path.strip_prefix(root).ok().or_else(|| path.file_name().map(Path::new)).unwrap_or(&path);
-    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    parts.join("/")
-}
-
-/// Where messages go, as the record names it.
-fn destination(campaign: &Campaign, sandbox: bool) -> String {
-    if sandbox {
-        return "sandbox".to_owned();
-    }
-    match campaign.gateway.base_url.host() {
-        Some(url::Host::Ipv4(address)) if address.is_loopback() => "loopback".to_owned(),
-        Some(url::Host::Ipv6(address)) if address.is_loopback() => "loopback".to_owned(),
-        Some(url::Host::Domain("localhost")) => "loopback".to_owned(),
-        Some(host) => host.to_string(),
-        None => "none".to_owned(),
     }
 }
 
@@ -303,51 +273,4 @@ impl Rounds<'_> {
         // Files that cannot be read a second time have changed since the plan.
         (Ok(if fed { ending } else { Ending::Changed }), engine)
     }
-}
-
-/// The first signal asks to stop, the second not to wait, the third does not wait for anything.
-async fn watch_signals(stop: watch::Sender<apply::Stop>) {
-    let mut signals = Signals::new();
-    signals.next().await;
-    let _ = stop.send(apply::Stop::Soon);
-    signals.next().await;
-    let _ = stop.send(apply::Stop::Now);
-    signals.next().await;
-    // What is under way stays in the ledger as an intent without an outcome: unknown.
-    std::process::exit(Exit::Interrupted as i32);
-}
-
-/// Ctrl-C and SIGTERM. None is missed between two looks.
-struct Signals {
-    #[cfg(unix)]
-    streams: Option<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Self { streams: signal(SignalKind::interrupt()).ok().zip(signal(SignalKind::terminate()).ok()) }
-        }
-        #[cfg(not(unix))]
-        Self {}
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        if let Some((interrupt, terminate)) = &mut self.streams {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-        let _ = tokio::signal::ctrl_c().await;
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn signal() {
-    Signals::new().next().await;
 }

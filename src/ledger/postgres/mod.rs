@@ -30,7 +30,7 @@ use tokio_postgres::{Client, Row};
 use super::chain::{LinkKind, StartLink};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    ABANDONED, Contradiction, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, LostSend, RunCounts,
+    ABANDONED, Contradiction, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, LostSend, Moment, RunCounts,
     RunLedger, RunRecord, RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor, host, instant, milliseconds,
 };
 use connection::{Connection, Target};
@@ -42,11 +42,6 @@ const PAGE: i64 = 50_000;
 /// A ledger in a database.
 pub struct PostgresLedger {
     connection: Connection,
-}
-
-/// Whether a URL names a database.
-pub fn is_postgres(url: &str) -> bool {
-    url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
 impl PostgresLedger {
@@ -310,11 +305,12 @@ impl Ledger for PostgresLedger {
         _snapshot: &Snapshot,
     ) -> Result<Box<dyn RunLedger>, LedgerError> {
         let mut tries = 0;
-        let begun = loop {
+        let (asked, begun) = loop {
+            let asked = Moment::now();
             match self.connection.with("written", async |client| begin(client, start).await).await {
                 // If an earlier try was durable after all, it is a run that never claims anything.
                 Err(LedgerError::Lost { .. }) if tries < 3 => tries += 1,
-                other => break other?,
+                other => break (asked, other?),
             }
         };
         match begun {
@@ -323,7 +319,7 @@ impl Ledger for PostgresLedger {
             Begun::NotDurable(problem) => {
                 Err(LedgerError::NotDurable { place: self.connection.target.place.clone(), problem })
             }
-            Begun::Run(beginning) => Ok(Box::new(PostgresRun::new(self.connection, start, beginning))),
+            Begun::Run(beginning) => Ok(Box::new(PostgresRun::new(self.connection, start, asked, beginning))),
         }
     }
 }

@@ -12,8 +12,8 @@ use tokio_postgres::{Client, Row};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::{
-    Batch, Claim, Committed, Entry, Head, LedgerError, Others, Peers, RunCounts, RunLedger, RunStart, Scope, SendKey,
-    Settlement, Snapshot,
+    Batch, Claim, Committed, Entry, Head, LONGEST_HOLD, Lease, LedgerError, Moment, Others, Peers, RunCounts,
+    RunLedger, RunStart, Scope, SendKey, Settlement, Snapshot,
 };
 use super::connection::{Connection, PATIENCE};
 use super::contradiction::{self, Reporting};
@@ -43,7 +43,8 @@ WITH s AS (
   SELECT * FROM unnest($2::bytea[], $3::int[], $4::smallint[], $5::text[], $6::text[]) AS s (send_key, attempt, kind, message_id, reason)
 ), moved AS (
   UPDATE sendform.send t SET state = s.kind FROM s
-  WHERE t.send_key = s.send_key AND t.attempt = s.attempt AND t.run = $1 AND t.state IN (1, 4) AND t.state <> s.kind
+  WHERE t.send_key = s.send_key AND t.attempt = s.attempt AND t.run = $1
+    AND t.state IN (1, 4) AND t.state <> s.kind
   RETURNING s.*
 ), written AS (
   INSERT INTO sendform.journal (run, at, kind, send_key, attempt, message_id, reason)
@@ -88,6 +89,20 @@ const MINE: &str = "SELECT t.send_key FROM sendform.send t
                     JOIN unnest($2::bytea[], $3::int[]) AS c (send_key, attempt) ON t.send_key = c.send_key
                     WHERE t.run = $1 AND t.attempt = c.attempt AND t.state = 1";
 
+/// Reserves time of a sender number. Where its record lies further ahead than the longest hold ($3)
+/// and what its live appliers can have reserved ($4 each), only the hold is believed.
+const RESERVE: &str = "
+WITH live AS (
+  SELECT count(*) AS appliers FROM sendform.run
+  WHERE sender = $1 AND ended_at IS NULL AND heartbeat_at >= clock_timestamp() - lease_ms * interval '1 millisecond'
+)
+UPDATE sendform.number SET next_at = $2 * interval '1 second' + greatest(
+  clock_timestamp(),
+  CASE WHEN next_at > clock_timestamp() + ($3 + $4 * live.appliers) * interval '1 second'
+       THEN clock_timestamp() + $3 * interval '1 second' ELSE next_at END)
+FROM live WHERE sender = $1
+RETURNING extract(epoch FROM next_at - $2 * interval '1 second' - clock_timestamp())::double precision";
+
 /// The writing end of a run.
 pub struct PostgresRun {
     connection: Connection,
@@ -96,7 +111,6 @@ pub struct PostgresRun {
     head: Head,
     scope: Scope,
     retry_rejected: bool,
-    lease: Duration,
     /// Each of this run's attempts began after this entry of the journal.
     after: i64,
     warnings: Vec<String>,
@@ -122,13 +136,16 @@ struct Shared {
     /// Intents without a durable outcome.
     open: AtomicU64,
     digest: Mutex<JournalDigest>,
+    /// Commits and heartbeats keep it. What leaves within most of the lease leaves before anybody may
+    /// call its outcome unknown.
+    lease: Lease,
     /// Whether `open` and `digest` are as the database has it. Once an answer was lost they are not:
     /// then the database is asked.
     certain: AtomicBool,
 }
 
 impl PostgresRun {
-    pub(super) fn new(connection: Connection, start: &RunStart, begun: Beginning) -> Self {
+    pub(super) fn new(connection: Connection, start: &RunStart, asked: Moment, begun: Beginning) -> Self {
         let Beginning { run, campaign, head, after, warnings } = begun;
         let shared = Arc::new(Shared {
             connection: tokio::sync::Mutex::new(Connection::new(connection.target.clone())),
@@ -138,6 +155,7 @@ impl PostgresRun {
             interval: start.interval,
             open: AtomicU64::new(0),
             digest: Mutex::new(JournalDigest::default()),
+            lease: Lease::new(start.lease.mul_f32(0.8), asked),
             certain: AtomicBool::new(true),
         });
         let every = start.lease / 5;
@@ -151,7 +169,6 @@ impl PostgresRun {
             head,
             scope: Scope { campaign: start.campaign.clone(), edition: start.edition, unique_codes: start.unique_codes },
             retry_rejected: start.retry_rejected,
-            lease: start.lease,
             after,
             warnings,
             lost: None,
@@ -160,6 +177,7 @@ impl PostgresRun {
     }
 
     async fn offer(&mut self, batch: &Batch, at: i64) -> Result<Committed, LedgerError> {
+        let asked = Moment::now();
         let run = self.shared.run;
         // Until the answer is here; if it never comes, for ever.
         let was_certain = self.shared.certain.swap(false, Ordering::SeqCst);
@@ -208,6 +226,9 @@ impl PostgresRun {
                 return Err(error);
             }
         };
+        if !gate.is_empty() {
+            self.shared.lease.confirmed(asked);
+        }
         let settled: HashSet<(SendKey, u32)> =
             settled.iter().map(|row| (key_of(row, 0), row.get::<_, i32>(1).cast_unsigned())).collect();
         let mut granted: HashSet<SendKey> = claimed.iter().filter(|row| row.get(1)).map(|row| key_of(row, 0)).collect();
@@ -441,10 +462,8 @@ impl RunLedger for PostgresRun {
         &self.warnings
     }
 
-    fn start_within(&self) -> Option<Duration> {
-        // A commit refreshes the heartbeat. What leaves within most of the lease leaves before
-        // anybody may call its outcome unknown.
-        Some(self.lease.mul_f32(0.8))
+    fn lease(&self) -> Option<Lease> {
+        Some(self.shared.lease.clone())
     }
 
     fn peers(&self) -> Option<Arc<dyn Peers>> {
@@ -555,17 +574,23 @@ async fn beat(shared: Arc<Shared>, mut connection: Connection, every: Duration) 
 
 #[async_trait]
 impl Peers for Shared {
-    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError> {
+    async fn reserve(&self, messages: u32, most: u32) -> Result<Duration, LedgerError> {
         let mut connection = self.connection.lock().await;
         let span = self.interval.as_secs_f64() * f64::from(messages);
+        // An applier uses one slot and has the next one reserved.
+        let of_one = 2.0 * self.interval.as_secs_f64() * f64::from(most);
+        let hold = LONGEST_HOLD.as_secs_f64();
         let rows = connection
             .with("written", async |client| {
                 client
                     .query_typed(
-                        "UPDATE sendform.number SET next_at = greatest(next_at, clock_timestamp()) + $2 * interval '1 second'
-                         WHERE sender = $1
-                         RETURNING extract(epoch FROM next_at - $2 * interval '1 second' - clock_timestamp())::double precision",
-                        &[(&self.sender, Type::TEXT), (&span, Type::FLOAT8)],
+                        RESERVE,
+                        &[
+                            (&self.sender, Type::TEXT),
+                            (&span, Type::FLOAT8),
+                            (&hold, Type::FLOAT8),
+                            (&of_one, Type::FLOAT8),
+                        ],
                     )
                     .await
             })
@@ -627,7 +652,10 @@ impl Peers for Shared {
 impl Shared {
     /// Refreshes the heartbeat, and fences off those whose own is too old.
     async fn beat(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
-        client.execute_typed(BEAT, &[(&self.run, Type::INT8)]).await?;
+        let asked = Moment::now();
+        if client.execute_typed(BEAT, &[(&self.run, Type::INT8)]).await? == 1 {
+            self.lease.confirmed(asked);
+        }
         let dead = client
             .query_typed(
                 "SELECT id FROM sendform.run WHERE campaign = $1 AND id <> $2 AND ended_at IS NULL

@@ -81,6 +81,19 @@ impl SqliteLedger {
         if !super::exists(path)? {
             create(path, key)?;
         }
+        Self::leased(path, key, lease)
+    }
+
+    /// Opens a ledger for a run: takes the lease, or tells who has it. `None` if there is no ledger.
+    pub fn open_leased(path: &Path, key: &LedgerKey) -> Result<Option<Self>, LedgerError> {
+        if !super::exists(path)? {
+            return Ok(None);
+        }
+        let lease = take_lease(path)?;
+        if super::exists(path)? { Self::leased(path, key, lease).map(Some) } else { Ok(None) }
+    }
+
+    fn leased(path: &Path, key: &LedgerKey, lease: File) -> Result<Self, LedgerError> {
         let mut connection = open(path)?;
         let found = file::format(path, &connection)?;
         check_key(path, &connection, key)?;
@@ -164,7 +177,7 @@ impl SqliteLedger {
         // What is known in memory is what was read then. If anybody has written since, whatever
         // became of the lease, it would be incomplete, and somebody could get an offer twice.
         if position(&transaction).map_err(fail)? != snapshot.position {
-            return Err(LedgerError::Fenced("another process wrote to the ledger during this run"));
+            return Err(LedgerError::Outdated);
         }
         let started_at = Timestamp::now().as_millisecond();
         transaction
@@ -357,7 +370,10 @@ impl Ledger for SqliteLedger {
     }
 
     async fn admits(&mut self, _campaign: &str, _plan_hash: &str) -> Result<(), LedgerError> {
-        Ok(())
+        match self.lease {
+            Some(_) => Ok(()),
+            None => lease_holder(&self.path).map_or(Ok(()), |holder| Err(LedgerError::Held { holder })),
+        }
     }
 
     async fn begin(self: Box<Self>, start: &RunStart, snapshot: &Snapshot) -> Result<Box<dyn RunLedger>, LedgerError> {

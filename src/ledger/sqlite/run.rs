@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -15,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::protocol::{self, Stand};
 use super::super::{
-    Batch, BySend, Claim, Committed, Entry, Head, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends,
-    Snapshot, State,
+    Batch, BySend, Claim, Committed, Entry, Head, Lease, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey,
+    Sends, Snapshot, State,
 };
 use super::codes::Codes;
 use super::{Identity, SqliteLedger, append, contradiction, file, head, io, storage};
@@ -61,7 +60,7 @@ impl RunLedger for SqliteRun {
         }
     }
 
-    fn start_within(&self) -> Option<Duration> {
+    fn lease(&self) -> Option<Lease> {
         None
     }
 

@@ -92,9 +92,18 @@ pub fn check(
             at_least,
             delivery: delivery?,
             most_recipients: manifest.limits.recipients,
+            manifest: document.value.clone(),
         })
     })();
     (campaign, check.found)
+}
+
+/// Checks an audience alone, as far as it takes to read its rows: expressions may be wrong.
+pub fn audience(audience: &types::Audience, document: &Document) -> Result<AudienceSpec, Vec<Diagnostic>> {
+    let mut check = Check { document, found: Vec::new(), columns: BTreeMap::new(), now: Timestamp::UNIX_EPOCH };
+    let mut composer = Composer::new("", 1, &BTreeMap::new());
+    let spec = check.audience(audience, 1, &mut composer, &BTreeSet::new());
+    spec.ok_or(check.found)
 }
 
 struct Check<'a> {
@@ -252,12 +261,15 @@ impl Check<'_> {
         let callback = kaleyra.callback.as_ref().and_then(|callback| match callback {
             types::Callback::ProfileId(id) => Some(Callback::ProfileId(id.clone())),
             types::Callback::Url(url) => {
-                if !Url::parse(url).is_ok_and(|parsed| matches!(parsed.scheme(), "http" | "https")) {
+                let checked = Url::parse(url)
+                    .map_err(|_| "this is not a web address".to_owned())
+                    .and_then(|url| crate::gateway::kaleyra::check_callback_url(&url));
+                if let Err(problem) = checked {
                     self.error(
                         &root.join("callback").join("url"),
                         "url",
-                        format!("`{url}` is not a web address"),
-                        "such as `https://hooks.example.com/whatsapp`",
+                        problem,
+                        "such as `https://hooks.example.com/whatsapp`; plain http is for tests on this machine",
                     );
                     return None;
                 }
