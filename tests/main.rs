@@ -9,6 +9,7 @@ mod bad_input;
 mod examples;
 mod hardening;
 mod kaleyra;
+mod late_answers;
 mod ledger;
 mod manifest;
 mod offer;
