@@ -7,6 +7,7 @@ mod approval;
 mod audience;
 mod bad_input;
 mod examples;
+mod identity;
 mod kaleyra;
 mod ledger;
 mod manifest;
