@@ -42,11 +42,6 @@ pub fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(
 /// A manifest's path below the project's root, with `/`, whatever links lead to it.
 pub fn manifest_path(campaign: &Campaign) -> String {
     let current = std::env::current_dir().unwrap_or_default();
-    let typed = current.join(&campaign.path);
-    let path = typed.canonicalize().unwrap_or(typed);
-    let root = project::find(&campaign.path, &current).map(|project| project.root).unwrap_or_default();
-    let below =
-        path.strip_prefix(&root).unwrap_or_else(|_| path.file_name().map_or(path.as_path(), std::path::Path::new));
-    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    parts.join("/")
+    project::find(&campaign.path, &current)
+        .map_or_else(|_| campaign.path.display().to_string(), |project| project.path_below(&campaign.path))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 
+use super::located::locate;
 use super::owner::OwnerArgs;
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, VarArgs, context, env, owner};
@@ -55,15 +56,16 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let given = context::given(&args.vars)?;
     let mut campaign = context::campaign(ui, &args.campaign, &given, now)?;
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
     let runtime = context::runtime()?;
     let pool = context::pool_ahead(&campaign);
+    let place = &located.ledger;
     let mut record = match args.no_ledger {
-        true => context::read_nothing(&place, &campaign)?,
-        false => runtime.block_on(context::read(&place, &mut campaign))?,
+        true => context::read_nothing(place, &campaign)?,
+        false => runtime.block_on(context::read(&located, &mut campaign))?,
     };
     if record.ledger.is_none() {
-        without_a_record(ui, &place, args)?;
+        without_a_record(ui, place, args)?;
     }
     owner::check(&record.runs, &owner::subject(&campaign, args.ledger.sandbox), args.owner)?;
     let mut built = build(

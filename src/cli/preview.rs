@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::located::locate;
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context};
 use crate::audience::RowPlace;
@@ -15,6 +16,7 @@ use crate::diagnostic::Diagnostics;
 use crate::gateway::Request;
 use crate::gateway::kaleyra::multipart::Value;
 use crate::gateway::kaleyra::v1::form;
+use crate::offer::expiry::in_zone;
 use crate::plan::{Desired, Item, Pass};
 use crate::table::Table;
 
@@ -42,9 +44,9 @@ pub struct PreviewArgs {
 pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let mut campaign = context::campaign(ui, &args.campaign, &context::given(&args.vars)?, now)?;
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
     let pool = context::pool_ahead(&campaign);
-    let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&place, &mut campaign))?;
+    let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&located, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
     let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false, pool)?;
     let wanted = match &args.recipient {
@@ -136,7 +138,7 @@ fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<St
     let _ = writeln!(out, "{}, {}\n", desired.address.masked(), row(campaign, desired.place));
     let _ = writeln!(out, "  {}", message.template.offer_text);
     if let Some(expires) = expires {
-        let _ = writeln!(out, "  Ends {expires}");
+        let _ = writeln!(out, "  Ends {}", in_zone(expires.instant(), campaign.zone.as_deref()));
     }
     let _ = writeln!(out, "\n  {}\n", message.body().replace('\n', "\n  "));
     let _ = writeln!(

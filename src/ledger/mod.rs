@@ -45,6 +45,7 @@
 //! a journal against it.
 
 pub mod chain;
+pub mod copy;
 pub mod key;
 mod lease;
 pub mod location;
@@ -526,6 +527,15 @@ pub enum LedgerError {
     /// Others wrote to the ledger after the plan was made: what it would send may have changed.
     #[error("the ledger was written to after the plan was made")]
     Outdated,
+    /// The ledger is there and must not be used: it has forgotten sends, or is not the one that it
+    /// seems to be.
+    #[error("{problem}")]
+    Refused {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The ledger's URL cannot be used.
     #[error("{0}")]
     Location(location::LocationError),
@@ -549,6 +559,17 @@ pub fn exists(path: &std::path::Path) -> Result<bool, LedgerError> {
         Ok(_) => std::fs::metadata(path).map(|_| true).map_err(unclear),
     }
 }
+
+/// The property of a ledger that was moved: where to, without credentials.
+pub const MOVED_TO: &str = "moved_to";
+
+/// The beginning of a property's name, before the name of a campaign: how many of its sends the ledger
+/// has forgotten because it was restored from a copy, or [`TOLD`]. `*` stands for campaigns that the copy
+/// does not know.
+pub const FORGOTTEN_SENDS: &str = "forgotten_sends:";
+
+/// The user has said that a campaign may go on although sends of it are forgotten.
+pub const TOLD: &str = "told";
 
 /// A ledger: what is recorded, the door for evidence, and the way to a run.
 #[async_trait]
@@ -583,6 +604,17 @@ pub trait Ledger: Send {
 
     /// Weighs evidence and records what it settles, all of it or nothing. One finding for each, in order.
     async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<protocol::Finding>, LedgerError>;
+
+    /// The ledger's id: 32 hexadecimal digits, which a moved ledger keeps.
+    async fn id(&mut self) -> Result<String, LedgerError> {
+        self.property("ledger_id").await.map(Option::unwrap_or_default)
+    }
+
+    /// A text that is kept with the ledger, by its name.
+    async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError>;
+
+    /// Keeps a text with the ledger, or removes it.
+    async fn set_property(&mut self, name: &str, value: Option<&str>) -> Result<(), LedgerError>;
 
     /// Whether a run of this plan could begin now, or who is in its way.
     async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError>;

@@ -3,6 +3,7 @@
 //! `plan` and `apply` compose by the same code, and [`Message::digest`] covers every byte that a
 //! recipient would see. What was hashed is what is sent.
 
+mod language;
 pub mod media;
 pub mod render;
 

@@ -242,11 +242,13 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         expiry: campaign.expiry.map(|rule| match rule.resolve(planned_at) {
             MessageExpiry::At(instant) => ExpirySummary {
                 at: Some(instant.instant()),
+                zone: campaign.zone.clone(),
                 after_send_seconds: None,
                 at_least_seconds: campaign.at_least.as_secs(),
             },
             MessageExpiry::AfterSend(duration) => ExpirySummary {
                 at: None,
+                zone: None,
                 after_send_seconds: Some(duration.as_secs()),
                 at_least_seconds: campaign.at_least.as_secs(),
             },

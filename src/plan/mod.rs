@@ -166,6 +166,9 @@ pub struct ExpirySummary {
     /// The instant at which every offer ends, unless each counts from its own send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
+    /// The time zone that the manifest writes that instant in: an IANA name, or an offset such as `+05:30`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// How long each offer runs, in seconds, if it counts from its own send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_send_seconds: Option<u64>,

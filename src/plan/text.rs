@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::PlanFile;
 use crate::audience::Reason;
+use crate::offer::expiry::in_zone;
 use crate::words::{self, grouped};
 
 const BOLD: Style = Style::new().bold();
@@ -81,12 +82,7 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
     writeln!(out, "  {:<10}{coupons}", "Coupons")?;
     if let Some(expiry) = &plan.expiry {
         let end = match (expiry.at, expiry.after_send_seconds) {
-            (Some(at), _) => {
-                // The plan's instant is cut to the second, so the rest is rounded to it.
-                let left =
-                    Duration::try_from(at.duration_since(plan.created_at)).unwrap_or_default() + Duration::from_secs(1);
-                format!("{at:.0}, in {}", words::duration(left))
-            }
+            (Some(at), _) => in_zone(at, expiry.zone.as_deref()),
             (None, Some(seconds)) => format!("{} after each message", words::duration(Duration::from_secs(seconds))),
             (None, None) => "none".to_owned(),
         };

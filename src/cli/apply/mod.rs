@@ -3,6 +3,7 @@
 mod approval;
 mod close;
 mod guards;
+mod restored;
 mod send;
 mod start;
 
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::sync::watch;
 
+use super::located::locate;
 use super::owner::OwnerArgs;
 use super::signals::Signals;
 use super::ui::Ui;
@@ -68,8 +70,14 @@ pub struct ApplyArgs {
     #[command(flatten)]
     owner: OwnerArgs,
     /// Refuse a ledger that does not hold this head, as `plan` and `apply` printed it before
-    #[arg(long, value_name = "HEAD")]
+    #[arg(long, env = "SENDFORM_LEDGER_HEAD", value_name = "HEAD")]
     ledger_head: Option<Head>,
+    /// Make a new ledger for this run, if there is none; refused once the ledger holds a run that has ended
+    #[arg(long, conflicts_with = "sandbox")]
+    new_ledger: bool,
+    /// Send although the ledger was restored and has forgotten this many sends of the campaign
+    #[arg(long, value_name = "N", conflicts_with = "sandbox")]
+    forget_sends: Option<u64>,
     /// How long this applier may be silent before others take its place, on a shared ledger
     #[arg(long, env = "SENDFORM_LEASE", value_name = "DURATION", default_value = "30s", value_parser = lease)]
     lease: Duration,
@@ -108,8 +116,13 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     if let Some(rate) = args.rate {
         guards::slow_down(&mut campaign, rate)?;
     }
-    let place = context::ledger_place(&args.ledger, sandbox, &path)?;
+    let located = locate(&args.ledger, sandbox, &path)?;
+    let place = located.ledger.clone();
     guards::refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
+    if place.is_shared() {
+        // Without its key the database need not be asked.
+        context::key(&place)?;
+    }
     let runtime = context::runtime()?;
     let mut approved_by_user = None;
     let mut provider = None;
@@ -122,8 +135,10 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         }
         // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
         let pool = context::pool_ahead(&campaign);
-        let mut record = runtime.block_on(context::read(&place, &mut campaign))?;
-        runtime.block_on(check_heads(record.ledger.as_deref_mut(), args, &approval))?;
+        let mut record = runtime.block_on(context::read(&located, &mut campaign))?;
+        if !sandbox {
+            runtime.block_on(check_record(record.ledger.as_deref_mut(), args, &approval, &campaign))?;
+        }
         let inputs = Inputs {
             snapshot: &record.snapshot,
             key: &record.key,
@@ -169,14 +184,17 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
                 none.insert((Provider::open(&runtime, &campaign, secrets)?, sid))
             }
         };
-        let key = if record.ledger.take().is_some() {
-            record.key
-        } else {
-            let key = context::key(&place)?;
-            runtime.block_on(place.create(&key))?;
-            key
+        let (key, id) = match record.ledger.take() {
+            Some(mut ledger) => {
+                if !sandbox {
+                    runtime.block_on(restored::told(ledger.as_mut(), &campaign))?;
+                }
+                (record.key, runtime.block_on(ledger.id())?)
+            }
+            None => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
         };
         let account = guards::check_account(&record.runs, &campaign, &key, sid.as_ref(), args)?;
+        located.remember(ui, &campaign.name, &id)?;
         // Before the run begins: a signal must not cut it off from writing down how it ended.
         let stop = stop.get_or_insert_with(|| catch_signals(&runtime)).clone();
         let start = start::run_start(&campaign, &built, account, args.lease, sandbox);
@@ -221,6 +239,28 @@ fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), Stop> {
         )
         .hint("pass `--plan FILE` or `--plan-hash HASH` for a reviewed plan, or `--auto-approve`")),
     }
+}
+
+/// Refuses a ledger that has forgotten sends, as far as it or its user can tell.
+async fn check_record(
+    mut ledger: Option<&mut (dyn Ledger + 'static)>,
+    args: &ApplyArgs,
+    approval: &Approval,
+    campaign: &Campaign,
+) -> Result<(), Stop> {
+    check_heads(ledger.as_deref_mut(), args, approval).await?;
+    let Some(ledger) = ledger else { return Ok(()) };
+    if args.new_ledger && ledger.runs().await?.iter().any(|run| run.ended_at.is_some()) {
+        return Err(Stop::new(
+            Exit::Usage,
+            format!(
+                "`--new-ledger` is for the first run, and the ledger `{}` holds a run that has ended",
+                ledger.place()
+            ),
+        )
+        .hint("leave it out: a pipeline that keeps it would send everything again if its ledger were lost"));
+    }
+    restored::check(ledger, campaign, args.forget_sends).await
 }
 
 /// Refuses a ledger that does not hold a head that was seen before.

@@ -13,6 +13,7 @@
 //! campaign, run, sends by key, codes by code, chain.
 
 mod connection;
+mod copy;
 mod run;
 mod schema;
 
@@ -25,13 +26,15 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::chain::{LinkKind, StartLink};
+use super::copy::{COPY_OF, moved, unfinished};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Moment, Move, RunCounts, RunLedger,
-    RunRecord, RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor, content_prefix, host, instant,
-    milliseconds,
+    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, MOVED_TO, Moment, Move, RunCounts,
+    RunLedger, RunRecord, RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor, content_prefix, host,
+    instant, milliseconds,
 };
 use connection::{Connection, Target};
+pub(super) use copy::{PostgresSource, PostgresTarget};
 pub use run::PostgresRun;
 
 /// How many rows are read at once.
@@ -91,6 +94,10 @@ impl PostgresLedger {
     async fn check(&mut self, found: i64, key: Option<&LedgerKey>) -> Result<(), LedgerError> {
         if found > schema::FORMAT {
             return Err(LedgerError::Newer { found, known: schema::FORMAT });
+        }
+        let copy_of = self.connection.with("read", async |client| schema::property(client, COPY_OF).await).await?;
+        if let Some(from) = copy_of {
+            return Err(unfinished(&self.place(), &from));
         }
         let Some(key) = key else { return Ok(()) };
         let ledger = self
@@ -340,6 +347,14 @@ impl Ledger for PostgresLedger {
             .await
     }
 
+    async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
+        self.connection.with("read", async |client| schema::property(client, name).await).await
+    }
+
+    async fn set_property(&mut self, name: &str, value: Option<&str>) -> Result<(), LedgerError> {
+        self.connection.with("written", async |client| schema::set_property(client, name, value).await).await
+    }
+
     async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError> {
         let found = self
             .connection
@@ -372,6 +387,7 @@ impl Ledger for PostgresLedger {
         };
         match begun {
             Begun::Held(holder) => Err(LedgerError::Held { holder }),
+            Begun::Moved(to) => Err(moved(&self.place(), &to)),
             Begun::OtherFormat(found) => Err(LedgerError::Newer { found, known: schema::FORMAT }),
             Begun::Run { run, campaign, head } => {
                 Ok(Box::new(PostgresRun::new(self.connection, start, asked, run, campaign, head)))
@@ -394,6 +410,8 @@ enum Begun {
     Held(String),
     /// Another program has changed the format since this one looked.
     OtherFormat(i64),
+    /// Another program has moved the ledger since this one looked: where to.
+    Moved(String),
     Run {
         run: i64,
         campaign: i32,
@@ -407,6 +425,10 @@ async fn begin(client: &Client, start: &RunStart) -> Result<Begun, tokio_postgre
     if format != schema::FORMAT {
         client.batch_execute("ROLLBACK").await?;
         return Ok(Begun::OtherFormat(format));
+    }
+    if let Some(place) = schema::property(client, MOVED_TO).await? {
+        client.batch_execute("ROLLBACK").await?;
+        return Ok(Begun::Moved(place));
     }
     client
         .execute_typed(
