@@ -463,7 +463,9 @@ fn a_pause_while_connecting_and_a_truthful_not_sent_send_once() {
     assert_eq!(server.nobody_twice(), 0);
     let sends = project.run(&["sends", "list", "--state", "unknown", "--format", "json"]).expect(0).json();
     let send = sends["sends"][0]["send"].as_str().unwrap();
-    project.run(&["resolve", send, "--as", "not-sent", "--reason", "nothing in the provider's log"]).expect(0);
+    project
+        .run(&["resolve", send, "--as", "not-sent", "--force", "--reason", "nothing in the provider's log"])
+        .expect(0);
     project.apply(&["--lease", "2s"]).expect(0);
     assert_eq!(server.nobody_twice(), 1);
 

@@ -18,7 +18,7 @@ use crate::audience::{E164, RowPlace};
 use crate::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
-    Batch, Claim, Head, Lease, LedgerError, Moment, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
+    Batch, Claim, Committed, Head, Lease, LedgerError, Moment, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
 };
 use crate::message::{ContentDigest, Media, MediaFile, MediaKind, Message, TemplateHead};
 use crate::offer::CouponCode;
@@ -123,7 +123,7 @@ impl RunLedger for Memory {
         Head::of_ledger("memory")
     }
 
-    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError> {
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Committed, LedgerError> {
         let asked = Moment::now();
         let slow = self.0.lock().unwrap().slow;
         tokio::time::sleep(Duration::from_millis(1) + slow).await;
@@ -153,7 +153,7 @@ impl RunLedger for Memory {
         if let Some(lease) = &record.lease {
             lease.confirmed(asked);
         }
-        Ok(record.take(batch))
+        Ok(Committed { claims: record.take(batch), ..Committed::default() })
     }
 
     fn lease(&self) -> Option<Lease> {
