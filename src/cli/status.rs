@@ -75,12 +75,15 @@ pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<
     }
 }
 
-/// Name and edition of a manifest that may have other mistakes: what was sent stays true.
+/// The name that a manifest's sends are found under, and its edition. It may have other mistakes: what
+/// was sent stays true.
 fn identity(path: &Path) -> Result<(String, u32), Stop> {
     let document = crate::manifest::read::read(path)?;
     let name = document.value["name"]
         .as_str()
         .ok_or_else(|| Stop::new(Exit::Invalid, format!("`{}` has no `name`", path.display())))?;
+    // A campaign that was renamed and not sent since is recorded under its name before.
+    let name = document.value["moved"]["from"].as_str().unwrap_or(name);
     let edition = document.value["edition"].as_u64().and_then(|edition| u32::try_from(edition).ok()).unwrap_or(1);
     Ok((name.to_owned(), edition))
 }
