@@ -16,6 +16,7 @@ use super::super::{
     Batch, BySend, Claim, Entry, Head, Lease, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends,
     Snapshot, State,
 };
+use super::head_file::HeadFile;
 use super::{Identity, SqliteLedger, append, file, head, io, stands, storage};
 
 const STOPPED: &str = "its writer has stopped";
@@ -90,6 +91,7 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
     pub(super) _lease: File,
+    pub(super) head_file: HeadFile,
     pub(super) identity: Identity,
     pub(super) run: i64,
     /// Where each send stood before this run.
@@ -183,6 +185,9 @@ impl Writer {
         transaction.commit().map_err(fail)?;
         entries.iter().for_each(|entry| self.digest.add(entry));
         self.changed.extend(changed);
+        if !overtaken && !entries.is_empty() {
+            self.head_file.advance(self.connection.last_insert_rowid())?;
+        }
         Ok(answers)
     }
 
@@ -215,6 +220,7 @@ impl Writer {
             .map_err(fail)?;
         file::link(&transaction, after, LinkKind::End, Some(self.run), None).map_err(fail)?;
         transaction.commit().map_err(fail)?;
+        self.head_file.end(after)?;
         Ok(after)
     }
 }
