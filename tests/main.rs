@@ -8,6 +8,7 @@ mod audience;
 mod bad_input;
 mod examples;
 mod hardening;
+mod identity;
 mod kaleyra;
 mod late_answers;
 mod ledger;
