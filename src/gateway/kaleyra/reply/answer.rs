@@ -345,7 +345,7 @@ fn names_an_id(key: &str) -> bool {
     }
     let mut plain = [0_u8; 12];
     let mut length = 0;
-    for byte in key.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b' ')) {
+    for byte in key.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b' ' | b'\\')) {
         plain[length] = byte.to_ascii_lowercase();
         length += 1;
     }
