@@ -10,6 +10,7 @@ mod examples;
 mod hardening;
 mod identity;
 mod kaleyra;
+mod late_answers;
 mod ledger;
 mod manifest;
 mod offer;

@@ -293,7 +293,7 @@ fn unknown_sends_are_found_in_the_audience() {
         assert!(decisions.contains("11 of test-offer, not in the audience now, 20"), "{decisions}");
         let filled = decisions.replace("as: #", "as: rejected #").replace("reason: \"\"", "reason: the report");
         project.write("decisions.yaml", filled);
-        project.run(&["resolve", "--file", "decisions.yaml"]).expect(0);
+        project.run(&["resolve", "--file", "decisions.yaml", "--force"]).expect(0);
     }
 }
 

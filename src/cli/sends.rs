@@ -12,8 +12,9 @@ use super::rows::{Row, Rows};
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context, status};
 use crate::audience::E164;
+use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, SendRecord};
-use crate::ledger::{Entry, Ledger, RunRecord, SendKey, State};
+use crate::ledger::{Contradiction, Entry, Ledger, RunRecord, SendKey, State};
 use crate::plan::FORMAT_VERSION;
 use crate::words::one_line;
 
@@ -238,6 +239,7 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, Stop> {
         return Err(Stop::new(Exit::Error, format!("nothing is recorded of the send {}", args.send)));
     }
     let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
+    let contradictions = report::contradictions(ledger.as_mut(), args.send).await?;
     match args.format {
         Format::Json => {
             let list: Vec<Value> = entries.iter().map(|entry| report::entry_json(entry, false)).collect();
@@ -248,15 +250,16 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, Stop> {
             };
             ui.data(&format!(
                 "{:#}\n",
-                json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs })
+                json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs,
+                    "contradictions": contradictions.iter().map(ContradictionJson::from).collect::<Vec<_>>() })
             ));
         }
-        Format::Text => ui.data(&story(args.send, &entries, &runs)),
+        Format::Text => ui.data(&story(args.send, &entries, &runs, &contradictions)),
     }
     Ok(Exit::Done)
 }
 
-fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>) -> String {
+fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contradictions: &[Contradiction]) -> String {
     let mut out = format!("Send {key}\n");
     for entry in entries {
         let _ = write!(out, "\n  {}  attempt {}  {}", report::time(entry.at), entry.attempt, entry.state);
@@ -282,6 +285,9 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>) -> Str
         if let (Some(source), Some(actor)) = (entry.source, &entry.actor) {
             let _ = writeln!(out, "    {} of {}", source.as_str(), one_line(actor));
         }
+    }
+    for found in contradictions {
+        let _ = writeln!(out, "\n  {}  contradiction\n    {}", report::time(found.at), found.sentence());
     }
     out
 }

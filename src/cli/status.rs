@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::RunRecord;
+use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, CampaignStatus};
 use crate::plan::FORMAT_VERSION;
 use crate::words::grouped;
@@ -100,10 +101,14 @@ fn describe(campaign: &CampaignStatus) -> Value {
         "edition": campaign.edition,
         "recipients": campaign.recipients,
         "counts": counts(campaign.accepted, campaign.rejected, campaign.unknown, pending(campaign), campaign.in_flight),
+        "contradictions": campaign.contradictions.iter().map(ContradictionJson::from).collect::<Vec<_>>(),
         "last_run": campaign.runs.first(),
         "runs": campaign.runs,
     })
 }
+
+/// How many contradictions are listed one by one.
+const MOST_CONTRADICTIONS: usize = 20;
 
 /// How many runs are told one by one.
 const MOST_RUNS: usize = 5;
@@ -118,6 +123,19 @@ fn text(campaign: &CampaignStatus) -> String {
         grouped(campaign.unknown),
         grouped(pending(campaign)),
     );
+    let contradictions = &campaign.contradictions;
+    if !contradictions.is_empty() {
+        out.push_str(&format!(
+            "  contradictions {:>6}: what a run saw and the record could not follow\n",
+            contradictions.len()
+        ));
+    }
+    for found in contradictions.iter().take(MOST_CONTRADICTIONS) {
+        out.push_str(&format!("    send {}: {}\n", found.key, found.sentence()));
+    }
+    if contradictions.len() > MOST_CONTRADICTIONS {
+        out.push_str("    and more; `--format json` has all\n");
+    }
     campaign.runs.iter().take(MOST_RUNS).for_each(|run| out.push_str(&run_text(run)));
     let more = campaign.runs.len().saturating_sub(MOST_RUNS);
     if more > 0 {
