@@ -1,8 +1,9 @@
 //! Secrets by reference. A manifest names where a secret is; only `apply` reads it, and nothing prints it.
 
+mod command;
+
 use std::fmt;
 use std::path::PathBuf;
-use std::process::Command;
 
 use secrecy::SecretString;
 
@@ -55,17 +56,8 @@ impl SecretRef {
                 std::fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?
             }
             SecretRef::Exec(words) => {
-                let (program, arguments) = words.split_first().ok_or_else(|| fail("names no program".to_owned()))?;
-                let output = Command::new(program)
-                    .args(arguments)
-                    .stdin(std::process::Stdio::null())
-                    .stderr(std::process::Stdio::inherit())
-                    .output()
-                    .map_err(|error| fail(format!("cannot be run: {error}")))?;
-                if !output.status.success() {
-                    return Err(fail(format!("failed with {}", output.status)));
-                }
-                String::from_utf8(output.stdout).map_err(|_| fail("printed something that is not UTF-8".to_owned()))?
+                let output = command::output_of(words, command::TIME_LIMIT).map_err(fail)?;
+                String::from_utf8(output).map_err(|_| fail("printed something that is not UTF-8".to_owned()))?
             }
         };
         let text = text.trim_end();

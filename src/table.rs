@@ -13,6 +13,12 @@ use hashbrown::HashMap;
 
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
+/// The most columns that a table may have, as in spreadsheets.
+const MAX_COLUMNS: usize = 16_384;
+
+/// The most columns that are listed where one is missing.
+const MAX_LISTED: usize = 30;
+
 /// The columns of a table, by position and by name.
 #[derive(Debug, Default)]
 pub struct Columns {
@@ -55,6 +61,10 @@ impl Table {
         let mut reader =
             ReaderBuilder::new().delimiter(delimiter).trim(Trim::Headers).buffer_capacity(1 << 16).from_reader(file);
         let header = reader.headers().map_err(|error| explain(path, &error))?.clone();
+        if header.len() > MAX_COLUMNS {
+            let message = format!("`{shown}` has {} columns; a table has at most {MAX_COLUMNS}", header.len());
+            return Err(problem("csv-too-many-columns", message));
+        }
         let names: Vec<String> = header.iter().map(str::to_owned).collect();
         if names.iter().all(String::is_empty) {
             return Err(problem("csv-empty", format!("`{shown}` is empty: there is no header row")));
@@ -98,7 +108,11 @@ impl Table {
         let names = || self.columns.names.iter().map(String::as_str).filter(|name| !name.is_empty());
         let hint = match did_you_mean(column, names()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("columns: {}", names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+            None => {
+                let more = if names().nth(MAX_LISTED).is_some() { ", …" } else { "" };
+                let listed: Vec<String> = names().take(MAX_LISTED).map(|name| format!("`{name}`")).collect();
+                format!("columns: {}{more}", listed.join(", "))
+            }
         };
         Diagnostic::error("no-such-column", format!("`{}` has no column `{column}`", self.path.display()))
             .hint(hint)

@@ -297,6 +297,36 @@ fn a_server_that_closes_behind_its_answers_puts_at_most_the_concurrency_in_doubt
     assert!(output.stderr.contains("each request has a connection of its own"), "{}", output.stderr);
 }
 
+#[test]
+fn a_connection_that_was_idle_for_more_than_four_seconds_is_not_used_again() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let server = Server::start(move |mut connection| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        while let Some(to) = connection.request() {
+            connection.accept(&to).unwrap();
+        }
+    });
+    let project = server.project();
+    project.people("mobile,first_name\n9876543210,Asha\n9876543211,Ravi\n9876543212,Meera\n");
+    // Five seconds between two.
+    project.campaign(&[(DELIVERY, "delivery: { rate: 12/m, concurrency: 20 }")]);
+    project.apply(&[]).expect(0);
+    assert_eq!(server.nobody_twice(), 3);
+    assert_eq!(connections.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_plan_says_how_much_its_uploads_are() {
+    let project = Project::new();
+    videos(&project, 100, 15_000_000, "30s", DELIVERY);
+    let plan = project.run(&["plan", "campaign.yaml"]).expect(0).stdout;
+    assert!(plan.contains("Upload    1,500 MB of files: 2 minutes at 100 Mbit/s, 40 minutes at 5 Mbit/s"), "{plan}");
+    assert_eq!(project.plan_json()["upload_bytes"], 1_500_000_000_u64);
+    let without = Project::new();
+    assert!(without.plan_json()["upload_bytes"].is_null());
+}
+
 /// One send to a server that answers while the upload is under way.
 fn answered_early(status: u16, body: &'static str) -> (Server, Project, Output) {
     let server = Server::start(move |mut connection| {

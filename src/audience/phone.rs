@@ -150,6 +150,9 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// The most bytes of a cell that can be a phone number, with whatever separates its digits.
+const MAX_CELL: usize = 128;
+
 /// Reads phone numbers as people write them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PhoneReader {
@@ -174,6 +177,9 @@ impl PhoneReader {
     /// Reads one cell.
     pub fn read(&self, cell: &str) -> Result<E164, PhoneError> {
         let cell = cell.trim();
+        if cell.len() > MAX_CELL {
+            return Err(PhoneError::NotANumber);
+        }
         check_characters(cell)?;
         let parsed = PHONE_NUMBER_UTIL.parse(cell, self.region).map_err(|_| {
             if self.region.is_none() && !cell.starts_with('+') {
@@ -262,6 +268,7 @@ mod tests {
             ("12345", PhoneError::Invalid),
             ("+1234567890123456", PhoneError::TooLong),
             ("n/a", PhoneError::NotANumber),
+            (&format!("9876543210{}1", " ".repeat(1 << 20)), PhoneError::NotANumber),
         ];
         for (cell, reason) in cases {
             assert_eq!(read(cell, Some("IN")), Err(reason), "{cell}");

@@ -4,8 +4,12 @@
 
 mod apply;
 mod context;
+mod env;
 mod init;
 mod ledger;
+mod ledger_files;
+mod located;
+mod owner;
 mod plan;
 mod preview;
 mod progress;
@@ -125,6 +129,7 @@ impl From<LedgerError> for Stop {
             LedgerError::Storage { .. } => Stop::new(Exit::Error, message).hint("the ledger must be on a disk that can be written to; nothing is sent without it"),
             LedgerError::NotDurable { .. } => Stop::new(Exit::Error, message).hint("set `fsync = on` in the server's configuration; nothing was sent"),
             LedgerError::Outdated => Stop::new(Exit::Held, message).hint("run it again: it plans with what is recorded now"),
+            LedgerError::Refused { hint, .. } => Stop::new(Exit::Error, message).hint(hint),
             LedgerError::Key(_) | LedgerError::Location(_) => Stop::new(Exit::Error, message),
         }
     }
@@ -182,7 +187,7 @@ enum Command {
     Sends(sends::SendsArgs),
     /// Settle sends whose outcome cannot be told, by a recorded decision
     Resolve(resolve::ResolveArgs),
-    /// Check, export or unlock the ledger
+    /// Create, check, back up, restore or unlock the ledger
     Ledger(ledger::LedgerCommand),
     /// Run a stand-in provider on loopback, with an inbox page
     Sandbox(sandbox::SandboxArgs),

@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 
+use super::located::refuse_moved;
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::protocol::{Finding, Verdict};
@@ -83,6 +84,7 @@ pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, Stop> {
     let Decisions { evidence, lost } = decisions;
     let (findings, restored) = context::runtime()?.block_on(async {
         let mut ledger = context::open_recorded(&place).await?;
+        refuse_moved(ledger.as_mut(), &place).await?;
         if !args.force {
             refuse_early(ledger.as_mut(), &evidence).await?;
         }

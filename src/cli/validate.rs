@@ -9,7 +9,7 @@ use serde_json::json;
 use super::ui::Ui;
 use super::{Exit, Stop, VarArgs, context};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::manifest;
+use crate::manifest::{self, names};
 use crate::words::count;
 
 /// Check campaigns offline: schema, WhatsApp's limits, columns, expressions
@@ -17,9 +17,10 @@ use crate::words::count;
 #[command(after_help = "\
 Examples:
   sendform validate campaign.yaml
-  sendform validate campaigns/*.yaml --format github")]
+  sendform validate campaigns/*.yaml --format github
+  sendform validate .                            all campaigns below this directory")]
 pub struct ValidateArgs {
-    /// The campaigns
+    /// The campaigns, or directories that hold some
     #[arg(required = true, value_name = "CAMPAIGN")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
@@ -45,17 +46,19 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
     let given = context::given(&args.vars)?;
     let now = Timestamp::now();
     let mut found: Vec<Diagnostic> = Vec::new();
-    for path in &args.paths {
+    let paths = campaigns(&args.paths, &mut found);
+    for path in &paths {
         match manifest::load(path, &given, now) {
             Ok(checked) => found.extend(checked.warnings),
             Err(problems) => found.extend(problems.0),
         }
     }
+    found.extend(names::shared(&paths));
     let errors = found.iter().filter(|finding| finding.severity == Severity::Error).count();
     match args.format {
         Format::Text => {
             ui.problems(&found);
-            let campaigns = count(args.paths.len(), "campaign");
+            let campaigns = count(paths.len(), "campaign");
             if errors == 0 {
                 ui.say(&format!("{campaigns} checked, all valid"));
             } else {
@@ -70,6 +73,30 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
         Format::Sarif => ui.data(&format!("{:#}\n", sarif(&found))),
     }
     Ok(if errors == 0 { Exit::Done } else { Exit::Invalid })
+}
+
+/// The campaigns that were asked for, those below directories included.
+fn campaigns(paths: &[PathBuf], found: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
+    let mut campaigns = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            campaigns.push(path.clone());
+            continue;
+        }
+        let below = names::below(path);
+        if below.is_empty() {
+            found.push(
+                Diagnostic::error("no-campaign", format!("there is no campaign below `{}`", path.display()))
+                    .hint("a campaign is a YAML file with `apiVersion: sendform/v1` and `kind: Campaign`"),
+            );
+        }
+        // As a user would type them: `.` gives no path its beginning.
+        campaigns.extend(below.into_iter().map(|named| match named.path.strip_prefix(".") {
+            Ok(short) => short.to_owned(),
+            Err(_) => named.path,
+        }));
+    }
+    campaigns
 }
 
 /// A workflow command. In its text `%`, carriage return and line feed are escaped.

@@ -62,6 +62,7 @@
 
 pub mod chain;
 pub mod contradiction;
+pub mod copy;
 mod hearing;
 pub mod key;
 mod lease;
@@ -90,7 +91,7 @@ pub use key::{BySend, LedgerKey, SendKey, SendKeys};
 pub use lease::{Lease, Moment};
 pub use location::LedgerLocation;
 pub use lost::LostSend;
-pub use sends::{InTurn, Recorded, Sends};
+pub use sends::{ContentPrefix, InTurn, Recorded, Sends, content_prefix};
 
 /// What the ledger is told before a request starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +102,7 @@ pub struct Intent {
     pub attempt: u32,
     /// What they would see.
     pub digest: ContentDigest,
-    /// What they would see but for code and expiry: tells a renamed campaign from a new one.
+    /// What they would see but for the URL's parameter, code and expiry: recognises a renamed campaign.
     pub likeness: i64,
     /// The code, which is theirs from now on.
     pub coupon: CouponCode,
@@ -469,6 +470,19 @@ impl Entry {
     }
 }
 
+/// What recognising a repeat needs of an entry of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// The run of the attempt.
+    pub run: i64,
+    /// Whose send.
+    pub key: SendKey,
+    /// Where it stands from now on.
+    pub state: State,
+    /// Of an intent: what they would see but for the URL's parameter, code and expiry.
+    pub likeness: Option<i64>,
+}
+
 /// Where an entry comes from that is not the word of its own run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -581,6 +595,15 @@ pub enum LedgerError {
     /// Others wrote to the ledger after the plan was made: what it would send may have changed.
     #[error("the ledger was written to after the plan was made")]
     Outdated,
+    /// The ledger is there and must not be used: it has forgotten sends, or is not the one that it
+    /// seems to be.
+    #[error("{problem}")]
+    Refused {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The ledger's URL cannot be used.
     #[error("{0}")]
     Location(location::LocationError),
@@ -605,6 +628,17 @@ pub fn exists(path: &std::path::Path) -> Result<bool, LedgerError> {
     }
 }
 
+/// The property of a ledger that was moved: where to, without credentials.
+pub const MOVED_TO: &str = "moved_to";
+
+/// The beginning of a property's name, before the name of a campaign: how many of its sends the ledger
+/// has forgotten because it was restored from a copy, or [`TOLD`]. `*` stands for campaigns that the copy
+/// does not know.
+pub const FORGOTTEN_SENDS: &str = "forgotten_sends:";
+
+/// The user has said that a campaign may go on although sends of it are forgotten.
+pub const TOLD: &str = "told";
+
 /// A ledger: what is recorded, the door for evidence, and the way to a run.
 #[async_trait]
 pub trait Ledger: Send {
@@ -624,6 +658,12 @@ pub trait Ledger: Send {
         visit: &mut (dyn FnMut(Entry) + Send),
     ) -> Result<(), LedgerError>;
 
+    /// The likeness of every intent of these runs, with its run.
+    async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError>;
+
+    /// Every move of the sends of these runs, in order.
+    async fn moves(&mut self, runs: &[i64], visit: &mut (dyn FnMut(Move) + Send)) -> Result<(), LedgerError>;
+
     /// The chain of the runs, from the ledger's own link on.
     async fn chain(&mut self) -> Result<Vec<Link>, LedgerError>;
 
@@ -638,6 +678,17 @@ pub trait Ledger: Send {
 
     /// Puts sends into the record that it has lost, all of it or nothing. One finding for each, in order.
     async fn restore_sends(&mut self, lost: &[LostSend]) -> Result<Vec<protocol::Finding>, LedgerError>;
+
+    /// The ledger's id: 32 hexadecimal digits, which a moved ledger keeps.
+    async fn id(&mut self) -> Result<String, LedgerError> {
+        self.property("ledger_id").await.map(Option::unwrap_or_default)
+    }
+
+    /// A text that is kept with the ledger, by its name.
+    async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError>;
+
+    /// Keeps a text with the ledger, or removes it.
+    async fn set_property(&mut self, name: &str, value: Option<&str>) -> Result<(), LedgerError>;
 
     /// Whether a run of this plan could begin now, or who is in its way.
     async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError>;

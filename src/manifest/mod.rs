@@ -12,19 +12,22 @@
 
 pub mod check;
 pub mod decisions;
+pub mod names;
+mod nesting;
 pub mod read;
 pub mod schema;
 pub mod source;
 pub mod types;
+pub mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use crate::audience::AudienceSpec;
 use crate::campaign::Campaign;
-use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
 
 /// Values given on the command line for the manifest's `vars`.
 pub type Given = BTreeMap<String, serde_json::Value>;
@@ -41,17 +44,22 @@ pub struct Checked {
 /// Reads and checks a campaign as of `now`, without credentials and without a ledger.
 pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagnostics> {
     let document = read::read(path)?;
-    let mut violations = schema::validate(&document);
+    let mut violations = check::unevaluated::find(&document, MAX_ERRORS + 1);
+    // What was said of a place is not said again in other words.
+    let add = |found: &mut Vec<Diagnostic>, more: Vec<Diagnostic>| {
+        let places: HashSet<_> = found.iter().map(Diagnostic::position).filter(|(_, line, _)| line.is_some()).collect();
+        found.extend(more.into_iter().filter(|finding| !places.contains(&finding.position())));
+    };
+    add(&mut violations, schema::validate(&document));
     let manifest = serde_json::from_value::<types::Campaign>(document.value.clone());
     if !violations.is_empty() {
         // What violates a bound of the schema can often be looked at all the same, so that
-        // everything is told at once; what the schema has told of a place is not told again.
+        // everything is told at once.
         if let Ok(manifest) = manifest {
-            let told: Vec<_> = violations.iter().map(Diagnostic::position).collect();
             let (_, found) = check::check(path, &manifest, &document, given, now);
-            violations.extend(found.into_iter().filter(|finding| !told.contains(&finding.position())));
+            add(&mut violations, found);
         }
-        return Err(Diagnostics(violations));
+        return Err(Diagnostics(limit(violations)));
     }
     let manifest: types::Campaign = manifest.map_err(|error| {
         Diagnostics::from(
@@ -64,7 +72,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
         Some(campaign) if found.iter().all(|diagnostic| diagnostic.severity != Severity::Error) => {
             Ok(Checked { campaign, warnings: found })
         }
-        _ => Err(Diagnostics(found)),
+        _ => Err(Diagnostics(limit(found))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Counting and hashing a pass, and the whole-plan checks: enough codes, enough time, within limits.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
@@ -8,12 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::fingerprint::{Fingerprint, Options};
-use super::repeat::SAMPLE;
+use super::repeat::Newcomers;
 use super::{
     BlockedRow, Counts, CouponSummary, Destination, Digests, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile,
     PlanHash, Sample, Standing,
 };
-use crate::audience::{E164, Identity, LeftOut, Reason};
+use crate::audience::{E164, LeftOut, Reason};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::{LedgerKey, Snapshot};
@@ -39,6 +40,8 @@ pub struct Inputs<'a> {
     pub sandbox: bool,
     /// Whether each row that gets no message is listed.
     pub list_blocked: bool,
+    /// Whether other campaigns are recorded, so that people with no record under this name are collected.
+    pub collect_newcomers: bool,
     /// The campaign's pool, if it is being read already.
     pub pool: Option<PoolAhead>,
 }
@@ -60,8 +63,8 @@ pub struct Built {
     pub approved: Approved,
     /// The last instant at which a message may leave, if the offer ends at one.
     pub leave_by: Option<Timestamp>,
-    /// The first recipients and what they would get, if nothing is recorded of the campaign yet.
-    pub sample: Vec<(Identity, i64)>,
+    /// Those to be sent who have no record under this name, if they were to be collected.
+    pub newcomers: Newcomers,
 }
 
 /// Every message that a plan holds, with its recipient.
@@ -158,10 +161,17 @@ struct Tally {
     blocked: Vec<BlockedRow>,
     without_code: u64,
     american: u64,
+    upload_bytes: u64,
     first_problem: Option<(LeftOut, String)>,
-    /// How many more recipients the sample takes.
-    sample_left: usize,
-    sample: Vec<(Identity, i64)>,
+    /// Collected if other campaigns are recorded.
+    newcomers: Option<Newcomers>,
+    /// Whether a template fills the URL, which older versions recorded as a part of the likeness.
+    fills_url: bool,
+    from: Option<E164>,
+    /// The column of ids, and a hash of the id of each recipient.
+    id_column: Option<String>,
+    ids: Vec<u64>,
+    id_hasher: hashbrown::DefaultHashBuilder,
 }
 
 /// Makes the plan of a campaign.
@@ -171,8 +181,13 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     let planned_at = Timestamp::from_second(planned_at.as_second()).unwrap_or(planned_at);
     let pass = Pass::new(campaign, inputs.snapshot, inputs.key, planned_at, inputs.retry_rejected, inputs.pool)?;
     let free = pass.free_codes();
-    let new = inputs.snapshot.sends.is_empty();
-    let mut tally = Tally { sample_left: if new { SAMPLE } else { 0 }, ..Tally::default() };
+    let mut tally = Tally {
+        newcomers: inputs.collect_newcomers.then(Newcomers::default),
+        fills_url: campaign.composer.templates().values().any(|template| template.url_param.is_some()),
+        from: Some(campaign.gateway.from),
+        id_column: campaign.audience.id.clone(),
+        ..Tally::default()
+    };
     let file_of = |source: usize| {
         campaign.audience.sources.get(source).map_or_else(String::new, |source| source.path.display().to_string())
     };
@@ -213,7 +228,7 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         recipients: approved.len() as u64,
         counts: tally.counts,
         blocked_reasons: tally.reasons.iter().map(|(reason, count)| (reason.code().to_owned(), *count)).collect(),
-        warnings: tally.warnings(),
+        warnings: tally.warnings(campaign.audience.id.as_deref()),
         templates: tally.templates,
         coupons: CouponSummary {
             kind: match &campaign.coupons {
@@ -228,25 +243,38 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         expiry: campaign.expiry.map(|rule| match rule.resolve(planned_at) {
             MessageExpiry::At(instant) => ExpirySummary {
                 at: Some(instant.instant()),
+                zone: campaign.zone.clone(),
                 after_send_seconds: None,
                 at_least_seconds: campaign.at_least.as_secs(),
             },
             MessageExpiry::AfterSend(duration) => ExpirySummary {
                 at: None,
+                zone: None,
                 after_send_seconds: Some(duration.as_secs()),
                 at_least_seconds: campaign.at_least.as_secs(),
             },
         }),
         rate: campaign.delivery.rate.to_string(),
         estimated_seconds: estimate.as_secs(),
+        upload_bytes: tally.upload_bytes,
         samples: tally.samples,
         blocked: inputs.list_blocked.then_some(tally.blocked),
         repeats: None,
+        compared_with_ledger: false,
         ledger_head: None,
         checksum: String::new(),
     };
     file.checksum = file.compute_checksum();
-    Ok(Built { file, hash, messages, fingerprint, planned_at, approved, leave_by, sample: tally.sample })
+    Ok(Built {
+        file,
+        hash,
+        messages,
+        fingerprint,
+        planned_at,
+        approved,
+        leave_by,
+        newcomers: tally.newcomers.unwrap_or_default(),
+    })
 }
 
 fn absolute(path: &Path) -> String {
@@ -306,13 +334,19 @@ impl Tally {
             Item::Desired(desired) => desired,
         };
         self.entries.push(desired.entry);
-        if self.sample_left > 0 {
-            self.sample_left -= 1;
-            self.sample.push((desired.identity, desired.likeness));
+        if let Some(column) = &self.id_column {
+            self.ids.extend(desired.row.get(column).map(|id| self.id_hasher.hash_one(id)));
         }
         match desired.standing {
-            Standing::Send(_) => {
+            Standing::Send(attempt) => {
                 self.counts.send += 1;
+                self.upload_bytes += desired.message.upload_bytes();
+                if attempt == 1
+                    && let (Some(newcomers), Some(from)) = (&mut self.newcomers, self.from)
+                {
+                    let older = self.fills_url.then(|| desired.message.older_likeness(from));
+                    newcomers.add(desired.identity, desired.likeness, older);
+                }
                 if is_american(desired.address) {
                     self.american += 1;
                 }
@@ -330,6 +364,7 @@ impl Tally {
                 }
             }
             Standing::Sent => self.counts.sent += 1,
+            Standing::Drifted => self.counts.drifted += 1,
             Standing::UnderWay => self.counts.deferred += 1,
             Standing::Unknown => self.counts.unknown += 1,
             Standing::Rejected => {
@@ -350,6 +385,12 @@ impl Tally {
                 detail: left_out.detail.clone(),
             });
         }
+    }
+
+    /// How many ids stand at several numbers. A person has one row, so an id that comes twice is of two people.
+    fn shared_ids(&mut self) -> u64 {
+        self.ids.sort_unstable();
+        self.ids.chunk_by(|one, other| one == other).filter(|same| same.len() > 1).count() as u64
     }
 
     fn check(&self, campaign: &Campaign, free: Option<u64>) -> Result<(), PlanError> {
@@ -395,8 +436,19 @@ impl Tally {
         }
     }
 
-    fn warnings(&self) -> Vec<String> {
+    fn warnings(&mut self, id: Option<&str>) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.counts.drifted > 0 {
+            warnings.push(drift_in_words(self.counts.drifted));
+        }
+        let shared_ids = self.shared_ids();
+        if let (Some(id), 1..) = (id, shared_ids) {
+            warnings.push(format!(
+                "{} of the column `{id}` {} at more than one number: each of these numbers gets a message",
+                count(usize::try_from(shared_ids).unwrap_or(usize::MAX), "value"),
+                if shared_ids == 1 { "stands" } else { "stand" }
+            ));
+        }
         if let Some(pairs) = self.reasons.get(&Reason::PossibleDuplicate) {
             warnings.push(format!(
                 "{pairs} Argentine numbers are left out because the same digits with or without the mobile `9` have an earlier row: \
@@ -411,6 +463,15 @@ impl Tally {
         }
         warnings
     }
+}
+
+/// What is said of people who have other content than the campaign has now.
+pub fn drift_in_words(drifted: u64) -> String {
+    format!(
+        "{} already {} this campaign with other content, which will not be corrected; raise `edition` to send it to everybody again",
+        if drifted == 1 { "1 person".to_owned() } else { format!("{} people", words::grouped(drifted)) },
+        if drifted == 1 { "has" } else { "have" },
+    )
 }
 
 /// Whether a number has a US area code; Canada and the Caribbean share `+1`.

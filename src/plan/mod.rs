@@ -19,6 +19,7 @@
 
 pub mod build;
 pub mod fingerprint;
+pub mod owner;
 pub mod pass;
 pub mod repeat;
 pub mod text;
@@ -35,6 +36,7 @@ use crate::campaign::Campaign;
 use crate::gateway::kaleyra::Callback;
 use crate::ledger::Head;
 use crate::message::Canonical;
+use crate::words::grouped;
 
 pub use build::{Approved, Built, PlanError, build};
 pub use pass::{Desired, Item, Pass, Standing};
@@ -102,6 +104,10 @@ impl FromStr for PlanHash {
     }
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// How many rows stand where.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
@@ -109,6 +115,8 @@ pub struct Counts {
     pub send: u64,
     /// Were sent: the provider took them.
     pub sent: u64,
+    /// Were sent, with other content than the campaign has now. They are not sent again.
+    pub drifted: u64,
     /// Wait for a later time, or are in the hands of a run that is under way.
     pub deferred: u64,
     /// Get no message; `blocked_reasons` tells why.
@@ -162,6 +170,9 @@ pub struct ExpirySummary {
     /// The instant at which every offer ends, unless each counts from its own send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
+    /// The time zone that the manifest writes that instant in: an IANA name, or an offset such as `+05:30`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// How long each offer runs, in seconds, if it counts from its own send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_send_seconds: Option<u64>,
@@ -272,13 +283,19 @@ pub struct PlanFile {
     pub rate: String,
     /// How long the sending takes at this rate, in seconds.
     pub estimated_seconds: u64,
+    /// How many bytes of files the requests upload, if each carries one send. The line may need longer
+    /// for them than `estimated_seconds`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub upload_bytes: u64,
     /// The first messages that would be sent.
     pub samples: Vec<Sample>,
     /// What is worth a look.
     pub warnings: Vec<String>,
-    /// Another campaign that most recipients had the same message from; `apply` needs `--allow-repeat`.
+    /// Recipients who had the same message from other campaigns.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repeats: Option<repeat::Repeat>,
+    pub repeats: Option<repeat::Repeats>,
+    /// Whether the plan was compared with a ledger. Without one, everybody counts as new.
+    pub compared_with_ledger: bool,
     /// The head of the ledger's chain when the plan was made: `apply` refuses a ledger that does not hold it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger_head: Option<String>,
@@ -291,22 +308,12 @@ pub struct PlanFile {
 
 impl PlanFile {
     /// Adds what the ledger says beyond the campaign's own sends.
-    pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<repeat::Repeat>) -> Self {
-        if let Some(repeat) = &repeats {
-            self.warnings.insert(
-                0,
-                format!(
-                    "{} of {} recipients had the same message from the campaign `{}` (edition {}): if this is that campaign \
-                     under a new name, add `moved: {{ from: {} }}`; else `apply` needs `--allow-repeat`",
-                    crate::words::grouped(repeat.same),
-                    crate::words::grouped(repeat.of),
-                    repeat.campaign,
-                    repeat.edition,
-                    repeat.campaign
-                ),
-            );
+    pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<repeat::Repeats>) -> Self {
+        if let Some(repeats) = &repeats {
+            self.warnings.insert(0, in_words(repeats));
         }
         self.repeats = repeats;
+        self.compared_with_ledger = head.is_some();
         self.ledger_head = head.map(|head| head.to_string());
         self.checksum = self.compute_checksum();
         self
@@ -340,6 +347,25 @@ impl PlanFile {
         }
         Ok(plan)
     }
+}
+
+/// What a plan says of people who had the same message from other campaigns.
+fn in_words(repeats: &repeat::Repeats) -> String {
+    let repeat::Repeats { people, of, campaign, edition, same, need_permission } = repeats;
+    let (people_words, of) = (grouped(*people), grouped(*of));
+    let from = if same == people {
+        format!("the campaign `{campaign}` (edition {edition})")
+    } else {
+        format!("other campaigns, most of them from `{campaign}` (edition {edition})")
+    };
+    let what_to_do = if *need_permission {
+        format!(
+            ": if this is that campaign under a new name, add `moved: {{ from: {campaign} }}`; else `apply` needs `--allow-repeat`"
+        )
+    } else {
+        String::new()
+    };
+    format!("{people_words} of {of} recipients had the same message from {from}{what_to_do}")
 }
 
 #[cfg(test)]

@@ -81,6 +81,31 @@ fn what_was_not_sent_is_claimed_again_even_by_the_commit_that_says_so() {
 }
 
 #[test]
+fn an_acceptance_is_taken_back_by_its_own_run_alone() {
+    on_both(|stage| async move {
+        let plan = start("v1:a");
+        let mut first = stage.begin(&plan).await;
+        first.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
+        first.commit(&settle(&[(1, 1, accepted()), (2, 1, accepted()), (3, 1, rejected())])).await.unwrap();
+        // Nothing but doubt takes an acceptance back, and it does so twice as well as once.
+        first.commit(&settle(&[(1, 1, rejected()), (2, 1, not_sent()), (3, 1, unknown())])).await.unwrap();
+        assert_eq!(state(&stage, &plan, 2).await, Some((State::Accepted, 1)));
+        assert_eq!(state(&stage, &plan, 3).await, Some((State::Rejected, 1)));
+        for _ in 0..2 {
+            first.commit(&settle(&[(1, 1, unknown())])).await.unwrap();
+            assert_eq!(state(&stage, &plan, 1).await, Some((State::Unknown, 1)));
+        }
+        assert_eq!(first.commit(&claim(&[(1, 2)])).await.unwrap().claims, [Claim::Held]);
+        finish(first).await;
+        let mut second = stage.begin(&plan).await;
+        second.commit(&settle(&[(2, 1, unknown())])).await.unwrap();
+        assert_eq!(state(&stage, &plan, 2).await, Some((State::Accepted, 1)));
+        finish(second).await;
+        sound(&stage).await;
+    });
+}
+
+#[test]
 fn what_was_refused_is_claimed_again_only_if_asked_for() {
     on_both(|stage| async move {
         let plan = start("v1:a");

@@ -15,7 +15,7 @@ fn command(arguments: impl IntoIterator<Item = String>) -> String {
     let mut command = "sendform".to_owned();
     for argument in arguments {
         let (option, value) = match argument.split_once('=') {
-            Some((option, value)) if option == "--ledger" => ("--ledger=", value),
+            Some(("--ledger", value)) => ("--ledger=", value),
             _ => ("", argument.as_str()),
         };
         let argument = match DatabaseUrl::parse(value) {

@@ -18,6 +18,7 @@ use super::super::{
     Sends, Snapshot, State,
 };
 use super::codes::Codes;
+use super::head_file::HeadFile;
 use super::{Identity, SqliteLedger, append, contradiction, file, head, io, position, storage};
 
 const STOPPED: &str = "its writer has stopped";
@@ -92,6 +93,7 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
     pub(super) _lease: File,
+    pub(super) head_file: HeadFile,
     pub(super) identity: Identity,
     pub(super) run: i64,
     /// Where each send stood before this run.
@@ -144,8 +146,8 @@ impl Writer {
             return Err(LedgerError::Fenced(OVERTAKEN));
         }
         // Evidence, and the late acceptance of a run that was overtaken, are written beside this run.
-        let position = position(&transaction).map_err(fail)?;
-        if position != self.seen {
+        let at_start = position(&transaction).map_err(fail)?;
+        if at_start != self.seen {
             for (key, state, attempt) in written_since(&transaction, self.seen).map_err(fail)? {
                 let known = self.changed.get(&key).map_or(0, |(_, attempt)| *attempt);
                 let before = self.before.get(&key).map_or(0, |recorded| recorded.attempt);
@@ -203,6 +205,8 @@ impl Writer {
             committed.claims.push(Claim::Granted);
         }
         append(&transaction, &entries).map_err(fail)?;
+        // The number of the journal's last entry, if this commit adds any.
+        let mut last = (!entries.is_empty()).then(|| transaction.last_insert_rowid());
         if !others.is_empty() {
             let heard = contradiction::hear(&transaction, self.first_seq, (self.run, now), &others, &mut committed)
                 .map_err(fail)?;
@@ -211,11 +215,15 @@ impl Writer {
                 changed.insert(key, (state, attempt.map_or(1, |(_, attempt)| attempt)));
             }
             entries.extend(heard.entries);
+            last = Some(position(&transaction).map_err(fail)?);
         }
         transaction.commit().map_err(fail)?;
-        self.seen = position + i64::try_from(entries.len()).unwrap_or(i64::MAX);
+        self.seen = at_start + i64::try_from(entries.len()).unwrap_or(i64::MAX);
         entries.iter().for_each(|entry| self.digest.add(entry));
         self.changed.extend(changed);
+        if let Some(last) = last.filter(|_| !overtaken) {
+            self.head_file.advance(last)?;
+        }
         Ok(committed)
     }
 
@@ -248,6 +256,7 @@ impl Writer {
             .map_err(fail)?;
         file::link(&transaction, after, LinkKind::End, Some(self.run), None).map_err(fail)?;
         transaction.commit().map_err(fail)?;
+        self.head_file.end(after)?;
         Ok(after)
     }
 }

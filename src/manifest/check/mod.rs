@@ -6,6 +6,7 @@
 
 mod offer;
 mod template;
+pub(super) mod unevaluated;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use super::source::Pointer;
 use super::{Given, types};
 use crate::audience::{AudienceSpec, E164, PhoneReader, SourceSpec, SuppressSpec};
 use crate::campaign::{Bound, Campaign, Delivery, Rate, StopWhen};
-use crate::diagnostic::{Diagnostic, Severity, did_you_mean};
+use crate::diagnostic::{Diagnostic, Severity, did_you_mean, is_full};
 use crate::gateway::kaleyra::{Callback, KaleyraSpec};
 use crate::message::render::{Composer, Field, NAMES, References};
 use crate::offer::expiry::{self, Encoding};
@@ -29,6 +30,9 @@ use crate::table::Table;
 /// How long one request may take unless the manifest says otherwise. Other clients of this API
 /// use 8 to 50 seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest time without progress that a manifest may ask for.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// How long an offer must still run when a message leaves, unless the manifest says otherwise:
 /// under one hour the timer is red from the start. Source: Meta, "Limited-time offer templates".
@@ -71,7 +75,7 @@ pub fn check(
     let gateway = check.gateway(&manifest.gateway);
     let audience = check.audience(&manifest.audience, manifest.templates.len(), &mut composer, &declared);
     let coupons = check.coupons(&manifest.coupons);
-    let (expiry, at_least) = check.expiry(manifest.expiry.as_ref(), timed);
+    let (expiry, at_least, zone) = check.expiry(manifest.expiry.as_ref(), timed);
     let delivery = check.delivery(&manifest.delivery, &manifest.coupons);
     if let Some(audience) = &audience {
         check.tables(audience, &composer);
@@ -89,6 +93,7 @@ pub fn check(
             composer,
             coupons: coupons?,
             expiry,
+            zone,
             at_least,
             delivery: delivery?,
             most_recipients: manifest.limits.recipients,
@@ -116,6 +121,9 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn report(&mut self, at: &Pointer, mut problem: Diagnostic) {
+        if is_full(&self.found) {
+            return;
+        }
         problem.place = self.document.sources.value(at);
         self.found.push(problem);
     }
@@ -132,6 +140,18 @@ impl Check<'_> {
 
     fn vars(&mut self, manifest: &types::Campaign, given: &Given) -> BTreeMap<String, serde_json::Value> {
         let mut vars = BTreeMap::new();
+        for (name, value) in
+            given.iter().filter(|(_, value)| !value.is_string() && !value.is_number() && !value.is_boolean())
+        {
+            let kind = if value.is_null() { "nothing" } else { "a list or a mapping" };
+            self.found.push(
+                Diagnostic::error("var-type", format!("the value given for variable `{name}` is {kind}"))
+                    .hint("a variable is a text, a number, or true or false"),
+            );
+            if is_full(&self.found) {
+                break;
+            }
+        }
         for (name, var) in &manifest.vars {
             let default = var.default.as_ref().map(|scalar| &scalar.0);
             match (given.get(name), default) {
@@ -155,7 +175,15 @@ impl Check<'_> {
                 }
             }
         }
+        for (name, value) in given {
+            if let Some(opener) = value.as_str().and_then(unevaluated::opener) {
+                self.found.push(unevaluated::problem(&format!("--var {name}"), opener));
+            }
+        }
         for name in given.keys().filter(|name| !manifest.vars.contains_key(*name)) {
+            if is_full(&self.found) {
+                break;
+            }
             let near = did_you_mean(name, manifest.vars.keys().map(String::as_str));
             self.found.push(
                 Diagnostic::error("var-unknown", format!("the campaign has no variable `{name}`"))
@@ -184,14 +212,16 @@ impl Check<'_> {
                 return None;
             }
         };
-        for unknown in &references.unknown {
+        // Nothing is added once there are more errors than are told, so nothing is compared either.
+        let full = is_full(&self.found);
+        for unknown in references.unknown.iter().filter(|_| !full) {
             let hint = match did_you_mean(unknown, NAMES) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("a column is `recipient.{unknown}`, a variable is `vars.{unknown}`"),
             };
             self.error(at, "unknown-name", format!("there is no `{unknown}` here"), hint);
         }
-        for var in references.vars.iter().filter(|var| !vars.contains(var.as_str())) {
+        for var in references.vars.iter().filter(|var| !full && !vars.contains(var.as_str())) {
             let hint = match did_you_mean(var, vars.iter().copied()) {
                 Some(near) => format!("did you mean `vars.{near}`?"),
                 None => format!("add it under `vars:`, as `{var}: {{ default: … }}`"),
@@ -256,7 +286,7 @@ impl Check<'_> {
         let from = E164::parse_exact(&kaleyra.from);
         let timeout = match &kaleyra.timeout {
             None => Some(DEFAULT_TIMEOUT),
-            Some(text) => self.duration(&root.join("timeout"), text),
+            Some(text) => self.timeout(&root.join("timeout"), text),
         };
         let callback = kaleyra.callback.as_ref().and_then(|callback| match callback {
             types::Callback::ProfileId(id) => Some(Callback::ProfileId(id.clone())),
@@ -303,6 +333,16 @@ impl Check<'_> {
             return None;
         }
         Some(url)
+    }
+
+    fn timeout(&mut self, at: &Pointer, text: &str) -> Option<Duration> {
+        let timeout = self.duration(at, text)?;
+        if timeout > MAX_TIMEOUT {
+            let hint = "an upload that makes progress may take ten times as long";
+            self.error(at, "timeout", format!("`{text}` is more than an hour"), hint);
+            return None;
+        }
+        Some(timeout)
     }
 
     fn duration(&mut self, at: &Pointer, text: &str) -> Option<Duration> {
@@ -422,6 +462,9 @@ impl Check<'_> {
                 .map(|(column, at)| (column.clone(), at.clone()))
                 .collect();
             for (column, at) in absent {
+                if is_full(&self.found) {
+                    break;
+                }
                 let problem = table.no_column(&column);
                 self.report(&at, problem);
             }
