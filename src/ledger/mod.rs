@@ -45,10 +45,13 @@
 //! a journal against it.
 
 pub mod chain;
+pub mod contradiction;
 pub mod copy;
+mod hearing;
 pub mod key;
 mod lease;
 pub mod location;
+pub mod lost;
 pub mod postgres;
 pub mod protocol;
 pub mod report;
@@ -67,13 +70,15 @@ use crate::gateway::Outcome;
 use crate::message::ContentDigest;
 use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
+pub use contradiction::Contradiction;
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};
 pub use lease::{Lease, Moment};
 pub use location::LedgerLocation;
+pub use lost::LostSend;
 pub use sends::{ContentPrefix, InTurn, Recorded, Sends, content_prefix};
 
 /// What the ledger is told before a request starts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// Whose send.
     pub key: SendKey,
@@ -133,7 +138,7 @@ impl Ending {
 }
 
 /// An attempt and how it ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
     /// Whose send.
     pub key: SendKey,
@@ -150,6 +155,18 @@ pub struct Batch {
     pub settle: Vec<Settlement>,
     /// Attempts about to start. No two are of one send.
     pub claim: Vec<Intent>,
+}
+
+/// What a commit came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The answer to each claim, in order.
+    pub claims: Vec<Claim>,
+    /// How many settlements the record could not take: others had settled those sends otherwise.
+    pub not_taken: u64,
+    /// Outcomes of which the record holds no intent. The ledger has lost commits that were durable:
+    /// the run must stop, and keep these outcomes.
+    pub forgotten: Vec<Settlement>,
 }
 
 /// The answer to a claim.
@@ -290,6 +307,12 @@ pub struct RunRecord {
     /// How long a request of this run could live.
     #[serde(skip)]
     pub longest_request: Option<Duration>,
+    /// How long the run may be silent before others call it dead; nothing where a lock tells.
+    #[serde(skip)]
+    pub lease: Duration,
+    /// How long ago the run gave its last sign, by the clock of the store.
+    #[serde(skip)]
+    pub silent: Duration,
     /// Where.
     pub host: String,
     /// Who.
@@ -313,6 +336,24 @@ pub struct RunRecord {
     /// The digest of its part of the journal, written when it ended.
     #[serde(skip)]
     pub digest: Option<[u8; 32]>,
+}
+
+/// How long a request could live in a run of a version that did not record it.
+const LONGEST_OF_OLD_RUNS: Duration = Duration::from_secs(120);
+
+/// How runs end that others have ended.
+const ENDED_BY_OTHERS: [&str; 2] = ["lost", "unlocked"];
+
+impl RunRecord {
+    /// How long a request of this run may still live, and its answer come. Until then nobody can know
+    /// that a send of it without an outcome was not sent.
+    pub fn may_live_for(&self) -> Duration {
+        let request = self.longest_request.unwrap_or(LONGEST_OF_OLD_RUNS);
+        let ended_itself =
+            self.ended_at.is_some() && self.ending.as_deref().is_some_and(|ending| !ENDED_BY_OTHERS.contains(&ending));
+        let whole = if ended_itself { request } else { self.lease + request };
+        whole.saturating_sub(self.silent)
+    }
 }
 
 /// One entry of the journal.
@@ -524,6 +565,14 @@ pub enum LedgerError {
         /// What happened.
         problem: String,
     },
+    /// A commit would not survive a crash.
+    #[error("the ledger `{place}` does not keep what it commits: {problem}")]
+    NotDurable {
+        /// Which database.
+        place: String,
+        /// Which setting, and what follows.
+        problem: String,
+    },
     /// Others wrote to the ledger after the plan was made: what it would send may have changed.
     #[error("the ledger was written to after the plan was made")]
     Outdated,
@@ -602,8 +651,14 @@ pub trait Ledger: Send {
     /// Whether the store itself is sound: what the file or the database says of itself.
     async fn sound(&mut self) -> Result<Vec<String>, LedgerError>;
 
+    /// What runs reported that the record could not follow, in order.
+    async fn contradictions(&mut self) -> Result<Vec<Contradiction>, LedgerError>;
+
     /// Weighs evidence and records what it settles, all of it or nothing. One finding for each, in order.
     async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<protocol::Finding>, LedgerError>;
+
+    /// Puts sends into the record that it has lost, all of it or nothing. One finding for each, in order.
+    async fn restore_sends(&mut self, lost: &[LostSend]) -> Result<Vec<protocol::Finding>, LedgerError>;
 
     /// The ledger's id: 32 hexadecimal digits, which a moved ledger keeps.
     async fn id(&mut self) -> Result<String, LedgerError> {
@@ -637,7 +692,13 @@ pub trait RunLedger: Send + 'static {
     /// Makes a batch durable, and answers each claim in order. An error means that nothing of the
     /// batch is known to be durable: no request of it may start. After [`LedgerError::Lost`] the
     /// same batch may be offered again, or its claims settled as not sent.
-    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError>;
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Committed, LedgerError>;
+
+    /// What whoever started the run should know of the store, such as a setting that makes it less
+    /// durable than it could be.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
 
     /// What says whether the bytes of a granted request may still leave. `None`: as long as the process
     /// lives, nobody else can take the lease.

@@ -31,6 +31,9 @@ use crate::table::Table;
 /// use 8 to 50 seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The longest time without progress that a manifest may ask for.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// How long an offer must still run when a message leaves, unless the manifest says otherwise:
 /// under one hour the timer is red from the start. Source: Meta, "Limited-time offer templates".
 const DEFAULT_AT_LEAST: Duration = Duration::from_secs(3_600);
@@ -306,7 +309,7 @@ impl Check<'_> {
         let from = E164::parse_exact(&kaleyra.from);
         let timeout = match &kaleyra.timeout {
             None => Some(DEFAULT_TIMEOUT),
-            Some(text) => self.duration(&root.join("timeout"), text),
+            Some(text) => self.timeout(&root.join("timeout"), text),
         };
         let callback = kaleyra.callback.as_ref().and_then(|callback| match callback {
             types::Callback::ProfileId(id) => Some(Callback::ProfileId(id.clone())),
@@ -353,6 +356,16 @@ impl Check<'_> {
             return None;
         }
         Some(url)
+    }
+
+    fn timeout(&mut self, at: &Pointer, text: &str) -> Option<Duration> {
+        let timeout = self.duration(at, text)?;
+        if timeout > MAX_TIMEOUT {
+            let hint = "an upload that makes progress may take ten times as long";
+            self.error(at, "timeout", format!("`{text}` is more than an hour"), hint);
+            return None;
+        }
+        Some(timeout)
     }
 
     fn duration(&mut self, at: &Pointer, text: &str) -> Option<Duration> {
