@@ -5,6 +5,7 @@ mod support;
 mod apply;
 mod audience;
 mod bad_input;
+mod data_files;
 mod examples;
 mod kaleyra;
 mod ledger;

@@ -71,7 +71,7 @@ fn exit_codes_and_limits() {
 #[test]
 fn json_has_what_is_promised() {
     let plan = Project::new().plan_json();
-    assert_eq!(plan["format_version"], "1.0");
+    assert_eq!(plan["format_version"], "1.1");
     assert_eq!((plan["campaign"].as_str(), plan["edition"].as_u64()), (Some("test-offer"), Some(1)));
     assert!(plan["hash"].as_str().unwrap().starts_with("v1:"));
     for count in ["send", "sent", "deferred", "blocked", "unknown"] {

@@ -9,6 +9,7 @@ use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::RunRecord;
 use crate::ledger::report::{self, CampaignStatus};
+use crate::manifest::{read, schema};
 use crate::plan::FORMAT_VERSION;
 use crate::words::grouped;
 
@@ -77,7 +78,7 @@ pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<
 
 /// Name and edition of a manifest that may have other mistakes: what was sent stays true.
 fn identity(path: &Path) -> Result<(String, u32), Stop> {
-    let document = crate::manifest::read::read(path)?;
+    let document = read::read(path, &read::files(path, &[])?, schema::campaign())?;
     let name = document.value["name"]
         .as_str()
         .ok_or_else(|| Stop::new(Exit::Invalid, format!("`{}` has no `name`", path.display())))?;

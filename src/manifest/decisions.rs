@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::types::ApiVersion;
 use super::{read, schema};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::files::Files;
 use crate::ledger::SendKey;
 use crate::ledger::protocol::Verdict;
 
@@ -55,7 +56,7 @@ pub struct Decision {
 
 /// Reads a file of decisions: each with its send and its reason.
 pub fn load(path: &Path) -> Result<Vec<(SendKey, String, Decision)>, Diagnostics> {
-    let document = read::read(path)?;
+    let document = read::read(path, &Files::beside(path)?, &schema::of::<Decisions>())?;
     let found = schema::validate_as::<Decisions>(&document);
     if !found.is_empty() {
         return Err(Diagnostics(found));

@@ -13,20 +13,27 @@
 pub mod check;
 pub mod decisions;
 pub mod read;
+mod recognise;
 pub mod schema;
 pub mod source;
 pub mod types;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use crate::campaign::Campaign;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 
-/// Values given on the command line for the manifest's `vars`.
-pub type Given = BTreeMap<String, serde_json::Value>;
+/// What the operator gives beside the manifest.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// Values for the manifest's `vars`.
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// Directories outside the project that CSV files may lie in.
+    pub data_dirs: Vec<PathBuf>,
+}
 
 /// A checked campaign, and what is worth a look in it.
 #[derive(Debug)]
@@ -39,7 +46,8 @@ pub struct Checked {
 
 /// Reads and checks a campaign as of `now`, without credentials and without a ledger.
 pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagnostics> {
-    let document = read::read(path)?;
+    let files = read::files(path, &given.data_dirs)?;
+    let document = read::read(path, &files, schema::campaign())?;
     let mut violations = schema::validate(&document);
     let manifest = serde_json::from_value::<types::Campaign>(document.value.clone());
     if !violations.is_empty() {
@@ -47,7 +55,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
         // everything is told at once; what the schema has told of a place is not told again.
         if let Ok(manifest) = manifest {
             let told: Vec<_> = violations.iter().map(Diagnostic::position).collect();
-            let (_, found) = check::check(path, &manifest, &document, given, now);
+            let (_, found) = check::check(path, &manifest, &document, &files, &given.vars, now);
             violations.extend(found.into_iter().filter(|finding| !told.contains(&finding.position())));
         }
         return Err(Diagnostics(violations));
@@ -58,7 +66,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
                 .in_file(path, None, None),
         )
     })?;
-    let (campaign, found) = check::check(path, &manifest, &document, given, now);
+    let (campaign, found) = check::check(path, &manifest, &document, &files, &given.vars, now);
     match campaign {
         Some(campaign) if found.iter().all(|diagnostic| diagnostic.severity != Severity::Error) => {
             Ok(Checked { campaign, warnings: found })

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 
 use super::repeat::SAMPLE;
 use super::{
-    BlockedRow, Counts, CouponSummary, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile, PlanHash, Sample, Standing,
+    BlockedRow, Counts, CouponSummary, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile, PlanHash, Sample,
+    SourceRows, Standing, SuppressRows,
 };
-use crate::audience::{E164, Identity, LeftOut, Reason};
+use crate::audience::{E164, IdNumbers, Identity, LeftOut, ReadReport, Reason};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::{LedgerKey, Snapshot};
@@ -134,7 +135,7 @@ impl From<Diagnostics> for PlanError {
 }
 
 #[derive(Default)]
-struct Tally {
+struct Tally<'a> {
     rows: u64,
     counts: Counts,
     reasons: BTreeMap<Reason, u64>,
@@ -148,6 +149,8 @@ struct Tally {
     /// How many more recipients the sample takes.
     sample_left: usize,
     sample: Vec<(Identity, i64)>,
+    /// The column of the id, and the ids with their numbers.
+    ids: Option<(&'a str, IdNumbers)>,
 }
 
 /// Makes the plan of a campaign.
@@ -157,18 +160,29 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     let planned_at = Timestamp::from_second(planned_at.as_second()).unwrap_or(planned_at);
     let pass = Pass::new(campaign, inputs.snapshot, inputs.key, planned_at, inputs.retry_rejected, inputs.pool)?;
     let free = pass.free_codes();
+    let pool_warnings = pass.pool_warnings();
     let new = inputs.snapshot.sends.is_empty();
-    let mut tally = Tally { sample_left: if new { SAMPLE } else { 0 }, ..Tally::default() };
+    let id = campaign.audience.id.as_deref();
+    let mut tally = Tally {
+        sample_left: if new { SAMPLE } else { 0 },
+        ids: id.map(|column| (column, IdNumbers::default())),
+        ..Tally::default()
+    };
     let file_of = |source: usize| {
         campaign.audience.sources.get(source).map_or_else(String::new, |source| source.path.display().to_string())
     };
     // To move ten million entries to a larger place takes their memory twice.
     let _ = tally.entries.try_reserve_exact(pass.rows_about());
-    pass.run(|item| {
+    let read = pass.run(|item| {
         tally.add(item, inputs.list_blocked, &file_of);
         ControlFlow::Continue(())
     })?;
     tally.check(campaign, free)?;
+    // Files that leave nobody out come first: nothing else in the plan shows them.
+    let mut warnings: Vec<String> =
+        read.warnings(&campaign.audience, true).into_iter().map(|warning| warning.message).collect();
+    warnings.extend(tally.warnings());
+    warnings.extend(pool_warnings);
     let estimate = campaign.delivery.rate.time_for(tally.counts.send);
     let leave_by = check_time(campaign, &tally, planned_at, inputs.now, estimate)?;
 
@@ -193,7 +207,9 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         recipients: approved.len() as u64,
         counts: tally.counts,
         blocked_reasons: tally.reasons.iter().map(|(reason, count)| (reason.code().to_owned(), *count)).collect(),
-        warnings: tally.warnings(),
+        warnings,
+        sources: sources(campaign, &read),
+        suppress: suppress(campaign, &read),
         templates: tally.templates,
         coupons: CouponSummary {
             kind: match &campaign.coupons {
@@ -229,6 +245,23 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     Ok(Built { file, hash, planned_at, approved, leave_by, sample: tally.sample })
 }
 
+fn sources(campaign: &Campaign, read: &ReadReport) -> Vec<SourceRows> {
+    let sources = campaign.audience.sources.iter().zip(&read.sources);
+    sources.map(|(source, read)| SourceRows { file: source.path.display().to_string(), rows: read.rows }).collect()
+}
+
+fn suppress(campaign: &Campaign, read: &ReadReport) -> Vec<SuppressRows> {
+    let lists = campaign.audience.suppress.iter().zip(&read.suppress);
+    lists
+        .map(|(list, read)| SuppressRows {
+            file: list.path.display().to_string(),
+            rows: read.rows,
+            skipped: read.skipped,
+            matched: read.matched,
+        })
+        .collect()
+}
+
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
@@ -236,7 +269,7 @@ fn absolute(path: &Path) -> String {
 /// Whether every offer still runs for `at_least` when the last message leaves.
 fn check_time(
     campaign: &Campaign,
-    tally: &Tally,
+    tally: &Tally<'_>,
     planned_at: Timestamp,
     now: Timestamp,
     estimate: Duration,
@@ -268,7 +301,7 @@ fn check_time(
     Ok(Some(leave_by))
 }
 
-impl Tally {
+impl Tally<'_> {
     fn add(&mut self, item: Item, list: bool, file_of: &impl Fn(usize) -> String) {
         self.rows += 1;
         let desired = match item {
@@ -286,6 +319,11 @@ impl Tally {
             Item::Desired(desired) => desired,
         };
         self.entries.push(desired.entry);
+        if let Some((column, ids)) = &mut self.ids
+            && let Some(id) = desired.row.get(column)
+        {
+            ids.add(id, desired.identity);
+        }
         if self.sample_left > 0 {
             self.sample_left -= 1;
             self.sample.push((desired.identity, desired.likeness));
@@ -382,6 +420,18 @@ impl Tally {
                 "{pairs} Argentine numbers are left out because the same digits with or without the mobile `9` have an earlier row: \
                  the same people, or landlines of others; `--list-blocked` names them"
             ));
+        }
+        if let Some((column, ids)) = &self.ids {
+            match ids.with_several() {
+                0 => {}
+                1 => warnings.push(format!(
+                    "one value of the column `{column}` stands with more than one number: each number gets the message"
+                )),
+                several => warnings.push(format!(
+                    "{} values of the column `{column}` stand with more than one number: each number gets the message",
+                    words::grouped(several)
+                )),
+            }
         }
         if self.american > 0 {
             warnings.push(format!(

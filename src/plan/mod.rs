@@ -35,7 +35,7 @@ pub use build::{Approved, Built, PlanError, build};
 pub use pass::{Desired, Item, Pass, Standing};
 
 /// The version of the plan's machine-readable form: minor adds, major breaks.
-pub const FORMAT_VERSION: &str = "1.0";
+pub const FORMAT_VERSION: &str = "1.1";
 
 /// The fingerprint of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,28 @@ pub struct BlockedRow {
     pub detail: Option<String>,
 }
 
+/// How much was read from a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceRows {
+    /// The file.
+    pub file: String,
+    /// How many rows were read.
+    pub rows: u64,
+}
+
+/// How much was read from a suppression list, and whom it leaves out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SuppressRows {
+    /// The file.
+    pub file: String,
+    /// How many rows were read.
+    pub rows: u64,
+    /// How many rows had no number and were passed over, as `invalid: skip` says.
+    pub skipped: u64,
+    /// How many rows of the audience it leaves out.
+    pub matched: u64,
+}
+
 /// The coupons of a plan.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CouponSummary {
@@ -141,7 +163,7 @@ pub struct ExpirySummary {
 /// A plan, as `plan --format json` prints it and `plan --out` writes it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct PlanFile {
-    /// `1.0`: minor adds, major breaks.
+    /// `1.1`: minor adds, major breaks.
     pub format_version: String,
     /// The version of the program that made it.
     pub sendform_version: String,
@@ -159,8 +181,14 @@ pub struct PlanFile {
     pub created_at: Timestamp,
     /// What `apply` compares.
     pub hash: String,
-    /// How many rows were read.
+    /// How many rows were read of all sources.
     pub rows: u64,
+    /// How many rows were read of each source, in the order of the manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceRows>,
+    /// How many rows were read of each suppression list, in the order of the manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppress: Vec<SuppressRows>,
     /// How many people the campaign is for, sent or not.
     pub recipients: u64,
     /// How many rows stand where.
@@ -199,8 +227,10 @@ impl PlanFile {
     /// Adds what the ledger says beyond the campaign's own sends.
     pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<repeat::Repeat>) -> Self {
         if let Some(repeat) = &repeats {
+            // Behind the suppression lists that leave nobody out, which nothing else shows.
+            let lists = self.suppress.iter().filter(|list| list.matched == 0).count();
             self.warnings.insert(
-                0,
+                lists.min(self.warnings.len()),
                 format!(
                     "{} of {} recipients had the same message from the campaign `{}` (edition {}): if this is that campaign \
                      under a new name, add `moved: {{ from: {} }}`; else `apply` needs `--allow-repeat`",

@@ -51,6 +51,19 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
         writeln!(out, "  {DIM}{:<10}{:>11}  {words}{DIM:#}", "", grouped(*number))?;
     }
     writeln!(out)?;
+    for (position, source) in plan.sources.iter().enumerate() {
+        let name = if position == 0 { "Rows" } else { "" };
+        writeln!(out, "  {name:<10}{} of {}", grouped(source.rows), source.file)?;
+    }
+    for (position, list) in plan.suppress.iter().enumerate() {
+        let name = if position == 0 { "Suppress" } else { "" };
+        let skipped = match list.skipped {
+            0 => String::new(),
+            skipped => format!(", {} without a number passed over", grouped(skipped)),
+        };
+        let rows = words::count(usize::try_from(list.rows).unwrap_or(usize::MAX), "row");
+        writeln!(out, "  {name:<10}{} by {} ({rows}{skipped})", grouped(list.matched), list.file)?;
+    }
     for (position, (key, number)) in plan.templates.iter().enumerate() {
         let name = if position == 0 { "Template" } else { "" };
         writeln!(out, "  {name:<10}{key}, for {}", grouped(*number))?;

@@ -14,6 +14,7 @@ use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context, progress};
 use crate::campaign::Campaign;
 use crate::ledger::{Head, Ledger, report};
+use crate::manifest::Given;
 use crate::plan::build::{Inputs, build};
 use crate::plan::text::render;
 use crate::plan::{Built, PlanFile, PlanHash, repeat};
@@ -86,7 +87,10 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let approval = approval(args)?;
     let (path, given) = match &approval.file {
-        Some(plan) => (PathBuf::from(&plan.manifest), plan.vars.clone().into_iter().collect()),
+        Some(plan) => {
+            let given = Given { vars: plan.vars.clone(), data_dirs: context::data_dirs(&args.vars) };
+            (PathBuf::from(&plan.manifest), given)
+        }
         None => (args.campaign.clone().unwrap_or_default(), context::given(&args.vars)?),
     };
     let sandbox = args.ledger.sandbox || approval.file.as_ref().is_some_and(|plan| plan.sandbox);
