@@ -205,9 +205,11 @@ impl Table {
         let bytes = self.reader.get_ref().bytes(start, end);
         let bytes = if start == 0 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes) } else { bytes };
         let (line, row) = self.lines.row(bytes);
-        let Some(quote) = memchr::memchr(b'"', row).filter(|_| whole) else { return Ok(line) };
+        if !whole || memchr::memchr(b'"', row).is_none() {
+            return Ok(line);
+        }
         let columns = self.columns.names.len();
-        let quoted = quotes::check(row, quote, self.delimiter, columns, self.multiline).map_err(|flaw| {
+        let quoted = quotes::check(row, self.delimiter, columns, self.multiline).map_err(|flaw| {
             self.broken = true;
             explain_flaw(&self.file, flaw, line)
         })?;

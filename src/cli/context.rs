@@ -52,7 +52,8 @@ pub fn given(args: &VarArgs) -> Result<Given, Stop> {
 /// The variables of a file. It may hold something else, so nothing of its content is shown.
 fn variables(file: &Path, content: &[u8]) -> Result<BTreeMap<String, serde_json::Value>, Stop> {
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    serde_yaml::from_slice(content).map_err(|error| {
+    // By way of a value, since only that notices a key that stands twice.
+    serde_yaml::from_slice::<serde_yaml::Value>(content).and_then(serde_yaml::from_value).map_err(|error| {
         let problem = Diagnostic::error("var-file", format!("`{}` is not a list of variables", file.display()))
             .hint("one `name: value` a line");
         let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();

@@ -4,8 +4,6 @@
 //! space may stand between). A quote inside a cell that does not begin with one is a character like
 //! others: `5" screen`. Inside a quoted cell a quote is written twice.
 
-use memchr::{memchr, memchr2};
-
 use super::lines::breaks;
 
 /// What is wrong with a row's quotes. Each holds how many line breaks stand in the row before the
@@ -29,53 +27,57 @@ pub(super) struct Quoted {
     pub(super) whole_rows: u64,
 }
 
-/// Checks a row that holds a quote, the first one at `first`. `row` is without the end of its line, and
-/// `columns` is how many cells a row has.
-pub(super) fn check(row: &[u8], first: usize, delimiter: u8, columns: usize, multiline: bool) -> Result<Quoted, Flaw> {
-    let has_breaks = memchr2(b'\n', b'\r', row).is_some();
+/// Checks a row that holds a quote. `row` is without the end of its line, and `columns` is how many cells a
+/// row has. Cells are short, so a look at each byte is quicker than a search for the next quote.
+pub(super) fn check(row: &[u8], delimiter: u8, columns: usize, multiline: bool) -> Result<Quoted, Flaw> {
     let mut quoted = Quoted::default();
-    let mut next = Some(first);
-    while let Some(open) = next {
-        if open > 0 && row[open - 1] != delimiter {
-            next = find(row, open + 1);
+    let mut at = 0;
+    while at < row.len() {
+        if row[at] != b'"' {
+            // A cell without quotes around it ends at the next separator, whatever it holds.
+            match row[at..].iter().position(|byte| *byte == delimiter) {
+                Some(length) => at += length + 1,
+                None => break,
+            }
             continue;
         }
-        let before = |at: usize| if has_breaks { breaks(&row[..at]) } else { 0 };
-        let Some(close) = closing(row, open) else {
-            return Err(Flaw::NeverClosed { breaks_before: before(open) });
+        let open = at;
+        let breaks_before = || breaks(&row[..open]);
+        let Some((close, has_break)) = closing(row, open) else {
+            return Err(Flaw::NeverClosed { breaks_before: breaks_before() });
         };
-        let cell = &row[open + 1..close];
-        if has_breaks {
-            let inside = breaks(cell);
-            if inside > 0 && !multiline {
-                return Err(Flaw::LineBreak { breaks_before: before(open) });
+        if has_break {
+            let cell = &row[open + 1..close];
+            if !multiline {
+                return Err(Flaw::LineBreak { breaks_before: breaks_before() });
             }
-            quoted.breaks += inside;
-            quoted.whole_rows += u64::from(inside > 0 && holds_a_row(cell, delimiter, columns));
+            quoted.breaks += breaks(cell);
+            quoted.whole_rows += u64::from(holds_a_row(cell, delimiter, columns));
         }
-        let blanks = row[close + 1..].iter().take_while(|byte| is_blank(**byte, delimiter)).count();
-        let behind = close + 1 + blanks;
-        if row.get(behind).is_some_and(|byte| *byte != delimiter) {
-            return Err(Flaw::TextBehind { breaks_before: before(open) });
+        at = close + 1;
+        while row.get(at).is_some_and(|byte| is_blank(*byte, delimiter)) {
+            at += 1;
         }
-        next = find(row, behind);
+        if row.get(at).is_some_and(|byte| *byte != delimiter) {
+            return Err(Flaw::TextBehind { breaks_before: breaks_before() });
+        }
+        at += 1;
     }
     Ok(quoted)
 }
 
-fn find(row: &[u8], from: usize) -> Option<usize> {
-    row.get(from..).and_then(|rest| memchr(b'"', rest)).map(|at| from + at)
-}
-
-/// The quote that closes the cell that the one at `open` opens.
-fn closing(row: &[u8], open: usize) -> Option<usize> {
-    let mut from = open + 1;
+/// The quote that closes the cell that the one at `open` opens, and whether a line break stands between.
+fn closing(row: &[u8], open: usize) -> Option<(usize, bool)> {
+    let mut has_break = false;
+    let mut at = open + 1;
     loop {
-        let quote = find(row, from)?;
-        if row.get(quote + 1) != Some(&b'"') {
-            return Some(quote);
+        match *row.get(at)? {
+            b'"' if row.get(at + 1) == Some(&b'"') => at += 1,
+            b'"' => return Some((at, has_break)),
+            b'\n' | b'\r' => has_break = true,
+            _ => {}
         }
-        from = quote + 2;
+        at += 1;
     }
 }
 
