@@ -150,14 +150,19 @@ fn run_start() -> RunStart {
         campaign: "bench".into(),
         edition: 1,
         name: "bench".into(),
+        manifest: "bench.yaml".into(),
+        destination: "loopback".into(),
+        account: None,
+        environment: None,
         plan_hash: "v1:00".into(),
         planned_at: jiff::Timestamp::now(),
-        pool: false,
+        unique_codes: false,
         recipients: 1,
         sender: "+919900112233".into(),
         interval: Duration::from_micros(1),
         retry_rejected: false,
         lease: Duration::from_secs(30),
+        longest_request: Duration::from_secs(40),
     }
 }
 

@@ -43,6 +43,22 @@ pub struct Campaign {
     pub delivery: Delivery,
     /// The most recipients it may reach.
     pub most_recipients: Option<u64>,
+    /// The manifest as JSON, after `use:`: what an approval covers is listed from it.
+    pub manifest: serde_json::Value,
+}
+
+impl Campaign {
+    /// What its record belongs to: `sandbox`, `loopback`, or the name of the provider's host.
+    pub fn destination(&self, sandbox: bool) -> String {
+        let url = &self.gateway.base_url;
+        if sandbox {
+            "sandbox".to_owned()
+        } else if crate::gateway::kaleyra::is_loopback(url) {
+            "loopback".to_owned()
+        } else {
+            url.host_str().unwrap_or_default().trim_end_matches('.').to_owned()
+        }
+    }
 }
 
 /// Which codes.
@@ -83,7 +99,7 @@ pub struct StopWhen {
     pub within: usize,
     /// How many of them may be refused.
     pub rejected: Option<Bound>,
-    /// How many of them may be unknown.
+    /// How many of them may be unknown, instead of what any run may leave unknown. All of them: any number.
     pub unknown: Option<Bound>,
 }
 

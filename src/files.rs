@@ -13,7 +13,6 @@
 //! leads to. Only regular files are opened, without blocking, and the open handle is compared with
 //! the canonical path once more, so that a file that is swapped in between is noticed.
 
-use std::ffi::OsStr;
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::ops::Deref;
@@ -396,21 +395,21 @@ pub fn read_named(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
     let fail = |error| FileError::of(path, error);
     let canonical = std::fs::canonicalize(path).map_err(fail)?;
     let current = std::env::current_dir().map_err(fail)?;
-    let through_link = canonical.file_name() != path.file_name() || canonical.parent() != parent(path).as_deref();
-    if through_link
-        && let Ok(project) = project::find(path, &current)
-        && let Ok(root) = Tree::new(project.root)
-        && !canonical.starts_with(&root.canonical)
-    {
-        return Err(outside(path, &[&root]));
+    // Without links, or with one that stays in its directory, the file lies where its path says.
+    let typed = project::as_typed(&current.join(path));
+    let stays = typed.parent().is_some_and(|directory| canonical.starts_with(directory));
+    if !stays {
+        let root = project::find(path, &current).ok().and_then(|project| Tree::new(project.root).ok());
+        match root {
+            Some(root) if canonical.starts_with(&root.canonical) => {}
+            Some(root) => return Err(outside(path, &[&root])),
+            None => {
+                let trees = "the project that it is named in".to_owned();
+                return Err(FileError::Outside { path: shown(path), trees });
+            }
+        }
     }
     read_at_most(File::open(path).map_err(fail)?, most).map_err(fail)
-}
-
-/// The canonical directory that the last component of a path stands in.
-fn parent(path: &Path) -> Option<PathBuf> {
-    let directory = path.parent().filter(|parent| *parent != OsStr::new("")).unwrap_or(Path::new("."));
-    std::fs::canonicalize(directory).ok()
 }
 
 #[cfg(test)]

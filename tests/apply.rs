@@ -48,7 +48,7 @@ fn without_approval_nothing_is_sent() {
     let sandbox = Sandbox::start(&[]);
     let project = Project::with_sandbox(&sandbox);
     let output = project.run(&["apply", "campaign.yaml"]).expect(1);
-    assert!(output.stderr.contains("there is nobody to ask"));
+    assert!(output.stderr.contains("cannot ask for confirmation"));
     assert!(sandbox.messages().is_empty());
 }
 

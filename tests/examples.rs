@@ -41,7 +41,7 @@ fn examples_are_validated_planned_and_applied() {
         assert!(again.stderr.contains("Nothing to send"));
     }
     assert!(seen >= 3, "only {seen} examples");
-    let inbox = std::fs::read_to_string(project.path().join(".sendform/sandbox/inbox.html"));
+    let inbox = std::fs::read_to_string(project.path().join("examples/.sendform/sandbox/inbox.html"));
     assert!(inbox.unwrap().contains("\"coupon_code\":\""), "the last run's messages are not on the inbox page");
 }
 

@@ -3,6 +3,7 @@
 mod support;
 
 mod apply;
+mod approval;
 mod audience;
 mod bad_input;
 mod data_files;

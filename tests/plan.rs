@@ -31,18 +31,21 @@ fn the_hash_is_the_same_before_during_and_after() {
 }
 
 #[test]
-fn the_hash_changes_with_what_somebody_would_see_and_only_then() {
+fn the_hash_changes_with_what_is_sent_and_how_and_only_then() {
     let project = Project::new();
     let base = project.plan_json()["hash"].clone();
     let cases = [
         ("HELLO25", "HELLO26", true),
-        ("default('there')", "default('you')", false),
+        ("default('there')", "default('you')", true),
         ("{{ recipient.first_name | default('there') }}", "{{ recipient.first_name }}!", true),
         ("2099-12-31T23:59:59", "2099-12-31T23:59:58", true),
         ("+919900112233", "+919900112234", true),
         ("offer.png", "offer2.png", true),
         ("name: test_offer", "name: other_offer", true),
-        ("rate: 2000/s", "rate: 20/s", false),
+        ("rate: 2000/s", "rate: 20/s", true),
+        ("rate: 2000/s", "rate: 120000/m", false),
+        ("csv: people.csv", "csv: ./people.csv", false),
+        ("kind: Campaign", "kind: Campaign\n# a comment", false),
         ("kind: Campaign", "kind: Campaign\ndescription: a note", false),
         ("name: test-offer", "name: other-offer", true),
         ("name: test-offer", "name: test-offer\nedition: 2", true),
@@ -71,9 +74,9 @@ fn exit_codes_and_limits() {
 #[test]
 fn json_has_what_is_promised() {
     let plan = Project::new().plan_json();
-    assert_eq!(plan["format_version"], "1.1");
+    assert_eq!(plan["format_version"], "2.0");
     assert_eq!((plan["campaign"].as_str(), plan["edition"].as_u64()), (Some("test-offer"), Some(1)));
-    assert!(plan["hash"].as_str().unwrap().starts_with("v1:"));
+    assert!(plan["hash"].as_str().unwrap().starts_with("v2:"));
     for count in ["send", "sent", "deferred", "blocked", "unknown"] {
         assert!(plan["counts"][count].is_u64(), "{count}");
     }

@@ -1,24 +1,48 @@
 //! When a run stops by itself, or pauses: what its outcomes say about the rest.
 //!
 //! * Nothing was accepted yet and [`HOPELESS`] sends have ended: something is wrong with all of them.
-//! * As many as may be under way together were refused in a row.
-//! * [`DOUBTS`] in a row cannot be told: the connection breaks. The run pauses, and then tries one
-//!   send at a time, with longer and longer pauses, before it widens again or gives up.
-//! * `delivery.stop_when`: the manifest's own bounds.
+//! * As many as may be under way together were rejected in a row.
+//! * [`DOUBTS`] in a row ended unknown: the connection breaks. The run pauses, and then tries one
+//!   send at a time, with longer and longer pauses, until one gets through. After [`PROBES`] tries
+//!   that failed as well it gives up.
+//! * Too many ended unknown: more than [`MOST_UNKNOWN`], twice the concurrency and one in
+//!   [`ENDED_PER_UNKNOWN`], whichever is most; or the run had to pause [`MOST_PAUSES`] times within
+//!   [`PAUSES_WITHIN`]. A provider that loses a part of all answers would otherwise put that part of
+//!   the audience in doubt. One cut of everything under way stays below both.
+//! * `delivery.stop_when`: the manifest's own bounds. Its `unknown` replaces the rule before.
+//!
+//! Requests that were under way together fail together. So what was started before a pause counts,
+//! but it neither makes that pause longer nor begins another, however late its outcome comes.
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::campaign::{Bound, StopWhen};
 use crate::gateway::Outcome;
+use crate::words::grouped;
 
 /// How many sends may end without one being accepted before the run is given up.
 pub(super) const HOPELESS: u64 = 10;
 
-/// How many unknown outcomes in a row open the breaker.
+/// How many unknown outcomes in a row make the run pause.
 const DOUBTS: u64 = 5;
 
-/// How many tries after the breaker has opened may end in doubt as well.
+/// How many tries after such a pause may end unknown as well.
 const PROBES: u32 = 6;
+
+/// How many sends of a run may end unknown, whatever its size.
+const MOST_UNKNOWN: u64 = 20;
+
+/// In a large run one send of so many may end unknown: 0.2 %.
+const ENDED_PER_UNKNOWN: u64 = 500;
+
+/// How many pauses for unknown outcomes in a row stop the run, if they come within [`PAUSES_WITHIN`].
+const MOST_PAUSES: usize = 3;
+
+/// The time within which pauses are counted.
+const PAUSES_WITHIN: Duration = Duration::from_secs(600);
 
 /// What follows from an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +53,8 @@ pub(super) enum Verdict {
     Pause,
     /// Give up: all of them fail.
     Hopeless(String),
+    /// Stop: too many ended unknown.
+    TooManyUnknown(String),
     /// Stop: a bound of the manifest is reached.
     Limit(String),
 }
@@ -37,19 +63,26 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Breaker {
     stop_when: Option<StopWhen>,
-    /// As many as may be under way together may fail together.
-    together: u64,
+    concurrency: u64,
     accepted: u64,
+    unknown: u64,
+    ended: u64,
     /// Outcomes in a row without an acceptance.
     streak: u64,
-    /// Refusals in a row.
-    refused: u64,
-    /// Unknown outcomes in a row.
-    doubts: u64,
-    /// The last outcomes: what of them counts.
+    /// Rejections in a row.
+    rejected_in_row: u64,
+    /// Unknown outcomes in a row, of requests that were started after the last pause began.
+    unknown_in_row: u64,
+    /// When the last pause for unknown outcomes began, or was made longer.
+    paused_at: Option<Instant>,
+    /// How many tries have failed since the run paused; `None` once one got through.
+    failed_probes: Option<u32>,
+    /// When the last pauses began, within [`PAUSES_WITHIN`].
+    pauses: VecDeque<Instant>,
+    /// The last outcomes, for the manifest's bounds.
     last: VecDeque<Kind>,
-    rejected: u64,
-    unknown: u64,
+    last_rejected: u64,
+    last_unknown: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,50 +96,108 @@ impl Breaker {
     pub(super) fn new(stop_when: Option<StopWhen>, concurrency: usize) -> Self {
         Self {
             stop_when,
-            together: HOPELESS.max(concurrency as u64),
+            concurrency: concurrency as u64,
             accepted: 0,
-            streak: 0,
-            refused: 0,
-            doubts: 0,
-            last: VecDeque::new(),
-            rejected: 0,
             unknown: 0,
+            ended: 0,
+            streak: 0,
+            rejected_in_row: 0,
+            unknown_in_row: 0,
+            paused_at: None,
+            failed_probes: None,
+            pauses: VecDeque::new(),
+            last: VecDeque::new(),
+            last_rejected: 0,
+            last_unknown: 0,
         }
     }
 
-    /// Takes an outcome in. `setbacks` is how often in a row the run has paused.
-    pub(super) fn judge(&mut self, outcome: &Outcome, setbacks: u32) -> Verdict {
+    /// Takes in an outcome that came at `now`, of a request that was started at `started`.
+    pub(super) fn judge(&mut self, outcome: &Outcome, started: Instant, now: Instant) -> Verdict {
         let kind = match outcome {
             Outcome::Accepted { .. } => Kind::Accepted,
             Outcome::Rejected { .. } => Kind::Rejected,
             Outcome::Unknown { .. } => Kind::Unknown,
         };
+        self.ended += 1;
         self.streak += 1;
+        let mut pause = false;
         match kind {
             Kind::Accepted => {
                 self.accepted += 1;
-                (self.streak, self.refused, self.doubts) = (0, 0, 0);
+                (self.streak, self.rejected_in_row, self.unknown_in_row) = (0, 0, 0);
+                self.failed_probes = None;
             }
             Kind::Rejected => {
-                self.refused += 1;
-                self.doubts = 0;
+                self.rejected_in_row += 1;
+                self.unknown_in_row = 0;
+                self.failed_probes = None;
             }
             Kind::Unknown => {
-                self.doubts += 1;
-                self.refused = 0;
+                self.unknown += 1;
+                self.rejected_in_row = 0;
+                pause = self.breaks_off(started, now);
             }
         }
         if let Some(reached) = self.window(kind) {
             return Verdict::Limit(reached);
         }
-        let all = |streak: u64| Verdict::Hopeless(format!("{streak} sends in a row were refused or cannot be told"));
-        if self.accepted == 0 && self.streak >= HOPELESS || self.refused >= self.together {
-            return all(self.streak);
+        let together = HOPELESS.max(self.concurrency);
+        if self.accepted == 0 && self.streak >= HOPELESS || self.rejected_in_row >= together {
+            return Verdict::Hopeless(format!("{} consecutive sends were rejected or unknown", self.streak));
         }
-        if self.doubts >= DOUBTS {
-            return if setbacks >= PROBES { all(self.streak) } else { Verdict::Pause };
+        if kind == Kind::Unknown
+            && let Some(problem) = self.too_many_unknown()
+        {
+            return Verdict::TooManyUnknown(problem);
         }
-        Verdict::Fine
+        if pause { Verdict::Pause } else { Verdict::Fine }
+    }
+
+    /// Takes in an unknown outcome. Whether the run must pause for it.
+    fn breaks_off(&mut self, started: Instant, now: Instant) -> bool {
+        if self.paused_at.is_some_and(|paused_at| started <= paused_at) {
+            return false;
+        }
+        self.unknown_in_row += 1;
+        match &mut self.failed_probes {
+            Some(failed) => *failed += 1,
+            None if self.unknown_in_row >= DOUBTS => {
+                self.failed_probes = Some(0);
+                while self.pauses.front().is_some_and(|began| now - *began > PAUSES_WITHIN) {
+                    self.pauses.pop_front();
+                }
+                self.pauses.push_back(now);
+            }
+            None => return false,
+        }
+        self.paused_at = Some(now);
+        true
+    }
+
+    /// Why too many ended unknown, if they did.
+    fn too_many_unknown(&self) -> Option<String> {
+        let figures = || format!("{} of {} sends ended unknown", grouped(self.unknown), grouped(self.ended));
+        if self.failed_probes.is_some_and(|failed| failed >= PROBES) {
+            return Some(format!(
+                "no request has got through since the run paused, and {PROBES} were tried; {}",
+                figures()
+            ));
+        }
+        if self.stop_when.is_some_and(|stop_when| stop_when.unknown.is_some()) {
+            return None;
+        }
+        let most = MOST_UNKNOWN.max(2 * self.concurrency).max(self.ended / ENDED_PER_UNKNOWN);
+        if self.unknown > most {
+            return Some(format!("{}, and a run stops when more than {} did", figures(), grouped(most)));
+        }
+        (self.pauses.len() >= MOST_PAUSES).then(|| {
+            format!(
+                "the run had to pause for unknown outcomes {MOST_PAUSES} times within {} minutes; {}",
+                PAUSES_WITHIN.as_secs() / 60,
+                figures()
+            )
+        })
     }
 
     /// Whether a bound of the manifest is reached.
@@ -114,8 +205,8 @@ impl Breaker {
         let stop_when = self.stop_when?;
         let mut count = |kind: Kind, by: i64| match kind {
             Kind::Accepted => {}
-            Kind::Rejected => self.rejected = self.rejected.saturating_add_signed(by),
-            Kind::Unknown => self.unknown = self.unknown.saturating_add_signed(by),
+            Kind::Rejected => self.last_rejected = self.last_rejected.saturating_add_signed(by),
+            Kind::Unknown => self.last_unknown = self.last_unknown.saturating_add_signed(by),
         };
         count(kind, 1);
         self.last.push_back(kind);
@@ -126,7 +217,9 @@ impl Breaker {
         }
         let full = self.last.len() == stop_when.within;
         let looked_at = self.last.len();
-        [("rejected", stop_when.rejected, self.rejected), ("unknown", stop_when.unknown, self.unknown)]
+        // All of them may end unknown: that is how the rule is switched off.
+        let unknown = stop_when.unknown.filter(|bound| *bound != Bound::Share(1.0));
+        [("rejected", stop_when.rejected, self.last_rejected), ("unknown", unknown, self.last_unknown)]
             .into_iter()
             .find_map(|(name, bound, found)| {
                 let reached = match bound? {
@@ -156,14 +249,37 @@ mod tests {
         }
     }
 
-    /// Judges letters until something other than `Fine` comes, and says after how many.
+    /// A breaker whose requests take no time, one a second.
+    struct Paced {
+        breaker: Breaker,
+        now: Instant,
+    }
+
+    impl Paced {
+        fn new(stop_when: Option<StopWhen>, concurrency: usize) -> Self {
+            Self { breaker: Breaker::new(stop_when, concurrency), now: Instant::now() }
+        }
+
+        fn judge(&mut self, letter: char) -> Verdict {
+            self.now += Duration::from_secs(1);
+            self.breaker.judge(&of(letter), self.now, self.now)
+        }
+
+        /// Judges letters until something other than `Fine` comes, and says after how many.
+        fn until(&mut self, letters: &str) -> (usize, Verdict) {
+            let mut verdicts = letters.chars().map(|letter| self.judge(letter)).zip(1..);
+            verdicts
+                .find(|(verdict, _)| *verdict != Verdict::Fine)
+                .map_or((0, Verdict::Fine), |(verdict, at)| (at, verdict))
+        }
+    }
+
     fn run(stop_when: Option<StopWhen>, letters: &str) -> (usize, Verdict) {
-        let mut breaker = Breaker::new(stop_when, 20);
-        let verdicts = letters.chars().map(|letter| breaker.judge(&of(letter), 0)).enumerate();
-        verdicts
-            .map(|(at, verdict)| (at + 1, verdict))
-            .find(|(_, verdict)| *verdict != Verdict::Fine)
-            .unwrap_or((0, Verdict::Fine))
+        Paced::new(stop_when, 20).until(letters)
+    }
+
+    fn when(rejected: Option<Bound>, unknown: Option<Bound>) -> Option<StopWhen> {
+        Some(StopWhen { within: 10, rejected, unknown })
     }
 
     #[test]
@@ -173,24 +289,118 @@ mod tests {
     }
 
     #[test]
-    fn refusals_in_a_row_end_it_later_and_doubts_in_a_row_pause_it() {
+    fn rejections_in_a_row_end_it_later_and_unknown_outcomes_in_a_row_pause_it() {
         assert!(matches!(run(None, &format!("a{}", "r".repeat(25))), (21, Verdict::Hopeless(_))));
         assert_eq!(run(None, "a????a????a"), (0, Verdict::Fine));
         assert_eq!(run(None, "a?????"), (6, Verdict::Pause));
-        let mut breaker = Breaker::new(None, 20);
-        breaker.judge(&of('a'), 0);
-        (0..4).for_each(|_| drop(breaker.judge(&of('?'), 0)));
-        assert!(matches!(breaker.judge(&of('?'), 6), Verdict::Hopeless(_)));
+    }
+
+    #[test]
+    fn tries_that_fail_make_a_pause_longer_and_the_sixth_ends_the_run() {
+        let mut paced = Paced::new(None, 20);
+        assert_eq!(paced.until("a?????"), (6, Verdict::Pause));
+        for _ in 0..5 {
+            assert_eq!(paced.judge('?'), Verdict::Pause);
+        }
+        match paced.judge('?') {
+            Verdict::TooManyUnknown(problem) => assert!(problem.ends_with("11 of 12 sends ended unknown"), "{problem}"),
+            other => panic!("{other:?}"),
+        }
+        // One that gets through ends the pause.
+        let mut paced = Paced::new(None, 20);
+        assert_eq!(paced.until("a?????"), (6, Verdict::Pause));
+        paced.until("?????");
+        assert_eq!(paced.until("a????"), (0, Verdict::Fine));
+    }
+
+    #[test]
+    fn what_was_under_way_when_the_run_paused_makes_no_further_pause() {
+        let mut breaker = Breaker::new(None, 50);
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        breaker.judge(&of('a'), start, at(1));
+        // Fifty requests that started together, and whose answers fail to come one after the other.
+        let verdicts: Vec<Verdict> = (0..50).map(|number| breaker.judge(&of('?'), at(2), at(30 + number))).collect();
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Pause).count(), 1);
+        assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Fine | Verdict::Pause)), "{verdicts:?}");
+        assert_eq!(breaker.judge(&of('?'), at(100), at(101)), Verdict::Pause, "the first try after it");
+    }
+
+    #[test]
+    fn a_provider_that_loses_a_part_of_all_answers_is_not_tried_on_the_whole_audience() {
+        for (concurrency, most) in [(1, 20), (8, 20), (20, 40), (50, 100)] {
+            let mut paced = Paced::new(None, concurrency);
+            // Three of ten, never five in a row.
+            match paced.until(&"aa?aa?aaa?".repeat(1_000)) {
+                (sends, Verdict::TooManyUnknown(problem)) => {
+                    assert_eq!(paced.breaker.unknown, most + 1);
+                    assert!(problem.contains(&format!("{} of {sends} sends", most + 1)), "{problem}");
+                    assert!(problem.contains(&format!("more than {most} did")), "{problem}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn one_unknown_outcome_in_two_thousand_stops_no_run() {
+        let mut paced = Paced::new(None, 1);
+        let mut seed: u64 = 7;
+        for number in 0..1_000_000_u64 {
+            // At random, so that they come in clusters as well.
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let letter = if (seed >> 33) % 2_000 == 0 { '?' } else { 'a' };
+            assert_eq!(paced.judge(letter), Verdict::Fine, "after {number}");
+        }
+        assert!((400..600).contains(&paced.breaker.unknown), "{}", paced.breaker.unknown);
+        // At three times the share it stops, but not before twenty.
+        let mut paced = Paced::new(None, 1);
+        let (sends, verdict) = paced.until(&format!("?{}", "a".repeat(332)).repeat(3_000));
+        assert!(matches!(verdict, Verdict::TooManyUnknown(_)) && sends == 333 * 20 + 1, "{sends} {verdict:?}");
+    }
+
+    #[test]
+    fn the_third_pause_within_ten_minutes_stops_the_run() {
+        let cut = |paced: &mut Paced| paced.until("a?????").1;
+        let mut paced = Paced::new(None, 20);
+        assert_eq!((cut(&mut paced), cut(&mut paced)), (Verdict::Pause, Verdict::Pause));
+        match cut(&mut paced) {
+            Verdict::TooManyUnknown(problem) => {
+                assert!(problem.contains("3 times within 10 minutes; 15 of 18 sends"), "{problem}");
+            }
+            other => panic!("{other:?}"),
+        }
+        // The same further apart.
+        let mut paced = Paced::new(None, 20);
+        for _ in 0..5 {
+            assert_eq!(cut(&mut paced), Verdict::Pause);
+            paced.now += Duration::from_secs(301);
+        }
     }
 
     #[test]
     fn the_manifest_bounds_the_share_and_the_number_within_the_last() {
-        let when = |rejected, unknown| Some(StopWhen { within: 10, rejected, unknown });
         let share = Some(Bound::Share(0.3));
         // A share counts once as many were looked at as it is about.
         assert!(matches!(run(when(share, None), "rrraaaaaaa"), (10, Verdict::Limit(_))));
         assert_eq!(run(when(share, None), "rraaaaaaaarraaaaaaaa"), (0, Verdict::Fine));
         assert!(matches!(run(when(None, Some(Bound::Count(2))), "a?aaa?aaa"), (6, Verdict::Limit(_))));
         assert_eq!(run(when(None, Some(Bound::Count(2))), "a?aaaaaaaaaa?aaaaaaaaaa?a"), (0, Verdict::Fine));
+    }
+
+    #[test]
+    fn a_bound_of_the_manifest_on_unknown_outcomes_replaces_the_one_that_every_run_has() {
+        let half_fail = "a?".repeat(500);
+        assert!(matches!(run(None, &half_fail), (82, Verdict::TooManyUnknown(_))));
+        assert!(matches!(run(when(Some(Bound::Share(0.9)), None), &half_fail), (82, Verdict::TooManyUnknown(_))));
+        for bound in [Bound::Share(0.7), Bound::Share(1.0), Bound::Count(6)] {
+            assert_eq!(run(when(None, Some(bound)), &half_fail), (0, Verdict::Fine), "{bound}");
+        }
+        // Not even if all that are looked at ended unknown.
+        let mut paced = Paced::new(when(None, Some(Bound::Share(1.0))), 20);
+        assert_eq!(paced.until("a?????"), (6, Verdict::Pause));
+        for _ in 0..4 {
+            assert_eq!(paced.until("a?????"), (6, Verdict::Pause), "three pauses stop nothing either");
+        }
     }
 }

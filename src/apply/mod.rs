@@ -27,6 +27,8 @@ mod tests;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::ledger::Others;
 
 pub use engine::{Engine, Feed, Leftover, Setup};
@@ -57,6 +59,8 @@ pub enum Ending {
     Late(String),
     /// Nothing was accepted, again and again.
     Hopeless(String),
+    /// Too many sends ended unknown.
+    TooManyUnknown(String),
     /// A bound of `delivery.stop_when` was reached.
     Limit(String),
     /// The provider could not be reached, or asked to slow down, for too long.
@@ -102,6 +106,13 @@ pub enum Event {
         /// Why.
         reason: String,
         /// For how long.
+        pause: Duration,
+    },
+    /// The run waits because other appliers have the sender number's rate reserved.
+    Reserved {
+        /// Until when.
+        until: Timestamp,
+        /// How long that is from now.
         pause: Duration,
     },
     /// One send was refused or cannot be told.

@@ -138,11 +138,22 @@ impl Pacer {
         }
     }
 
+    /// The largest number of messages that a slot is asked for, if requests carry `batch` of them.
+    pub fn block(&self, batch: usize) -> u32 {
+        let within = (AHEAD.as_nanos() / self.interval.as_nanos().max(1)).clamp(1, 10_000).max(batch as u128);
+        u32::try_from(within).unwrap_or(u32::MAX)
+    }
+
+    /// How long `messages` take at the rate.
+    pub fn time_for(&self, messages: u32) -> Duration {
+        self.interval.saturating_mul(messages)
+    }
+
     /// For how many messages a slot should be asked for now, if `waiting` wait, and requests carry
     /// `batch` of them.
     pub fn wants(&self, waiting: usize, batch: usize) -> Option<u32> {
         let slots = self.slots.as_ref()?;
-        let block = (AHEAD.as_nanos() / self.interval.as_nanos().max(1)).clamp(1, 10_000).max(batch as u128);
+        let block = u128::from(self.block(batch));
         let (ahead, covered) = match (slots.granted.len(), slots.granted.front()) {
             (0, _) => (true, 0),
             (1, Some(slot)) => (slots.used_up, slot.left as usize),

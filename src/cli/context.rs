@@ -12,12 +12,10 @@ use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::files;
 use crate::ledger::key::KEY_VARIABLE;
-use crate::ledger::postgres::PostgresLedger;
-use crate::ledger::sqlite::SqliteLedger;
-use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, Scope, Snapshot, report};
+use crate::ledger::{Head, Ledger, LedgerKey, LedgerLocation, Scope, Snapshot, report};
 use crate::manifest::{self, Given};
 use crate::offer::PoolAhead;
-use crate::project::{self, Place};
+use crate::project;
 
 /// The largest file of variables.
 const MAX_VAR_FILE: u64 = 4 * 1024 * 1024;
@@ -69,26 +67,27 @@ pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<C
 }
 
 /// The ledger that a campaign's sends are recorded in.
-pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Place, Stop> {
+pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, Stop> {
     let current = std::env::current_dir()
         .map_err(|error| Stop::new(Exit::Error, format!("the current directory is not to be had: {error}")))?;
     // A trial has a ledger of its own, whatever the environment names for real runs.
     let named = args.ledger.clone().or_else(|| std::env::var("SENDFORM_LEDGER").ok().filter(|url| !url.is_empty()));
-    if let Some(url) = named.as_ref().filter(|_| !sandbox) {
-        return project::ledger_place(url).map_err(|problem| {
-            Stop::new(Exit::Usage, problem)
-                .hint("such as `--ledger sqlite:/var/lib/offers/ledger.db` or `--ledger postgres://USER@HOST/DATABASE`")
-        });
-    }
     let project = project::find(start, &current)?;
-    let place = if sandbox {
-        Place::File(project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db"))
-    } else {
-        project.ledger
+    let location = match named.filter(|_| !sandbox) {
+        Some(url) => LedgerLocation::parse(&url, &project.root).map_err(|problem| {
+            Stop::new(Exit::Usage, problem.to_string())
+                .hint("such as `--ledger sqlite:/var/lib/offers/ledger.db` or `--ledger postgres://USER@HOST/DATABASE`")
+        })?,
+        None if sandbox => {
+            LedgerLocation::File(project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db"))
+        }
+        None => project.ledger,
     };
     // Below the current directory a short path is easier to read.
-    Ok(match place {
-        Place::File(path) => Place::File(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path)),
+    Ok(match location {
+        LedgerLocation::File(path) => {
+            LedgerLocation::File(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path))
+        }
         database => database,
     })
 }
@@ -118,10 +117,10 @@ fn shared_key() -> Result<LedgerKey, Stop> {
 }
 
 /// The key of a ledger, for a run.
-pub fn key(place: &Place) -> Result<LedgerKey, Stop> {
+pub fn key(place: &LedgerLocation) -> Result<LedgerKey, Stop> {
     match place {
-        Place::Database(_) => shared_key(),
-        Place::File(path) => {
+        LedgerLocation::Database(_) => shared_key(),
+        LedgerLocation::File(path) => {
             prepare(path)?;
             Ok(LedgerKey::of(path, key_variable().as_deref())?)
         }
@@ -138,29 +137,11 @@ fn prepare(ledger: &Path) -> Result<(), Stop> {
     })
 }
 
-/// Opens a ledger without taking its lease. `None` if there is none yet.
-pub async fn open(place: &Place, key: Option<&LedgerKey>) -> Result<Option<Box<dyn Ledger>>, LedgerError> {
-    Ok(match place {
-        Place::File(path) => SqliteLedger::open_existing(path, key)?.map(|ledger| Box::new(ledger) as Box<dyn Ledger>),
-        Place::Database(url) => {
-            PostgresLedger::open_existing(url, key).await?.map(|ledger| Box::new(ledger) as Box<dyn Ledger>)
-        }
-    })
-}
-
 /// Opens a ledger for commands that only make sense where there is one.
-pub async fn open_recorded(place: &Place) -> Result<Box<dyn Ledger>, Stop> {
-    open(place, None).await?.ok_or_else(|| {
+pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, Stop> {
+    place.open(None).await?.ok_or_else(|| {
         Stop::new(Exit::Error, format!("there is no ledger at `{place}` yet"))
             .hint("`apply` makes it; name another with `--ledger URL`")
-    })
-}
-
-/// Opens a ledger for a run, and makes it if there is none.
-pub async fn open_for_run(place: &Place, key: &LedgerKey) -> Result<Box<dyn Ledger>, LedgerError> {
-    Ok(match place {
-        Place::File(path) => Box::new(SqliteLedger::open_for_run(path, key)?),
-        Place::Database(url) => Box::new(PostgresLedger::open_for_run(url, key).await?),
     })
 }
 
@@ -178,13 +159,13 @@ pub struct Record {
 
 /// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
 /// there is no key yet.
-pub async fn read(place: &Place, campaign: &mut Campaign) -> Result<Record, Stop> {
+pub async fn read(place: &LedgerLocation, campaign: &mut Campaign) -> Result<Record, Stop> {
     let given = key_variable();
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
     // Nobody is recorded yet, so no key tells anybody apart.
     let nobody = LedgerKey::from_bytes([0; 32]);
     let (key, exists) = match place {
-        Place::File(path) => {
+        LedgerLocation::File(path) => {
             let exists = crate::ledger::exists(path)?;
             let key = if exists || given.is_some() || LedgerKey::path(path).exists() {
                 LedgerKey::of(path, given.as_deref())?
@@ -195,12 +176,12 @@ pub async fn read(place: &Place, campaign: &mut Campaign) -> Result<Record, Stop
             };
             (key, exists)
         }
-        Place::Database(_) => {
-            let exists = open(place, None).await?.is_some();
+        LedgerLocation::Database(_) => {
+            let exists = place.open(None).await?.is_some();
             (if exists || given.is_some() || generates { shared_key()? } else { nobody }, exists)
         }
     };
-    let Some(mut ledger) = open(place, Some(&key).filter(|_| exists)).await? else {
+    let Some(mut ledger) = place.open(Some(&key).filter(|_| exists)).await? else {
         return Ok(Record { key, ledger: None, snapshot: Snapshot::default(), head: None });
     };
     recorded_as(ledger.as_mut(), campaign).await?;
@@ -236,7 +217,7 @@ pub async fn recorded_as(ledger: &mut dyn Ledger, campaign: &mut Campaign) -> Re
 
 /// What is asked of the record for a campaign.
 pub fn scope(campaign: &Campaign) -> Scope {
-    Scope { campaign: campaign.record.clone(), edition: campaign.edition, pool: uses_pool(campaign) }
+    Scope { campaign: campaign.record.clone(), edition: campaign.edition, unique_codes: has_unique_codes(campaign) }
 }
 
 /// Begins to read the campaign's pool, if it has one: before the ledger, which takes as long.
@@ -247,7 +228,7 @@ pub fn pool_ahead(campaign: &Campaign) -> Option<PoolAhead> {
     }
 }
 
-/// Whether the campaign gives codes of a pool away.
-pub fn uses_pool(campaign: &Campaign) -> bool {
-    matches!(campaign.coupons, CouponSpec::Pool(_))
+/// Whether each of the campaign's codes belongs to one recipient for ever.
+pub fn has_unique_codes(campaign: &Campaign) -> bool {
+    matches!(campaign.coupons, CouponSpec::Pool(_) | CouponSpec::Generate { .. })
 }

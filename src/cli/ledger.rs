@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::postgres::PostgresLedger;
-use crate::ledger::{Entry, Head, report, sqlite};
+use crate::ledger::{Entry, Head, LedgerLocation, report, sqlite};
 use crate::plan::FORMAT_VERSION;
-use crate::project::Place;
 use crate::words::grouped;
 
 /// Check, export or unlock the ledger
@@ -149,14 +148,14 @@ async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
     let mut ledger = context::open_recorded(&place).await?;
     let live: Vec<_> = ledger.runs().await?.into_iter().filter(|run| run.live).collect();
     match (&place, args.run) {
-        (Place::File(path), None) => {
+        (LedgerLocation::File(path), None) => {
             match sqlite::lease_holder(path) {
                 Some(holder) => ui.data(&format!("held by {holder}; the lock goes with that process\n")),
                 None => ui.data("nobody holds the ledger\n"),
             }
             Ok(Exit::Done)
         }
-        (Place::File(path), Some(_)) => match sqlite::lease_holder(path) {
+        (LedgerLocation::File(path), Some(_)) => match sqlite::lease_holder(path) {
             Some(holder) => Err(Stop::new(Exit::Held, format!("the ledger is held by {holder}"))
                 .hint("the lock goes with that process: end it, with SIGTERM first")),
             None => {
@@ -164,7 +163,7 @@ async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
                 Ok(Exit::Done)
             }
         },
-        (Place::Database(_), None) => {
+        (LedgerLocation::Database(_), None) => {
             if live.is_empty() {
                 ui.data("nobody holds the ledger\n");
             }
@@ -177,8 +176,10 @@ async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
             }
             Ok(Exit::Done)
         }
-        (Place::Database(url), Some(run)) => {
-            let Some(mut ledger) = PostgresLedger::open_existing(url, None).await? else { return Ok(Exit::Done) };
+        (LedgerLocation::Database(url), Some(run)) => {
+            let Some(mut ledger) = PostgresLedger::open_existing(url.expose(), None).await? else {
+                return Ok(Exit::Done);
+            };
             if ledger.unlock(run).await? {
                 ui.data(&format!("run {run} is fenced off; what it left open is unknown\n"));
             } else {

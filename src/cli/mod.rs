@@ -12,6 +12,7 @@ mod progress;
 mod resolve;
 mod sandbox;
 mod sends;
+mod signals;
 mod status;
 mod ui;
 mod validate;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, location};
 use crate::plan::PlanError;
 use ui::Ui;
 
@@ -121,7 +122,8 @@ impl From<LedgerError> for Stop {
             }
             LedgerError::NotALedger(_) => Stop::new(Exit::Error, message).hint("name another file with `--ledger sqlite:PATH`"),
             LedgerError::Storage { .. } => Stop::new(Exit::Error, message).hint("the ledger must be on a disk that can be written to; nothing is sent without it"),
-            LedgerError::Key(_) => Stop::new(Exit::Error, message),
+            LedgerError::Outdated => Stop::new(Exit::Held, message).hint("run it again: it plans with what is recorded now"),
+            LedgerError::Key(_) | LedgerError::Location(_) => Stop::new(Exit::Error, message),
         }
     }
 }
@@ -239,7 +241,13 @@ pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            // An argument in the wrong place may be a URL with a password.
+            let text = error.render().to_string();
+            if location::redact(&text) == text {
+                let _ = error.print();
+            } else {
+                Ui::new(Colour::Auto, 0).say(location::redact(&text).trim_end());
+            }
             return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 });
         }
     };

@@ -69,6 +69,10 @@ pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event
         };
         match event {
             Event::Waiting { reason, pause } => say(&format!("  waiting {}: {reason}", words_short(pause))),
+            Event::Reserved { until, pause } => say(&format!(
+                "  waiting {} for the sender number's rate: reserved until {until:.0}",
+                words_short(pause)
+            )),
             Event::Trouble { to, outcome, reason } => {
                 told += 1;
                 if told <= MOST_TOLD {

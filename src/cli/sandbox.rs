@@ -70,7 +70,7 @@ pub fn run(ui: &Ui, args: &SandboxArgs) -> Result<Exit, Stop> {
             "SID {}, key {}. Open the address in a browser for the inbox. Ctrl-C stops.",
             args.sid, args.api_key
         ));
-        super::apply::signal().await;
+        super::signals::Signals::new().next().await;
         Ok(Exit::Done)
     })
 }

@@ -134,7 +134,7 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, Stop> {
 /// The sends of one person under every campaign of the ledger.
 async fn keys_of(
     ledger: &mut dyn Ledger,
-    place: &crate::project::Place,
+    place: &crate::ledger::LedgerLocation,
     number: &str,
 ) -> Result<HashSet<SendKey>, Stop> {
     let address = E164::parse_exact(number).ok_or_else(|| {
@@ -143,7 +143,7 @@ async fn keys_of(
     })?;
     let key = context::key(place)?;
     // Another key would find nobody, and say so as if it were true.
-    context::open(place, Some(&key)).await?;
+    place.open(Some(&key)).await?;
     let runs = ledger.runs().await?;
     let scopes: HashSet<(String, u32)> = runs.into_iter().map(|run| (run.campaign, run.edition)).collect();
     Ok(scopes.into_iter().map(|(campaign, edition)| key.send_keys(&campaign, edition).of(address.identity())).collect())

@@ -34,7 +34,7 @@ pub fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit, Stop> {
     let (start, name, edition) = campaign(args.campaign.as_deref())?;
     let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &start)?;
     let mut campaigns = context::runtime()?.block_on(async {
-        match context::open(&place, None).await? {
+        match place.open(None).await? {
             Some(mut ledger) => report::status(ledger.as_mut(), name.as_deref()).await,
             None => Ok(Vec::new()),
         }

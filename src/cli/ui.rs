@@ -26,6 +26,8 @@ impl Ui {
                 .with_env_filter(tracing_subscriber::EnvFilter::new(format!("warn,sendform={level}")))
                 .with_writer(std::io::stderr)
                 .with_ansi(false)
+                // A terminal that has closed takes no more lines; to say so there would be a panic.
+                .log_internal_errors(false)
                 .try_init();
         }
         Self { choice }

@@ -29,6 +29,8 @@ pub enum LinkKind {
     Start,
     /// A run ended.
     End,
+    /// The ledger was put back from a copy that had forgotten sends.
+    Restored,
 }
 
 impl LinkKind {
@@ -37,16 +39,19 @@ impl LinkKind {
             LinkKind::Ledger => "ledger",
             LinkKind::Start => "start",
             LinkKind::End => "end",
+            LinkKind::Restored => "restored",
         }
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {
-        [LinkKind::Ledger, LinkKind::Start, LinkKind::End].into_iter().find(|kind| kind.as_str() == text)
+        [LinkKind::Ledger, LinkKind::Start, LinkKind::End, LinkKind::Restored]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }
 
 /// A link, as recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Its number and hash.
     pub head: Head,
@@ -54,6 +59,8 @@ pub struct Link {
     pub kind: LinkKind,
     /// Of which run.
     pub run: Option<i64>,
+    /// For a link of no run: what it is hashed over.
+    pub detail: Option<String>,
 }
 
 /// What a starting run adds to the chain.
@@ -110,6 +117,15 @@ impl Head {
             canonical.number(u64::from(link.edition));
             canonical.text(link.plan_hash);
             canonical.number(link.started_at.cast_unsigned());
+        })
+    }
+
+    /// The head after something that belongs to no run, such as a restored copy. `detail` is stored
+    /// with the link, so that the chain can be computed again.
+    pub fn noted(self, kind: LinkKind, detail: &str) -> Self {
+        self.next(b"sendform ledger note v1", |canonical| {
+            canonical.text(kind.as_str());
+            canonical.text(detail);
         })
     }
 

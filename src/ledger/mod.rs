@@ -45,6 +45,7 @@
 
 pub mod chain;
 pub mod key;
+pub mod location;
 pub mod postgres;
 pub mod protocol;
 pub mod report;
@@ -64,6 +65,7 @@ use crate::message::ContentDigest;
 use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};
+pub use location::LedgerLocation;
 pub use sends::{InTurn, Recorded, Sends};
 
 /// What the ledger is told before a request starts.
@@ -180,8 +182,9 @@ pub struct Scope {
     pub campaign: String,
     /// Its edition.
     pub edition: u32,
-    /// Whether its codes come out of a pool: then the codes that others gave away are wanted, too.
-    pub pool: bool,
+    /// Whether a code belongs to one recipient for ever, as codes of a pool and generated codes do.
+    /// Then the codes that other campaigns and editions gave away are wanted, too.
+    pub unique_codes: bool,
 }
 
 /// What the ledger holds of one edition of a campaign.
@@ -196,7 +199,7 @@ pub struct Snapshot {
     pub planned_at: Option<Timestamp>,
     /// The runs that are under way: an intent of theirs is no doubt yet.
     pub live: Vec<i64>,
-    /// Codes that other campaigns or editions gave away out of a pool.
+    /// Codes that belong to recipients of other campaigns or editions.
     pub spent_codes: Vec<Box<str>>,
 }
 
@@ -209,12 +212,21 @@ pub struct RunStart {
     pub edition: u32,
     /// The name that its manifest has today.
     pub name: String,
+    /// The manifest's path below the project's root, with `/`.
+    pub manifest: String,
+    /// Where messages go: `sandbox`, `loopback`, or the provider's host name.
+    pub destination: String,
+    /// Which account they are sent from: a fingerprint of the SID, made with the ledger's key. None
+    /// in the sandbox.
+    pub account: Option<String>,
+    /// The environment that the manifest was read for, if it knows any.
+    pub environment: Option<String>,
     /// The approved plan.
     pub plan_hash: String,
     /// The instant that the plan's expiry counts from.
     pub planned_at: Timestamp,
-    /// Whether codes come out of a pool.
-    pub pool: bool,
+    /// Whether a code belongs to one recipient for ever, as codes of a pool and generated codes do.
+    pub unique_codes: bool,
     /// How many people the campaign is for.
     pub recipients: u64,
     /// The number that messages leave from: its rate is shared by all appliers.
@@ -225,6 +237,9 @@ pub struct RunStart {
     pub retry_rejected: bool,
     /// How long this run may be silent before others call it dead.
     pub lease: Duration,
+    /// How long a request of this run can live, from the first attempt to connect to the last byte
+    /// of the answer. The gateway enforces it.
+    pub longest_request: Duration,
 }
 
 /// What became of the sends of one run.
@@ -257,6 +272,20 @@ pub struct RunRecord {
     pub planned_at: Timestamp,
     /// How many people the campaign was for.
     pub recipients: u64,
+    /// The manifest's path below the project's root. Older versions did not record it, nor the next
+    /// four.
+    pub manifest: Option<String>,
+    /// Where messages went: `sandbox`, `loopback`, or the provider's host name.
+    pub destination: Option<String>,
+    /// The fingerprint of the account.
+    pub account: Option<String>,
+    /// The number that messages left from.
+    pub sender: Option<String>,
+    /// The environment that the manifest was read for.
+    pub environment: Option<String>,
+    /// How long a request of this run could live.
+    #[serde(skip)]
+    pub longest_request: Option<Duration>,
     /// Where.
     pub host: String,
     /// Who.
@@ -478,6 +507,12 @@ pub enum LedgerError {
         /// What happened.
         problem: String,
     },
+    /// Others wrote to the ledger after the plan was made: what it would send may have changed.
+    #[error("the ledger was written to after the plan was made")]
+    Outdated,
+    /// The ledger's URL cannot be used.
+    #[error("{0}")]
+    Location(location::LocationError),
     /// The key cannot be read or made.
     #[error("the ledger's key {0}")]
     Key(String),
@@ -531,7 +566,8 @@ pub trait Ledger: Send {
     async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError>;
 
     /// Starts a run: takes the lease, writes down as `unknown` what dead runs left open.
-    /// `snapshot` is what this ledger held when the plan was made.
+    /// `snapshot` is what this ledger held when the plan was made. Where one process at a time may
+    /// write, a ledger that was written to since is [`LedgerError::Outdated`].
     async fn begin(self: Box<Self>, start: &RunStart, snapshot: &Snapshot) -> Result<Box<dyn RunLedger>, LedgerError>;
 }
 
@@ -566,10 +602,14 @@ pub trait RunLedger: Send + 'static {
 /// What the appliers of one ledger share while they run: the rate of a sender number, and the work.
 #[async_trait]
 pub trait Peers: Send + Sync {
-    /// Takes leave for `messages` of the sender number: from which moment on they may go, at its rate.
-    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError>;
+    /// Reserves the next `messages` slots of the sender number's rate: how long it is until the first.
+    /// `most` is the largest number of messages that this applier reserves at once.
+    ///
+    /// A record of the number that lies further in the future than [`LONGEST_HOLD`] and what live
+    /// appliers can have reserved is wrong (the clock was, or a copy was restored), and is not waited for.
+    async fn reserve(&self, messages: u32, most: u32) -> Result<Duration, LedgerError>;
 
-    /// Lets nothing leave from the sender number for this long.
+    /// Lets nothing leave from the sender number for this long, [`LONGEST_HOLD`] at most.
     async fn hold(&self, pause: Duration) -> Result<(), LedgerError>;
 
     /// The number of the next share of the plan that nobody has taken yet. Shares rise.
@@ -578,6 +618,9 @@ pub trait Peers: Send + Sync {
     /// What other live appliers of this plan have under way.
     async fn others(&self) -> Result<Others, LedgerError>;
 }
+
+/// The longest time for which a sender number is held.
+pub const LONGEST_HOLD: Duration = Duration::from_secs(300);
 
 /// What other live appliers of the same plan do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -653,4 +696,9 @@ const ABANDONED: &str = "the run that started it ended without recording an outc
 /// An instant from the record.
 fn instant(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A duration as the record holds it.
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

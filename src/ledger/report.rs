@@ -336,6 +336,9 @@ fn chain(links: &[Link], runs: &BTreeMap<i64, RunRecord>, problems: &mut Vec<Str
                     _ => None,
                 }
             }
+            (LinkKind::Restored, Some(before), _) => {
+                link.detail.as_deref().map(|detail| before.noted(link.kind, detail))
+            }
             _ => None,
         };
         if expected != Some(link.head) {
@@ -379,5 +382,5 @@ pub fn entry_json(entry: &Entry, full: bool) -> Value {
 
 /// A link of the chain as JSON.
 pub fn link_json(link: &Link) -> Value {
-    json!({ "head": link.head.to_string(), "kind": link.kind.as_str(), "run": link.run })
+    json!({ "head": link.head.to_string(), "kind": link.kind.as_str(), "run": link.run, "detail": link.detail })
 }

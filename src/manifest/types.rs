@@ -469,7 +469,8 @@ pub struct Delivery {
     #[schemars(range(min = 1, max = 100))]
     #[schemars(extend("x-expected" = "1 to 100"))]
     pub batch: Option<u32>,
-    /// What stops a run before its end, with exit code 6. A run that accepts nothing at all stops by itself.
+    /// What stops a run before its end, with exit code 6. A run of which nothing is accepted, or too much
+    /// ends unknown, stops by itself.
     pub stop_when: Option<StopWhen>,
 }
 
@@ -480,7 +481,9 @@ pub struct StopWhen {
     /// How many of them the provider may refuse: a number, which counts at once, or a share such as
     /// `5%`, which counts as soon as so many were sent.
     pub rejected: Option<Most>,
-    /// How many of them may end without anybody knowing how: a number, or a share such as `2%`.
+    /// How many of them may end unknown: a number, or a share such as `2%`. Without it a run stops when more
+    /// sends ended unknown than 20, twice `concurrency` and 0.2 % of those that ended, or when it had to
+    /// pause three times within ten minutes because several in a row did. `100%` never stops a run.
     pub unknown: Option<Most>,
     /// How many of the last sends are looked at, 200 by default.
     #[schemars(range(min = 10, max = 100_000))]

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::fingerprint::{Fingerprint, Options};
 use super::repeat::SAMPLE;
 use super::{
-    BlockedRow, Counts, CouponSummary, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile, PlanHash, Sample,
-    SourceRows, Standing, SuppressRows,
+    BlockedRow, Counts, CouponSummary, Destination, Digests, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile,
+    PlanHash, Sample, SourceRows, Standing, SuppressRows,
 };
 use crate::audience::{E164, IdNumbers, Identity, LeftOut, ReadReport, Reason};
 use crate::campaign::{Campaign, CouponSpec};
@@ -49,6 +50,10 @@ pub struct Built {
     pub file: PlanFile,
     /// Its hash.
     pub hash: PlanHash,
+    /// The digest of its messages, as the hash covers it.
+    pub messages: [u8; 32],
+    /// The campaign, as the hash covers it.
+    pub fingerprint: Fingerprint,
     /// The instant that its expiry counts from.
     pub planned_at: Timestamp,
     /// Every message that was hashed.
@@ -92,6 +97,14 @@ impl Approved {
 
     fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The digest over all of them.
+    fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"sendform plan messages v2");
+        hasher.update(self.entries.as_flattened());
+        *hasher.finalize().as_bytes()
     }
 }
 
@@ -187,11 +200,13 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     let leave_by = check_time(campaign, &tally, planned_at, inputs.now, estimate)?;
 
     let approved = Approved::of(std::mem::take(&mut tally.entries));
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"sendform plan v1");
-    hasher.update(approved.entries.as_flattened());
+    let messages = approved.digest();
+    let fingerprint = Fingerprint::of(campaign);
+    let options = Options { sandbox: inputs.sandbox, retry_rejected: inputs.retry_rejected };
+    let of_campaign = fingerprint.digest(options);
     let counted_from_plan = matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_)));
-    let hash = PlanHash { digest: *hasher.finalize().as_bytes(), planned_at: counted_from_plan.then_some(planned_at) };
+    let hash = PlanHash::over(&messages, &of_campaign, counted_from_plan.then_some(planned_at));
+    let hex = |digest: [u8; 32]| blake3::Hash::from(digest).to_hex().to_string();
 
     let mut file = PlanFile {
         format_version: FORMAT_VERSION.to_owned(),
@@ -203,6 +218,10 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         sandbox: inputs.sandbox,
         created_at: inputs.now,
         hash: hash.to_string(),
+        digests: Digests { messages: hex(messages), campaign: hex(of_campaign) },
+        retry_rejected: inputs.retry_rejected,
+        destination: Destination::of(campaign, inputs.sandbox),
+        campaign_fields: fingerprint.shown(options),
         rows: tally.rows,
         recipients: approved.len() as u64,
         counts: tally.counts,
@@ -242,7 +261,7 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         checksum: String::new(),
     };
     file.checksum = file.compute_checksum();
-    Ok(Built { file, hash, planned_at, approved, leave_by, sample: tally.sample })
+    Ok(Built { file, hash, messages, fingerprint, planned_at, approved, leave_by, sample: tally.sample })
 }
 
 fn sources(campaign: &Campaign, read: &ReadReport) -> Vec<SourceRows> {

@@ -7,16 +7,18 @@
 //!
 //! # The hash
 //!
-//! The hash covers, in sorted order, each desired message with its recipient: sent or not, with
-//! coupons and expiry resolved as of the plan. So it stays the same while the plan is applied and
-//! after a crash, does not depend on the order of rows where that changes nothing for anybody, and
-//! changes with anything that somebody would see. It is written `v1:` and 64 hexadecimal digits;
-//! where the expiry counts from the plan, `@` and the plan's instant follow, so that the hash alone
-//! is enough to apply it.
+//! The hash covers two digests. The *messages* digest covers, in sorted order, each desired message with its
+//! recipient: sent or not, with coupons and expiry resolved as of the plan. The *campaign* digest covers every field
+//! of the campaign that decides how messages are sent, such as the provider's host, the account and the rate
+//! ([`fingerprint`]). So the hash stays the same while the plan is applied and after a crash, is the same on every
+//! machine, and does not depend on the order of rows, comments or paths. It is written `v2:` and 64 hexadecimal digits;
+//! where the expiry counts from the plan, `@` and the plan's instant follow, so that the hash alone is enough to apply
+//! it.
 //!
 //! The plan holds no phone number, no coupon and no key.
 
 pub mod build;
+pub mod fingerprint;
 pub mod pass;
 pub mod repeat;
 pub mod text;
@@ -29,26 +31,39 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::campaign::Campaign;
+use crate::gateway::kaleyra::Callback;
 use crate::ledger::Head;
+use crate::message::Canonical;
 
 pub use build::{Approved, Built, PlanError, build};
 pub use pass::{Desired, Item, Pass, Standing};
 
 /// The version of the plan's machine-readable form: minor adds, major breaks.
-pub const FORMAT_VERSION: &str = "1.1";
+pub const FORMAT_VERSION: &str = "2.0";
 
 /// The fingerprint of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanHash {
-    /// Over all desired messages.
+    /// Over the messages and the campaign.
     pub digest: [u8; 32],
     /// What the expiry counts from, if it counts from the plan.
     pub planned_at: Option<Timestamp>,
 }
 
+impl PlanHash {
+    /// The hash over two digests.
+    pub fn over(messages: &[u8; 32], campaign: &[u8; 32], planned_at: Option<Timestamp>) -> Self {
+        let mut canonical = Canonical::new(b"sendform plan v2");
+        canonical.bytes(messages);
+        canonical.bytes(campaign);
+        Self { digest: canonical.finish(), planned_at }
+    }
+}
+
 impl fmt::Display for PlanHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "v1:{}", blake3::Hash::from(self.digest).to_hex())?;
+        write!(f, "v2:{}", blake3::Hash::from(self.digest).to_hex())?;
         match self.planned_at {
             Some(instant) => write!(f, "@{instant:.0}"),
             None => Ok(()),
@@ -56,18 +71,34 @@ impl fmt::Display for PlanHash {
     }
 }
 
-impl FromStr for PlanHash {
-    type Err = String;
+/// Why a text is no plan hash.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAPlanHash {
+    /// It was made by a version whose hashes cover less.
+    #[error("`{0}` is the hash of an older version of Sendform, which did not cover where and how fast messages go")]
+    Older(String),
+    /// It is something else.
+    #[error("`{0}` is not a plan hash; one starts with `v2:` and is printed by `sendform plan`")]
+    Other(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a plan hash; one starts with `v1:` and is printed by `sendform plan`");
-        let rest = text.trim().strip_prefix("v1:").ok_or_else(wrong)?;
+impl FromStr for PlanHash {
+    type Err = NotAPlanHash;
+
+    fn from_str(text: &str) -> Result<Self, NotAPlanHash> {
+        let text = text.trim();
+        let wrong = || NotAPlanHash::Other(text.to_owned());
+        let (version, rest) = text.split_once(':').ok_or_else(wrong)?;
         let (digest, planned_at) = match rest.split_once('@') {
             Some((digest, instant)) => (digest, Some(instant.parse().map_err(|_| wrong())?)),
             None => (rest, None),
         };
         let digest = blake3::Hash::from_hex(digest).map_err(|_| wrong())?;
-        Ok(Self { digest: *digest.as_bytes(), planned_at })
+        match version {
+            "v1" => Err(NotAPlanHash::Older(text.to_owned())),
+            "v2" => Ok(Self { digest: *digest.as_bytes(), planned_at }),
+            _ => Err(wrong()),
+        }
     }
 }
 
@@ -160,10 +191,64 @@ pub struct ExpirySummary {
     pub at_least_seconds: u64,
 }
 
+/// The two digests that the hash covers, as 64 hexadecimal digits each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Digests {
+    /// Over all messages with their recipients.
+    pub messages: String,
+    /// Over the fields of the campaign.
+    pub campaign: String,
+}
+
+/// Where messages go, and from whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Destination {
+    /// The provider's host, with its port unless it is the usual one; `sandbox` for the embedded sandbox.
+    pub host: String,
+    /// Where the account's SID is read from, such as `KALEYRA_SID`. The sandbox needs no account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// The last four digits of the number that messages come from.
+    pub sender: String,
+    /// Where the provider reports what became of each message: a URL without its query, or a profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
+}
+
+impl Destination {
+    fn of(campaign: &Campaign, sandbox: bool) -> Self {
+        let gateway = &campaign.gateway;
+        let host = match gateway.base_url.port() {
+            _ if sandbox => "sandbox".to_owned(),
+            Some(port) => format!("{}:{port}", gateway.base_url.host_str().unwrap_or_default()),
+            None => gateway.base_url.host_str().unwrap_or_default().to_owned(),
+        };
+        // As it is written: a path that depends on the machine would be shown otherwise.
+        let sid = &campaign.manifest["gateway"]["kaleyra"]["sid"];
+        let text = |key: &str| sid[key].as_str().map(str::to_owned);
+        let account = text("env")
+            .or_else(|| text("file").map(|path| format!("file {path}")))
+            .or_else(|| sid["exec"][0].as_str().map(|program| format!("command {program}")));
+        let callback = gateway.callback.as_ref().map(|callback| match callback {
+            Callback::ProfileId(id) => format!("profile {id}"),
+            Callback::Url(url) => match url::Url::parse(url) {
+                Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
+                Err(_) => "a URL".to_owned(),
+            },
+        });
+        Self {
+            host,
+            account: account.filter(|_| !sandbox),
+            sender: fingerprint::last_digits(&gateway.from.to_string()).to_owned(),
+            callback,
+        }
+    }
+}
+
 /// A plan, as `plan --format json` prints it and `plan --out` writes it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct PlanFile {
-    /// `1.1`: minor adds, major breaks.
+    /// `2.0`: minor adds, major breaks.
     pub format_version: String,
     /// The version of the program that made it.
     pub sendform_version: String,
@@ -181,6 +266,15 @@ pub struct PlanFile {
     pub created_at: Timestamp,
     /// What `apply` compares.
     pub hash: String,
+    /// What the hash covers.
+    pub digests: Digests,
+    /// Whether sends that the provider rejected are tried again.
+    pub retry_rejected: bool,
+    /// Where messages go, and from whom.
+    pub destination: Destination,
+    /// What the campaign digest covers, by JSON pointer. A field with its default is left out. Of what must not be shown
+    /// there are four digits that change with it.
+    pub campaign_fields: BTreeMap<String, serde_json::Value>,
     /// How many rows were read of all sources.
     pub rows: u64,
     /// How many rows were read of each source, in the order of the manifest.
@@ -289,8 +383,10 @@ mod tests {
         for hash in [plain, timed] {
             assert_eq!(hash.to_string().parse(), Ok(hash));
         }
-        for text in ["", "v1:", "v1:zz", "v2:00", &format!("v1:{}@never", "00".repeat(32))] {
-            assert!(text.parse::<PlanHash>().is_err(), "{text}");
+        for text in ["", "v2:", "v2:zz", "v2:00", "v3:00", &format!("v2:{}@never", "00".repeat(32))] {
+            assert!(matches!(text.parse::<PlanHash>(), Err(NotAPlanHash::Other(_))), "{text}");
         }
+        let old = format!("v1:{}", "00".repeat(32));
+        assert_eq!(old.parse::<PlanHash>(), Err(NotAPlanHash::Older(old.clone())));
     }
 }

@@ -112,8 +112,9 @@ impl<'a> Pass<'a> {
                 let scope = format!("{}/{}", campaign.record, campaign.edition);
                 let generator = Generator::new(key.for_codes(), scope, prefix, alphabet, *length);
                 let mut taken = CodeTable::default();
-                for (_, send) in snapshot.sends.iter() {
-                    let _ = taken.insert(send.coupon);
+                let bound = snapshot.sends.iter().map(|(_, send)| send.coupon);
+                for code in bound.chain(snapshot.spent_codes.iter().map(|code| &**code)) {
+                    let _ = taken.insert(code);
                 }
                 Codes::Generated(generator, taken)
             }

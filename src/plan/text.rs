@@ -64,6 +64,14 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
         let rows = words::count(usize::try_from(list.rows).unwrap_or(usize::MAX), "row");
         writeln!(out, "  {name:<10}{} by {} ({rows}{skipped})", grouped(list.matched), list.file)?;
     }
+    let destination = &plan.destination;
+    let account = destination.account.as_ref().map(|account| ("Account", format!("from {account}")));
+    let callback = destination.callback.as_ref().map(|callback| ("Callback", callback.clone()));
+    let host = if plan.sandbox { "the embedded sandbox".to_owned() } else { destination.host.clone() };
+    let sender = ("Sender", format!("ending {}", destination.sender));
+    for (name, value) in [Some(("Provider", host)), account, Some(sender), callback].into_iter().flatten() {
+        writeln!(out, "  {name:<10}{value}")?;
+    }
     for (position, (key, number)) in plan.templates.iter().enumerate() {
         let name = if position == 0 { "Template" } else { "" };
         writeln!(out, "  {name:<10}{key}, for {}", grouped(*number))?;
@@ -114,6 +122,8 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
         writeln!(out, "  {YELLOW}warning{YELLOW:#}: {warning}")?;
     }
     writeln!(out, "\nPlan hash {}", plan.hash)?;
+    let short = |digest: &str| digest.chars().take(8).collect::<String>();
+    writeln!(out, "  covers  messages {}, campaign {}", short(&plan.digests.messages), short(&plan.digests.campaign))?;
     match &plan.ledger_head {
         Some(head) => writeln!(out, "Ledger head {head}"),
         None => Ok(()),

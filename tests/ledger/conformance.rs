@@ -222,7 +222,7 @@ fn evidence_settles_doubt_and_overrules_nothing() {
 #[test]
 fn a_snapshot_holds_codes_and_the_first_plan_that_sent() {
     on_both(|stage| async move {
-        let pool = RunStart { pool: true, ..start("v1:a") };
+        let pool = RunStart { unique_codes: true, ..start("v1:a") };
         let mut run = stage.begin(&pool).await;
         run.commit(&claim(&[(1, 1), (2, 1)])).await.unwrap();
         run.commit(&settle(&[(1, 1, accepted()), (2, 1, not_sent())])).await.unwrap();
@@ -255,7 +255,7 @@ fn a_snapshot_holds_codes_and_the_first_plan_that_sent() {
         };
         assert_eq!(known(&other).await, (2, "CODE1 CODE2 CODE3 CODE6".to_owned()));
         assert_eq!(known(&pool).await, (4, "CODE4 CODE5".to_owned()));
-        assert_eq!(known(&RunStart { pool: false, ..other }).await, (2, String::new()));
+        assert_eq!(known(&RunStart { unique_codes: false, ..other }).await, (2, String::new()));
         sound(&stage).await;
     });
 }

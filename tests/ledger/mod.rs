@@ -2,5 +2,6 @@
 
 mod conformance;
 mod explore;
+mod formats;
 mod postgres;
 mod stage;

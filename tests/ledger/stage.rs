@@ -44,14 +44,19 @@ pub fn start(plan: &str) -> RunStart {
         campaign: "diwali".into(),
         edition: 1,
         name: "diwali".into(),
+        manifest: "offers/diwali.yaml".into(),
+        destination: "loopback".into(),
+        account: Some("0123456789abcdef".into()),
+        environment: None,
         plan_hash: plan.into(),
         planned_at: "2026-11-01T08:00:00Z".parse().unwrap(),
-        pool: false,
+        unique_codes: false,
         recipients: 10,
         sender: "+919900112233".into(),
         interval: Duration::from_millis(1),
         retry_rejected: false,
         lease: Duration::from_secs(30),
+        longest_request: Duration::from_secs(40),
     }
 }
 
@@ -177,5 +182,5 @@ impl Stage {
 }
 
 pub fn scope(start: &RunStart) -> Scope {
-    Scope { campaign: start.campaign.clone(), edition: start.edition, pool: start.pool }
+    Scope { campaign: start.campaign.clone(), edition: start.edition, unique_codes: start.unique_codes }
 }

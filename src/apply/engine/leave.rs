@@ -1,11 +1,12 @@
 //! What the engine needs leave for, where other appliers are about: slots of time, in which the
 //! number is this applier's alone, and shares of the plan.
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::record::LEDGER_PATIENCE;
-use super::{Engine, FIRST_PAUSE, told};
+use super::{Engine, FIRST_PAUSE, WORTH_TELLING, told};
 use crate::apply::share::Shares;
 use crate::apply::{Ending, Event, Stop};
 use crate::gateway::Gateway;
@@ -25,7 +26,8 @@ impl<G: Gateway> Engine<G> {
             && let Some(peers) = self.peers.clone()
         {
             // From the answer on: when it is looked at does not matter.
-            let asked = async move { peers.reserve(many).await.map(|delay| Instant::now() + delay) };
+            let most = self.pacer.block(self.delivery.batch);
+            let asked = async move { peers.reserve(many, most).await.map(|delay| Instant::now() + delay) };
             self.asked = Some((many, tokio::spawn(asked)));
         }
     }
@@ -36,8 +38,26 @@ impl<G: Gateway> Engine<G> {
             Ok(start) => {
                 self.silent_since = None;
                 self.pacer.grant(many, start);
+                self.explain_wait(many, start);
             }
             Err(error) => self.unanswered(&error).await,
+        }
+    }
+
+    /// Tells why nothing leaves, if the slot of time starts much later than a few appliers that take
+    /// turns would have it: another applier was asked to slow down, or the record's clock is ahead.
+    fn explain_wait(&mut self, many: u32, start: Instant) {
+        let now = Instant::now();
+        let wait = start.saturating_duration_since(now);
+        let known = self.known_to_wait.is_some_and(|until| now < until)
+            || self.held_until.is_some_and(|until| start < until + WORTH_TELLING);
+        if known || self.ending.is_some() || wait < WORTH_TELLING.max(self.pacer.time_for(many) * 3) {
+            return;
+        }
+        self.known_to_wait = Some(start);
+        let until = Timestamp::now().saturating_add(SignedDuration::try_from(wait).unwrap_or_default());
+        if let Ok(until) = until {
+            let _ = self.events.send(Event::Reserved { until, pause: wait });
         }
     }
 

@@ -18,7 +18,9 @@ use super::share::{Shares, Whose};
 use super::{Ending, Event, Pacer, Progress, Stop};
 use crate::campaign::Delivery;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{self, Batch, BySend, Claim, Intent, LedgerError, Peers, RunLedger, Settlement, Snapshot, State};
+use crate::ledger::{
+    self, Batch, BySend, Claim, Intent, LONGEST_HOLD, LedgerError, Peers, RunLedger, Settlement, Snapshot, State,
+};
 use crate::plan::{Approved, Desired, Standing};
 
 /// How often one send is tried again after it was provably not sent.
@@ -34,7 +36,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause that a provider's `Retry-After` is followed for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+const LONGEST_RETRY_AFTER: Duration = LONGEST_HOLD;
+
+/// A wait that is shorter needs no explanation.
+const WORTH_TELLING: Duration = Duration::from_secs(2);
 
 /// Where messages come from: those to be sent, in the order of the plan, several at a time, because
 /// each hand-over may wake a thread.
@@ -97,6 +102,8 @@ pub enum Leftover {
 struct Report {
     carried: Vec<Waiting>,
     reply: Reply,
+    /// When the commit of its intents started.
+    started: Instant,
 }
 
 /// A run: see the module.
@@ -136,6 +143,8 @@ pub struct Engine<G> {
     held_until: Option<Instant>,
     /// Since when the ledger gives no leave.
     silent_since: Option<Instant>,
+    /// Until when the user knows that the number is reserved.
+    known_to_wait: Option<Instant>,
     ending: Option<Ending>,
 }
 
@@ -170,6 +179,7 @@ impl<G: Gateway> Engine<G> {
             setbacks: 0,
             held_until: None,
             silent_since: None,
+            known_to_wait: None,
             ending: None,
         }
     }
@@ -398,7 +408,7 @@ impl<G: Gateway> Engine<G> {
             } else {
                 gateway.send(request).await
             };
-            Report { carried, reply }
+            Report { carried, reply, started: asked.0 }
         });
     }
 
@@ -420,7 +430,8 @@ impl<G: Gateway> Engine<G> {
                 if level == Stop::Soon {
                     let _ = self.events.send(Event::Stopping);
                 }
-                self.ending = Some(Ending::Interrupted);
+                // Why it stops by itself is worth more than that it was asked to as well.
+                self.ending.get_or_insert(Ending::Interrupted);
             }
             desired = feed.recv(), if wants_more => match desired {
                 Some(several) => self.ahead = several.into_iter(),
@@ -455,14 +466,14 @@ impl<G: Gateway> Engine<G> {
                 let untold =
                     std::iter::repeat_with(|| Outcome::Unknown { reason: "the answer left this one out".to_owned() });
                 for (waiting, outcome) in report.carried.into_iter().zip(outcomes.into_iter().chain(untold)) {
-                    self.settle_one(&waiting, outcome);
+                    self.settle_one(&waiting, outcome, report.started);
                 }
             }
             Reply::NotSent(not_sent) => self.not_sent(report.carried, &not_sent),
         }
     }
 
-    fn settle_one(&mut self, waiting: &Waiting, outcome: Outcome) {
+    fn settle_one(&mut self, waiting: &Waiting, outcome: Outcome, started: Instant) {
         let trouble = match &outcome {
             Outcome::Accepted { .. } => {
                 self.progress.accepted += 1;
@@ -479,7 +490,7 @@ impl<G: Gateway> Engine<G> {
                 Some(("unknown", reason.clone()))
             }
         };
-        let verdict = self.breaker.judge(&outcome, self.setbacks);
+        let verdict = self.breaker.judge(&outcome, started, Instant::now());
         if let Some((outcome, reason)) = trouble.clone() {
             let to = waiting.desired.address.masked();
             let _ = self.events.send(Event::Trouble { to, outcome, reason });
@@ -493,6 +504,7 @@ impl<G: Gateway> Engine<G> {
             Verdict::Fine => {}
             Verdict::Pause => self.pause(trouble.map(|(_, reason)| reason).unwrap_or_default(), None),
             Verdict::Hopeless(problem) => drop(self.ending.get_or_insert(Ending::Hopeless(problem))),
+            Verdict::TooManyUnknown(problem) => drop(self.ending.get_or_insert(Ending::TooManyUnknown(problem))),
             Verdict::Limit(problem) => drop(self.ending.get_or_insert(Ending::Limit(problem))),
         }
     }
@@ -534,26 +546,35 @@ impl<G: Gateway> Engine<G> {
     }
 
     /// The whole number waits. Requests that were under way together fail together, so only the
-    /// first of them makes the pause longer.
+    /// first of them makes the pause longer, unless the provider asks for more.
     fn pause(&mut self, reason: String, retry_after: Option<Duration>) {
         let now = Instant::now();
         let asked = retry_after.map(|asked| asked.min(LONGEST_RETRY_AFTER));
-        let until = if self.held_until.is_some_and(|until| until > now) {
-            let Some(asked) = asked else { return };
-            self.held_until.map_or(now + asked, |until| until.max(now + asked))
-        } else {
-            let chosen = FIRST_PAUSE.saturating_mul(1 << self.setbacks.min(8)).min(LONGEST_PAUSE);
-            let pause = asked.map_or(chosen, |asked| asked.max(chosen));
-            self.setbacks += 1;
-            if self.ending.is_none() {
-                let _ = self.events.send(Event::Waiting { reason, pause });
+        let held = self.held_until.filter(|until| *until > now);
+        let pause = match held {
+            Some(until) => {
+                // One alone is tried next, also if an answer from before the pause has got through.
+                self.setbacks = self.setbacks.max(1);
+                match asked {
+                    Some(asked) if now + asked > until => asked,
+                    _ => return,
+                }
             }
-            now + pause
+            None => {
+                let chosen = FIRST_PAUSE.saturating_mul(1 << self.setbacks.min(8)).min(LONGEST_PAUSE);
+                self.setbacks += 1;
+                asked.map_or(chosen, |asked| asked.max(chosen))
+            }
         };
+        let until = now + pause;
+        let news = held.is_none_or(|held| until - held >= WORTH_TELLING);
+        if news && self.ending.is_none() {
+            let _ = self.events.send(Event::Waiting { reason, pause });
+        }
         self.pacer.hold(until);
         self.held_until = Some(until);
         if let Some(peers) = self.peers.clone() {
-            tokio::spawn(async move { peers.hold(until - now).await });
+            tokio::spawn(async move { peers.hold(pause).await });
         }
     }
 

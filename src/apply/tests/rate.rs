@@ -13,7 +13,7 @@ pub(super) struct Number {
 
 #[async_trait::async_trait]
 impl Peers for Number {
-    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError> {
+    async fn reserve(&self, messages: u32, _most: u32) -> Result<Duration, LedgerError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let now = tokio::time::Instant::now();
         let start = {

@@ -1,22 +1,26 @@
 //! The end of a run: written down, told, and turned into an exit code.
 
+use std::path::Path;
+
 use super::{Exit, count};
 use crate::apply::{Ending, Progress};
 use crate::cli::Stop;
 use crate::cli::ui::Ui;
+use crate::ledger::location::{DatabaseUrl, redact};
 use crate::ledger::{RunCounts, RunLedger};
 use crate::words::grouped;
 
-/// This command as it was typed, for a shell. A URL's password is left out.
-fn this_command(arguments: impl Iterator<Item = String>) -> String {
+/// A command of this program, for a shell. Passwords of URLs are left out.
+fn command(arguments: impl IntoIterator<Item = String>) -> String {
     let mut command = "sendform".to_owned();
     for argument in arguments {
-        let argument = match (argument.find("://"), argument.rfind('@')) {
-            (Some(scheme), Some(at)) if scheme < at => {
-                let user = argument[scheme + 3..at].split(':').next().unwrap_or_default();
-                format!("{}{user}{}", &argument[..scheme + 3], &argument[at..])
-            }
-            _ => argument,
+        let (option, value) = match argument.split_once('=') {
+            Some((option, value)) if option == "--ledger" => ("--ledger=", value),
+            _ => ("", argument.as_str()),
+        };
+        let argument = match DatabaseUrl::parse(value) {
+            Ok(url) => format!("{option}{}", url.without_password()),
+            Err(_) => redact(&argument),
         };
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@+,%".contains(&byte);
         command.push(' ');
@@ -29,8 +33,18 @@ fn this_command(arguments: impl Iterator<Item = String>) -> String {
     command
 }
 
+/// The option that names the ledger, as it was typed.
+fn ledger_option(mut arguments: impl Iterator<Item = String>) -> Vec<String> {
+    match arguments.find(|argument| argument == "--ledger" || argument.starts_with("--ledger=")) {
+        Some(option) if option == "--ledger" => [option].into_iter().chain(arguments.next()).collect(),
+        option => option.into_iter().collect(),
+    }
+}
+
 pub(super) struct Report<'a> {
     pub(super) ui: &'a Ui,
+    pub(super) manifest: &'a Path,
+    pub(super) sandbox: bool,
     pub(super) done: Progress,
     pub(super) elapsed: std::time::Duration,
     pub(super) planned: u64,
@@ -79,13 +93,20 @@ impl Report<'_> {
             self.ui.say(&format!("Ledger head {head}"));
         }
         if unknown > 0 {
-            self.ui.say("Unknown sends may have arrived, so they are never sent again by themselves. `sendform sends list --state unknown` names them; `sendform resolve` settles them.");
+            self.ui.say(&format!("Unknown sends may have arrived, so they are never sent again by themselves. `{}` lists them with their rows; `sendform resolve` settles them.", self.list_unknown()));
         }
         if pending > 0 {
             self.ui.say("Run the same command again to send what is left; nobody gets it twice:");
-            self.ui.say(&format!("  {}", this_command(std::env::args().skip(1))));
+            self.ui.say(&format!("  {}", command(std::env::args().skip(1))));
         }
         self.exit(ending, unknown, pending, finished.err().map(Stop::from))
+    }
+
+    /// The command that lists the unknown sends, on the same ledger.
+    fn list_unknown(&self) -> String {
+        let ledger = if self.sandbox { vec!["--sandbox".to_owned()] } else { ledger_option(std::env::args().skip(1)) };
+        let list = ["sends".to_owned(), "list".to_owned(), self.manifest.display().to_string()];
+        command(list.into_iter().chain(["--state".to_owned(), "unknown".to_owned()]).chain(ledger))
     }
 
     fn exit(&self, ending: &Ending, unknown: u64, pending: u64, unfinished: Option<Stop>) -> Result<Exit, Stop> {
@@ -119,6 +140,11 @@ impl Report<'_> {
             Ending::Late(reason) => {
                 Stop::new(Exit::Limit, reason.clone()).hint("raise `edition` with a later end to reach the rest")
             }
+            Ending::TooManyUnknown(reason) => Stop::new(Exit::Limit, reason.clone()).hint(format!(
+                "`{}` shows the reason of each. Run the same command again once the cause is gone: it sends what is left. \
+                 `delivery.stop_when.unknown` sets another bound; `100%` sets none",
+                self.list_unknown()
+            )),
             Ending::Limit(reason) => Stop::new(Exit::Limit, reason.clone())
                 .hint("`sendform sends list` tells what happened; run it again once the cause is gone"),
             Ending::Hopeless(reason) => Stop::new(
@@ -153,10 +179,15 @@ mod tests {
 
     #[test]
     fn a_command_is_told_as_it_can_be_typed_without_its_password() {
-        let arguments = ["apply", "my offer.yaml", "--ledger", "postgres://me:secret@db/offers", "--var", "who=it's"];
+        let told = |arguments: &[&str]| command(arguments.iter().map(|argument| (*argument).to_owned()));
         assert_eq!(
-            this_command(arguments.into_iter().map(str::to_owned)),
+            told(&["apply", "my offer.yaml", "--ledger", "postgres://me:secret@db/offers", "--var", "who=it's"]),
             r"sendform apply 'my offer.yaml' --ledger postgres://me@db/offers --var 'who=it'\''s'"
         );
+        assert_eq!(
+            told(&["apply", "--ledger=postgres://db/offers?user=me&password=secret&sslmode=disable"]),
+            "sendform apply '--ledger=postgres://db/offers?user=me&sslmode=disable'"
+        );
+        assert_eq!(told(&["--ledger=postgres://me:se?cr@et@db/offers"]), "sendform --ledger=postgres://me@db/offers");
     }
 }

@@ -1,7 +1,10 @@
 //! `sendform apply`
 
+mod approval;
 mod close;
+mod guards;
 mod send;
+mod start;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,19 +12,22 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 use secrecy::SecretString;
+use tokio::sync::watch;
 
+use super::signals::Signals;
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context, progress};
-use crate::campaign::Campaign;
-use crate::ledger::{Head, Ledger, report};
+use crate::apply::Stop as Urgency;
+use crate::campaign::{Campaign, Rate};
+use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
 use crate::manifest::Given;
+use crate::plan::Built;
 use crate::plan::build::{Inputs, build};
+use crate::plan::repeat;
 use crate::plan::text::render;
-use crate::plan::{Built, PlanFile, PlanHash, repeat};
-use crate::project::Place;
 use crate::words::grouped;
-use send::Job;
-pub use send::signal;
+use approval::Approval;
+use send::{Job, Provider};
 
 /// Send what the plan says; run again to resume
 #[derive(Debug, Args)]
@@ -29,7 +35,7 @@ pub use send::signal;
 Examples:
   sendform apply campaign.yaml                   shows the plan, asks, sends
   sendform apply --plan plan.json                sends exactly the plan that was reviewed
-  sendform apply campaign.yaml --plan-hash v1:…  the same, by the plan's hash alone
+  sendform apply campaign.yaml --plan-hash v2:…  the same, by the plan's hash alone
   sendform apply campaign.yaml --sandbox --auto-approve
 
 Running it again sends nothing twice: it resumes what is left. Ctrl-C once stops after what is under
@@ -54,6 +60,9 @@ pub struct ApplyArgs {
     /// Try again what the provider refused before
     #[arg(long)]
     retry_rejected: bool,
+    /// Send more slowly than the campaign says, such as `10/s`
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate: Option<Rate>,
     /// Send although most recipients had the same message from another campaign
     #[arg(long)]
     allow_repeat: bool,
@@ -68,10 +77,8 @@ pub struct ApplyArgs {
     ledger_is_durable: bool,
 }
 
-/// What was approved before this command.
-struct Approval {
-    file: Option<PlanFile>,
-    hash: Option<PlanHash>,
+fn rate(text: &str) -> Result<Rate, String> {
+    Rate::parse(text).ok_or_else(|| "such as `10/s`, `600/m` or `5000/h`".to_owned())
 }
 
 fn lease(text: &str) -> Result<Duration, String> {
@@ -85,7 +92,7 @@ fn lease(text: &str) -> Result<Duration, String> {
 
 pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
-    let approval = approval(args)?;
+    let approval = Approval::read(args)?;
     let (path, given) = match &approval.file {
         Some(plan) => {
             let given = Given { vars: plan.vars.clone(), data_dirs: context::data_dirs(&args.vars) };
@@ -98,43 +105,111 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         .ok()
         .and_then(|current| path.strip_prefix(current).ok().map(ToOwned::to_owned))
         .unwrap_or(path);
+    let retry_rejected = args.retry_rejected || approval.file.as_ref().is_some_and(|plan| plan.retry_rejected);
     let mut campaign = context::campaign(ui, &path, &given, now)?;
+    if let Some(rate) = args.rate {
+        guards::slow_down(&mut campaign, rate)?;
+    }
     let place = context::ledger_place(&args.ledger, sandbox, &path)?;
     refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
-
-    let key = context::key(&place)?;
     let runtime = context::runtime()?;
-    let pool = context::pool_ahead(&campaign);
-    let mut ledger = runtime.block_on(context::open_for_run(&place, &key))?;
-    runtime.block_on(check_heads(ledger.as_mut(), args, &approval))?;
-    runtime.block_on(context::recorded_as(ledger.as_mut(), &mut campaign))?;
-    let snapshot = runtime.block_on(ledger.snapshot(&context::scope(&campaign)))?;
-    let inputs = Inputs {
-        snapshot: &snapshot,
-        key: &key,
-        now,
-        planned_at: approval.hash.as_ref().and_then(|hash| hash.planned_at),
-        retry_rejected: args.retry_rejected,
-        sandbox,
-        list_blocked: false,
-        pool,
-    };
-    tracing::info!(ledger = %place, recorded = snapshot.sends.len(), "ledger opened");
-    let mut built = build(&campaign, inputs)?;
-    if let Some(approved) = &approval.hash
-        && *approved != built.hash
-    {
-        return Err(differs(approved, &built, approval.file.as_ref()));
+    let mut approved_by_user = None;
+    let mut provider = None;
+    let mut stop: Option<watch::Receiver<Urgency>> = None;
+    for _ in 0..MAX_PLANS {
+        if let LedgerLocation::File(path) = &place
+            && let Some(holder) = sqlite::lease_holder(path)
+        {
+            return Err(LedgerError::Held { holder }.into());
+        }
+        // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
+        let pool = context::pool_ahead(&campaign);
+        let mut record = runtime.block_on(context::read(&place, &mut campaign))?;
+        runtime.block_on(check_heads(record.ledger.as_deref_mut(), args, &approval))?;
+        let inputs = Inputs {
+            snapshot: &record.snapshot,
+            key: &record.key,
+            now,
+            planned_at: approval.hash.as_ref().and_then(|hash| hash.planned_at),
+            retry_rejected,
+            sandbox,
+            list_blocked: false,
+            pool,
+        };
+        tracing::info!(ledger = %place, recorded = record.snapshot.sends.len(), "ledger opened");
+        let mut built = build(&campaign, inputs)?;
+        approval.check(&built)?;
+        let repeats = match record.ledger.as_deref_mut() {
+            Some(ledger) => runtime.block_on(repeat::find(ledger, &record.key, &campaign.record, &built.sample))?,
+            None => None,
+        };
+        built.file = built.file.with_ledger(record.head, repeats);
+        let sends = (built.hash.clone(), built.file.counts.send);
+        if approved_by_user.as_ref() != Some(&sends) {
+            ui.data(&render(&built.file));
+            ui.say(&format!("Ledger    {place}"));
+        }
+        if built.file.counts.send == 0 {
+            ui.say("Nothing to send");
+            return Ok(if built.file.counts.unknown > 0 { Exit::Unknown } else { Exit::Done });
+        }
+        check_plan(&built, args)?;
+        if let Some(ledger) = record.ledger.as_deref_mut() {
+            runtime.block_on(ledger.admits(&campaign.record, &built.hash.to_string()))?;
+        }
+        if approval.hash.is_none() && !args.auto_approve && approved_by_user.as_ref() != Some(&sends) {
+            ask(ui, built.file.counts.send, &target(&campaign, sandbox))?;
+        }
+        approved_by_user = Some(sends);
+        let provider = match &mut provider {
+            Some(provider) => provider,
+            none => {
+                let secrets = if sandbox { None } else { Some(secrets(&campaign)?) };
+                none.insert(Provider::open(&runtime, &campaign, secrets)?)
+            }
+        };
+        let key = if record.ledger.take().is_some() {
+            record.key
+        } else {
+            let key = context::key(&place)?;
+            runtime.block_on(place.create(&key))?;
+            key
+        };
+        // Before the run begins: a signal must not cut it off from writing down how it ended.
+        let stop = stop.get_or_insert_with(|| catch_signals(&runtime)).clone();
+        let start = start::run_start(&campaign, &built, retry_rejected, args.lease, sandbox);
+        let begun = runtime.block_on(async { place.open_for_run(&key).await?.begin(&start, &record.snapshot).await });
+        let run = match begun {
+            Ok(run) => run,
+            Err(LedgerError::Outdated) => {
+                if *stop.borrow() > Urgency::No {
+                    return Ok(Exit::Interrupted);
+                }
+                ui.say("The ledger was written to after this plan was made; planning again");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let job =
+            Job { ui, campaign, snapshot: record.snapshot, key, built, run, provider, retry_rejected, place, stop };
+        return job.send(&runtime);
     }
-    let repeats = runtime.block_on(repeat::find(ledger.as_mut(), &key, &campaign.record, &built.sample))?;
-    let head = runtime.block_on(report::head(ledger.as_mut()))?;
-    built.file = built.file.with_ledger(head, repeats);
-    ui.data(&render(&built.file));
-    ui.say(&format!("Ledger    {place}"));
-    if built.file.counts.send == 0 {
-        ui.say("Nothing to send");
-        return Ok(if built.file.counts.unknown > 0 { Exit::Unknown } else { Exit::Done });
-    }
+    Err(LedgerError::Outdated.into())
+}
+
+/// Catches the signals that ask to stop, from now on.
+fn catch_signals(runtime: &tokio::runtime::Runtime) -> watch::Receiver<Urgency> {
+    let (sender, stop) = watch::channel(Urgency::No);
+    let signals = runtime.block_on(async { Signals::new() });
+    runtime.spawn(signals.tell(sender));
+    stop
+}
+
+/// How often a plan is made again because others wrote to the ledger in the meantime.
+const MAX_PLANS: usize = 5;
+
+/// What a plan may not be sent with, whoever approved it.
+fn check_plan(built: &Built, args: &ApplyArgs) -> Result<(), Stop> {
     if let Some(repeat) = built.file.repeats.as_ref().filter(|_| !args.allow_repeat) {
         return Err(Stop::new(
             Exit::Error,
@@ -145,29 +220,27 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             repeat.campaign
         )));
     }
-    runtime.block_on(ledger.admits(&campaign.record, &built.hash.to_string()))?;
-    let secrets = if sandbox { None } else { Some(secrets(&campaign)?) };
-    if approval.hash.is_none() && !args.auto_approve {
-        let question = format!("\nSend {} through {}?", count(built.file.counts.send), target(&campaign, sandbox));
-        match ui.confirm(&question) {
-            Some(true) => {}
-            Some(false) => return Err(Stop::new(Exit::Error, "not approved; nothing was sent")),
-            None => {
-                return Err(Stop::new(Exit::Error, "there is nobody to ask; nothing was sent")
-                    .hint("pass `--plan FILE` or `--plan-hash HASH` for a reviewed plan, or `--auto-approve`"));
-            }
-        }
+    Ok(())
+}
+
+/// Asks whether to send. Without a terminal nobody can answer.
+fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), Stop> {
+    match ui.confirm(&format!("\nSend {} through {target}?", count(sends))) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Stop::new(Exit::Error, "not approved; nothing was sent")),
+        None => Err(Stop::new(
+            Exit::Error,
+            "cannot ask for confirmation: standard input is not a terminal; nothing was sent",
+        )
+        .hint("pass `--plan FILE` or `--plan-hash HASH` for a reviewed plan, or `--auto-approve`")),
     }
-    let (retry_rejected, lease) = (args.retry_rejected, args.lease);
-    let job = Job { ui, campaign, snapshot, key, built, ledger, secrets, retry_rejected, lease, place };
-    job.send(&runtime)
 }
 
 /// A job in a pipeline must not keep its record on a disk that goes with it.
-fn refuse_a_runners_disk(place: &Place, fine: bool) -> Result<(), Stop> {
+fn refuse_a_runners_disk(place: &LedgerLocation, fine: bool) -> Result<(), Stop> {
     let in_pipeline = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
     match place {
-        Place::File(path) if in_pipeline && !fine => Err(Stop::new(
+        LedgerLocation::File(path) if in_pipeline && !fine => Err(Stop::new(
             Exit::Error,
             format!("the ledger `{}` is on this runner's disk, which goes with the job", path.display()),
         )
@@ -178,85 +251,28 @@ fn refuse_a_runners_disk(place: &Place, fine: bool) -> Result<(), Stop> {
     }
 }
 
-/// Refuses a ledger that has forgotten what was seen of it before.
-async fn check_heads(ledger: &mut dyn Ledger, args: &ApplyArgs, approval: &Approval) -> Result<(), Stop> {
+/// Refuses a ledger that does not hold a head that was seen before.
+async fn check_heads(
+    mut ledger: Option<&mut (dyn Ledger + 'static)>,
+    args: &ApplyArgs,
+    approval: &Approval,
+) -> Result<(), Stop> {
     let of_plan = match approval.file.as_ref().and_then(|plan| plan.ledger_head.as_deref()) {
         Some(text) => Some(text.parse::<Head>().map_err(|problem| Stop::new(Exit::Invalid, problem))?),
         None => None,
     };
     for head in [args.ledger_head, of_plan].into_iter().flatten() {
-        if let Some(problem) = report::behind(ledger, head).await? {
+        let problem = match ledger.as_deref_mut() {
+            Some(ledger) => report::behind(ledger, head).await?,
+            None => Some(format!("there is no ledger, and another ledger with the head {head} was seen before")),
+        };
+        if let Some(problem) = problem {
             return Err(Stop::new(Exit::Error, format!("{problem}; nothing was sent")).hint(
                 "restored from an old copy, it has forgotten who got an offer: use the ledger that the head was printed for, or settle what is missing before a new plan",
             ));
         }
     }
     Ok(())
-}
-
-fn approval(args: &ApplyArgs) -> Result<Approval, Stop> {
-    let parse = |text: &str| text.parse::<PlanHash>();
-    let file = match &args.plan {
-        None => None,
-        Some(path) => {
-            let shown = path.display();
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Stop::new(Exit::Invalid, format!("cannot read the plan `{shown}`: {error}")))?;
-            let hint = "make it anew with `sendform plan CAMPAIGN --out FILE`";
-            Some(PlanFile::parse(&text).map_err(|problem| {
-                Stop::new(Exit::Invalid, format!("the plan `{shown}` cannot be used: {problem}")).hint(hint)
-            })?)
-        }
-    };
-    let of_file =
-        file.as_ref().map(|plan| parse(&plan.hash)).transpose().map_err(|problem| Stop::new(Exit::Invalid, problem))?;
-    let given = args.plan_hash.as_deref().map(parse).transpose().map_err(|problem| Stop::new(Exit::Usage, problem))?;
-    if let (Some(of_file), Some(given)) = (&of_file, &given)
-        && of_file != given
-    {
-        return Err(Stop::new(
-            Exit::Differs,
-            format!("the plan file has the hash {of_file}, and `--plan-hash` is {given}"),
-        ));
-    }
-    Ok(Approval { file, hash: of_file.or(given) })
-}
-
-/// What changed since the plan was approved, as far as the plan tells.
-fn differs(approved: &PlanHash, built: &Built, file: Option<&PlanFile>) -> Stop {
-    let mut changes = Vec::new();
-    let new = &built.file;
-    if let Some(old) = file {
-        let mut compare = |what: &str, old: String, new: String| {
-            if old != new {
-                changes.push(format!("{what}: {old} then, {new} now"));
-            }
-        };
-        compare("recipients", grouped(old.recipients), grouped(new.recipients));
-        compare("edition", old.edition.to_string(), new.edition.to_string());
-        let end = |plan: &PlanFile| {
-            plan.expiry.as_ref().and_then(|expiry| expiry.at).map_or_else(|| "none".to_owned(), |at| format!("{at:.0}"))
-        };
-        compare("expiry", end(old), end(new));
-        compare("coupons", old.coupons.kind.clone(), new.coupons.kind.clone());
-        let blocked = |plan: &PlanFile| {
-            plan.blocked_reasons
-                .iter()
-                .map(|(reason, number)| format!("{reason} {number}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        compare("left out", blocked(old), blocked(new));
-    } else if approved.planned_at != built.hash.planned_at && approved.digest == built.hash.digest {
-        changes.push("the instant that the expiry counts from".to_owned());
-    }
-    let words = if changes.is_empty() {
-        "what somebody would get: a text, a code, a number, the sender, or media".to_owned()
-    } else {
-        changes.join("; ")
-    };
-    Stop::new(Exit::Differs, format!("this is not the plan that was approved; nothing was sent. Changed: {words}"))
-        .hint(format!("review the plan as it is now: its hash is {}", built.hash))
 }
 
 fn secrets(campaign: &Campaign) -> Result<(SecretString, SecretString), Stop> {

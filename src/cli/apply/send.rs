@@ -3,22 +3,20 @@
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use super::close::Report;
-use super::{Exit, context, progress};
+use super::{Exit, progress};
 use crate::apply::{self, Ending, Engine, Leftover, Setup};
 use crate::campaign::Campaign;
 use crate::cli::Stop;
 use crate::cli::ui::Ui;
 use crate::gateway::kaleyra::KaleyraV1;
-use crate::ledger::{Ledger, LedgerKey, RunCounts, RunStart, Snapshot, State};
+use crate::ledger::{LedgerKey, LedgerLocation, RunCounts, RunLedger, Snapshot, State};
 use crate::plan::{Built, Item, Pass};
-use crate::project::Place;
 use crate::sandbox::{self, Preview, Sandbox};
 
 /// How many messages go from the audience to the engine at a time.
@@ -27,53 +25,59 @@ const TOGETHER: usize = 64;
 /// How many times as many wait between the two.
 const AHEAD: usize = 16;
 
-/// Everything that is needed to send.
+/// The provider, or its stand-in, ready for requests.
+pub(super) struct Provider {
+    /// The stand-in, if this is a trial. It ends when it is dropped.
+    sandbox: Option<Sandbox>,
+    gateway: Arc<KaleyraV1>,
+}
+
+impl Provider {
+    /// Opens the provider with the account's secrets; without them it starts the stand-in.
+    pub(super) fn open(
+        runtime: &Runtime,
+        campaign: &Campaign,
+        secrets: Option<(SecretString, SecretString)>,
+    ) -> Result<Self, Stop> {
+        let fail = |problem: String| Stop::new(Exit::Error, problem);
+        let mut spec = campaign.gateway.clone();
+        let (sandbox, sid, api_key) = match secrets {
+            Some((sid, api_key)) => (None, sid, api_key),
+            None => {
+                let sandbox = runtime
+                    .block_on(embedded(campaign))
+                    .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
+                spec.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
+                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
+            }
+        };
+        let gateway = KaleyraV1::new(spec, sid, api_key, campaign.delivery.concurrency)
+            .map_err(|error| fail(error.to_string()))?;
+        Ok(Self { sandbox, gateway: Arc::new(gateway) })
+    }
+}
+
+/// A run that has begun, and everything that it sends with.
 pub(super) struct Job<'a> {
     pub(super) ui: &'a Ui,
     pub(super) campaign: Campaign,
     pub(super) snapshot: Snapshot,
     pub(super) key: LedgerKey,
     pub(super) built: Built,
-    pub(super) ledger: Box<dyn Ledger>,
-    pub(super) secrets: Option<(SecretString, SecretString)>,
+    pub(super) run: Box<dyn RunLedger>,
+    pub(super) provider: &'a Provider,
     pub(super) retry_rejected: bool,
-    pub(super) lease: Duration,
-    pub(super) place: Place,
+    pub(super) place: LedgerLocation,
+    /// How urgently the user asks to stop.
+    pub(super) stop: watch::Receiver<apply::Stop>,
 }
 
 impl Job<'_> {
     pub(super) fn send(self, runtime: &Runtime) -> Result<Exit, Stop> {
-        let Self { ui, mut campaign, snapshot, key, built, ledger, secrets, retry_rejected, lease, place } = self;
-        let fail = |problem: String| Stop::new(Exit::Error, problem);
-        let (sandbox, sid, api_key) = match secrets {
-            Some((sid, api_key)) => (None, sid, api_key),
-            None => {
-                let sandbox = runtime
-                    .block_on(embedded(&campaign))
-                    .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
-                campaign.gateway.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
-                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
-            }
-        };
-        let gateway = KaleyraV1::new(campaign.gateway.clone(), sid, api_key, campaign.delivery.concurrency)
-            .map_err(|error| fail(error.to_string()))?;
-        let start = RunStart {
-            campaign: campaign.record.clone(),
-            edition: campaign.edition,
-            name: campaign.name.clone(),
-            plan_hash: built.hash.to_string(),
-            planned_at: built.planned_at,
-            pool: context::uses_pool(&campaign),
-            recipients: built.file.recipients,
-            sender: campaign.gateway.from.to_string(),
-            interval: campaign.delivery.rate.interval(),
-            retry_rejected,
-            lease,
-        };
-        let mut run = runtime.block_on(ledger.begin(&start, &snapshot))?;
+        let Self { ui, campaign, snapshot, key, built, mut run, provider, retry_rejected, place, stop } = self;
         ui.say(&format!("Run {} started; ledger head {}", run.id(), run.head()));
 
-        let shared = matches!(place, Place::Database(_));
+        let shared = place.is_shared();
         let spent_codes = snapshot.spent_codes.len();
         let mut snapshot = snapshot;
         if shared {
@@ -89,12 +93,11 @@ impl Job<'_> {
             }
         }
 
-        let (stop_sender, stop) = watch::channel(apply::Stop::No);
         let (event_sender, events) = mpsc::unbounded_channel();
         let (figures_sender, figures) = watch::channel(apply::Progress::default());
         let setup = Setup {
             ledger: run,
-            gateway: Arc::new(gateway),
+            gateway: Arc::clone(&provider.gateway),
             delivery: campaign.delivery,
             approved: Arc::new(built.approved),
             leave_by: built.leave_by,
@@ -102,7 +105,6 @@ impl Job<'_> {
             events: event_sender,
             figures: figures_sender,
         };
-        runtime.spawn(watch_signals(stop_sender.clone()));
         let started = std::time::Instant::now();
         let mut unknown_of_all = None;
         let planned = built.file.counts.send;
@@ -125,8 +127,7 @@ impl Job<'_> {
             let _ = shown.join();
             (ending, progress, ledger)
         });
-        drop(stop_sender);
-        if let (Some(sandbox), Place::File(path)) = (&sandbox, &place) {
+        if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
             let page = path.with_file_name("inbox.html");
             if crate::cli::plan::write(&page, &sandbox.page(), 0o600).is_ok() {
                 ui.say(&format!("Inbox     {}", page.display()));
@@ -142,6 +143,8 @@ impl Job<'_> {
         };
         let report = Report {
             ui,
+            manifest: &campaign.path,
+            sandbox: provider.sandbox.is_some(),
             done: progress,
             elapsed: started.elapsed(),
             planned,
@@ -256,51 +259,4 @@ impl Rounds<'_> {
         // Files that cannot be read a second time have changed since the plan.
         (Ok(if fed { ending } else { Ending::Changed }), engine)
     }
-}
-
-/// The first signal asks to stop, the second not to wait, the third does not wait for anything.
-async fn watch_signals(stop: watch::Sender<apply::Stop>) {
-    let mut signals = Signals::new();
-    signals.next().await;
-    let _ = stop.send(apply::Stop::Soon);
-    signals.next().await;
-    let _ = stop.send(apply::Stop::Now);
-    signals.next().await;
-    // What is under way stays in the ledger as an intent without an outcome: unknown.
-    std::process::exit(Exit::Interrupted as i32);
-}
-
-/// Ctrl-C and SIGTERM. None is missed between two looks.
-struct Signals {
-    #[cfg(unix)]
-    streams: Option<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Self { streams: signal(SignalKind::interrupt()).ok().zip(signal(SignalKind::terminate()).ok()) }
-        }
-        #[cfg(not(unix))]
-        Self {}
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        if let Some((interrupt, terminate)) = &mut self.streams {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-        let _ = tokio::signal::ctrl_c().await;
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn signal() {
-    Signals::new().next().await;
 }

@@ -47,28 +47,55 @@ pub enum Callback {
     Url(String),
 }
 
-/// An API key may only travel encrypted, or stay on this machine.
-pub fn check_base_url(url: &Url) -> Result<(), String> {
-    let loopback = match url.host() {
+/// Whether a URL leads to this machine alone.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
         Some(url::Host::Domain(host)) => host == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err("this address has no host".to_owned()),
-    };
+        None => false,
+    }
+}
+
+/// An API key may only travel encrypted, or stay on this machine.
+pub fn check_base_url(url: &Url) -> Result<(), String> {
+    check_url(url, "plain http would send the API key unencrypted", "an address of an API")
+}
+
+/// Reports name recipients, so they may only travel encrypted, or stay on this machine.
+pub fn check_callback_url(url: &Url) -> Result<(), String> {
+    check_url(url, "plain http would send reports about recipients unencrypted", "an address that reports can go to")
+}
+
+fn check_url(url: &Url, plain_http: &str, kind: &str) -> Result<(), String> {
+    if url.host().is_none() {
+        return Err("this address has no host".to_owned());
+    }
+    let loopback = is_loopback(url);
     if !url.username().is_empty() || url.password().is_some() {
         return Err("an address must not hold a user name or a password".to_owned());
     }
     match url.scheme() {
         "https" => Ok(()),
         "http" if loopback => Ok(()),
-        "http" => Err("plain http would send the API key unencrypted".to_owned()),
-        other => Err(format!("`{other}:` is not an address of an API")),
+        "http" => Err(plain_http.to_owned()),
+        other => Err(format!("`{other}:` is not {kind}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_about_recipients_are_encrypted_or_stay_on_this_machine() {
+        let check = |text: &str| check_callback_url(&Url::parse(text).unwrap()).is_ok();
+        assert!(check("https://hooks.example.com/whatsapp?token=1"));
+        assert!(check("http://127.0.0.1:8080/status"));
+        assert!(!check("http://hooks.example.com/whatsapp"));
+        assert!(!check("https://me:secret@hooks.example.com/whatsapp"));
+        assert!(!check("ftp://hooks.example.com"));
+    }
 
     #[test]
     fn plain_http_stays_on_this_machine() {

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::LedgerError;
+use super::super::location::{DatabaseUrl, split_tls};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -36,28 +37,19 @@ pub(super) struct Connection {
 }
 
 impl Target {
-    /// Reads `postgres://user:password@host:port/database?sslmode=…&sslrootcert=…`.
+    /// How to get to a database.
     pub(super) fn parse(url: &str) -> Result<Self, LedgerError> {
+        let url = DatabaseUrl::parse(url).map_err(LedgerError::Location)?;
+        let place = url.to_string();
         let wrong = |problem: String| LedgerError::Storage {
-            path: bare(url),
+            path: place.clone(),
             doing: "reached",
             problem: format!("its URL is wrong: {problem}"),
         };
-        let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let (mut mode, mut root, mut rest) = (None, None, Vec::new());
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some(("sslmode", value)) => mode = Some(value.to_owned()),
-                Some(("sslrootcert", value)) => root = Some(value.to_owned()),
-                _ => rest.push(pair),
-            }
-        }
-        let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
-        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| wrong(cause(&error)))?;
+        let (text, mode, root) = split_tls(&url);
+        // The reader has checked it, and what the driver says of it may quote it.
+        let mut config: Config = text.parse().map_err(|_| wrong("the driver cannot read it".to_owned()))?;
         config.application_name("sendform").connect_timeout(CONNECT).tcp_user_timeout(PATIENCE);
-        if config.get_hosts().is_empty() {
-            return Err(wrong("it names no host".to_owned()));
-        }
         let local = config.get_hosts().iter().all(|host| match host {
             Host::Tcp(name) => {
                 name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
@@ -65,24 +57,14 @@ impl Target {
             Host::Unix(_) => true,
         });
         // What leaves this machine is encrypted, to a server that proves who it is, unless the URL says otherwise.
-        let encrypted = match mode.as_deref() {
+        let encrypted = match mode {
             None => !local,
             Some("disable") => false,
             Some("require" | "verify-ca" | "verify-full") => true,
-            Some(other) => {
-                return Err(wrong(format!("`sslmode={other}` is not one of `disable`, `require`, `verify-full`")));
-            }
+            Some(_) => return Err(wrong("`sslmode` is not one of `disable`, `require`, `verify-full`".to_owned())),
         };
         config.ssl_mode(if encrypted { SslMode::Require } else { SslMode::Disable });
-        let tls = if encrypted { Some(Arc::new(tls(root.as_deref()).map_err(wrong)?)) } else { None };
-        let host = match config.get_hosts().first() {
-            Some(Host::Tcp(name)) => name.clone(),
-            Some(Host::Unix(path)) => path.display().to_string(),
-            None => String::new(),
-        };
-        let port = config.get_ports().first().map_or_else(String::new, |port| format!(":{port}"));
-        let database = config.get_dbname().or(config.get_user()).unwrap_or("postgres");
-        let place = format!("postgres://{host}{port}/{database}");
+        let tls = if encrypted { Some(Arc::new(tls(root).map_err(wrong)?)) } else { None };
         Ok(Self { config, tls, place })
     }
 
@@ -151,6 +133,11 @@ impl Connection {
         Self { patience: patience.min(PATIENCE), ..Self::new(target) }
     }
 
+    /// With other patience than usual: for what takes long.
+    pub(super) fn waiting(target: Target, patience: Duration) -> Self {
+        Self { patience, ..Self::new(target) }
+    }
+
     /// The client, connected.
     pub(super) async fn client(&mut self) -> Result<&Client, LedgerError> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
@@ -168,7 +155,7 @@ impl Connection {
         self.client = None;
     }
 
-    /// Does something with the client, within [`PATIENCE`]. What fails ends the connection, so that
+    /// Does something with the client, within this connection's patience. What fails ends the connection, so that
     /// no half-done transaction is left on it.
     pub(super) async fn with<T>(
         &mut self,
@@ -206,13 +193,6 @@ fn cause(error: &tokio_postgres::Error) -> String {
         source = inner.source();
     }
     words
-}
-
-/// A URL without what is secret.
-fn bare(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    format!("{scheme}://{}", host.split('?').next().unwrap_or_default())
 }
 
 /// Certificates are always verified, and the host's name in them.
@@ -262,9 +242,11 @@ mod tests {
             "postgres://",
             "postgres://me:secret@h/db?sslmode=require&sslrootcert=/nowhere.pem",
             "postgres://me:secret@h:port/db",
+            // The encryption is decided by the name, and the connection would go to the address.
+            "postgres://me:secret@localhost/db?hostaddr=203.0.113.7",
         ] {
             let error = Target::parse(url).err().map(|error| error.to_string()).unwrap_or_default();
-            assert!(error.contains("its URL is wrong"), "{url}: {error}");
+            assert!(error.contains("URL is wrong"), "{url}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
     }

@@ -17,6 +17,7 @@ mod run;
 mod schema;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -27,7 +28,7 @@ use super::chain::{LinkKind, StartLink};
 use super::protocol::{self, Finding, Stand};
 use super::{
     ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, RunCounts, RunLedger, RunRecord, RunStart,
-    Scope, SendKey, Sends, Snapshot, Source, State, actor, host, instant,
+    Scope, SendKey, Sends, Snapshot, Source, State, actor, host, instant, milliseconds,
 };
 use connection::{Connection, Target};
 pub use run::PostgresRun;
@@ -40,11 +41,6 @@ pub struct PostgresLedger {
     connection: Connection,
 }
 
-/// Whether a URL names a database.
-pub fn is_postgres(url: &str) -> bool {
-    url.starts_with("postgres://") || url.starts_with("postgresql://")
-}
-
 impl PostgresLedger {
     /// Opens a ledger for reading and for evidence. `None` if there is none yet.
     pub async fn open_existing(url: &str, key: Option<&LedgerKey>) -> Result<Option<Self>, LedgerError> {
@@ -53,8 +49,22 @@ impl PostgresLedger {
             None => Ok(None),
             Some(found) => {
                 ledger.check(found, key).await?;
+                ledger.migrate(found).await?;
                 Ok(Some(ledger))
             }
+        }
+    }
+
+    /// Brings older tables up to this version's format.
+    async fn migrate(&mut self, found: i64) -> Result<(), LedgerError> {
+        if found == schema::FORMAT {
+            return Ok(());
+        }
+        let target = self.connection.target.clone();
+        let mut connection = Connection::waiting(target, schema::MIGRATION_PATIENCE);
+        match connection.with("brought up to this version's format", schema::migrate).await? {
+            schema::Migrated::Done => Ok(()),
+            schema::Migrated::Held(holder) => Err(LedgerError::Held { holder }),
         }
     }
 
@@ -73,6 +83,7 @@ impl PostgresLedger {
             }
         };
         ledger.check(found, Some(key)).await?;
+        ledger.migrate(found).await?;
         Ok(ledger)
     }
 
@@ -124,10 +135,12 @@ impl Ledger for PostgresLedger {
     }
 
     async fn runs(&mut self) -> Result<Vec<RunRecord>, LedgerError> {
-        let sql = "SELECT r.id, c.name, r.edition, r.name, r.plan_hash, r.planned_at, r.recipients, r.host, r.actor, r.pid, r.version,
-                          r.started_at, (extract(epoch FROM r.heartbeat_at) * 1000)::bigint, r.ended_at, r.ending,
+        let sql = "SELECT r.id, c.name AS campaign, r.edition, r.name, r.plan_hash, r.planned_at, r.recipients,
+                          r.manifest, r.destination, r.account, r.sender, r.environment, r.longest_request_ms,
+                          r.host, r.actor, r.pid, r.version,
+                          r.started_at, (extract(epoch FROM r.heartbeat_at) * 1000)::bigint AS heartbeat_at, r.ended_at, r.ending,
                           r.accepted, r.rejected, r.unknown, r.not_sent, r.digest,
-                          r.ended_at IS NULL AND r.heartbeat_at >= clock_timestamp() - r.lease_ms * interval '1 millisecond'
+                          r.ended_at IS NULL AND r.heartbeat_at >= clock_timestamp() - r.lease_ms * interval '1 millisecond' AS live
                    FROM sendform.run r JOIN sendform.campaign c ON c.id = r.campaign ORDER BY r.id";
         let rows = self.connection.with("read", async |client| client.query_typed(sql, &[]).await).await?;
         Ok(rows.iter().map(run_of).collect())
@@ -165,11 +178,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn chain(&mut self) -> Result<Vec<Link>, LedgerError> {
-        let sql = "SELECT number, hash, kind, run FROM sendform.link ORDER BY number";
+        let sql = "SELECT number, hash, kind, run, detail FROM sendform.link ORDER BY number";
         let rows = self.connection.with("read", async |client| client.query_typed(sql, &[]).await).await?;
         let link = |row: &Row| {
             let kind = LinkKind::parse(row.get(2)).ok_or(LedgerError::Newer { found: 0, known: schema::FORMAT })?;
-            Ok(Link { head: head_of(row), kind, run: row.get(3) })
+            Ok(Link { head: head_of(row), kind, run: row.get(3), detail: row.get(4) })
         };
         rows.iter().map(link).collect()
     }
@@ -286,6 +299,7 @@ impl Ledger for PostgresLedger {
         };
         match begun {
             Begun::Held(holder) => Err(LedgerError::Held { holder }),
+            Begun::OtherFormat(found) => Err(LedgerError::Newer { found, known: schema::FORMAT }),
             Begun::Run { run, campaign, head } => {
                 Ok(Box::new(PostgresRun::new(self.connection, start, run, campaign, head)))
             }
@@ -305,11 +319,22 @@ const DURABLE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
 
 enum Begun {
     Held(String),
-    Run { run: i64, campaign: i32, head: Head },
+    /// Another program has changed the format since this one looked.
+    OtherFormat(i64),
+    Run {
+        run: i64,
+        campaign: i32,
+        head: Head,
+    },
 }
 
 async fn begin(client: &Client, start: &RunStart) -> Result<Begun, tokio_postgres::Error> {
     client.batch_execute(DURABLE).await?;
+    let format = schema::format_for_run(client).await?;
+    if format != schema::FORMAT {
+        client.batch_execute("ROLLBACK").await?;
+        return Ok(Begun::OtherFormat(format));
+    }
     client
         .execute_typed(
             "INSERT INTO sendform.campaign (name) VALUES ($1) ON CONFLICT (name) DO NOTHING",
@@ -343,11 +368,13 @@ async fn begin(client: &Client, start: &RunStart) -> Result<Begun, tokio_postgre
         )
         .await?;
     let started_at = Timestamp::now().as_millisecond();
-    let lease = i64::try_from(start.lease.as_millis()).unwrap_or(i64::MAX);
     let row = client
         .query_typed_one(
-            "INSERT INTO sendform.run (campaign, edition, name, plan_hash, planned_at, recipients, sender, host, actor, pid, version, started_at, lease_ms, heartbeat_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, clock_timestamp()) RETURNING id",
+            "INSERT INTO sendform.run (campaign, edition, name, plan_hash, planned_at, recipients, sender,
+                                       host, actor, pid, version, started_at, lease_ms, heartbeat_at,
+                                       format, unique_codes, manifest, destination, account, environment, longest_request_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, clock_timestamp(),
+                     $14::bigint, $15, $16, $17, $18, $19, $20) RETURNING id",
             &[
                 (&campaign, Type::INT4),
                 (&start.edition.cast_signed(), Type::INT4),
@@ -361,7 +388,14 @@ async fn begin(client: &Client, start: &RunStart) -> Result<Begun, tokio_postgre
                 (&i64::from(std::process::id()), Type::INT8),
                 (&env!("CARGO_PKG_VERSION"), Type::TEXT),
                 (&started_at, Type::INT8),
-                (&lease, Type::INT8),
+                (&milliseconds(start.lease), Type::INT8),
+                (&schema::FORMAT, Type::INT8),
+                (&start.unique_codes, Type::BOOL),
+                (&start.manifest, Type::TEXT),
+                (&start.destination, Type::TEXT),
+                (&start.account, Type::TEXT),
+                (&start.environment, Type::TEXT),
+                (&milliseconds(start.longest_request), Type::INT8),
             ],
         )
         .await?;
@@ -374,7 +408,7 @@ async fn begin(client: &Client, start: &RunStart) -> Result<Begun, tokio_postgre
         plan_hash: &start.plan_hash,
         started_at,
     });
-    schema::add_link(client, head, LinkKind::Start, Some(run)).await?;
+    schema::add_link(client, head, LinkKind::Start, Some(run), None).await?;
     client.batch_execute("COMMIT").await?;
     Ok(Begun::Run { run, campaign, head })
 }
@@ -484,8 +518,8 @@ async fn snapshot(connection: &mut Connection, scope: &Scope) -> Result<Snapshot
         .map_err(fail)?;
     snapshot.live = rows.iter().map(|row| row.get(0)).collect();
     let mut after = String::new();
-    // Nobody else's codes matter to a campaign that takes none from a pool.
-    let mut more = scope.pool;
+    // Where codes may repeat, nobody else's matter.
+    let mut more = scope.unique_codes;
     while more {
         let rows = client
             .query_typed(
@@ -548,32 +582,38 @@ fn head_of(row: &Row) -> Head {
 }
 
 fn run_of(row: &Row) -> RunRecord {
-    let count = |column: usize| row.get::<_, Option<i64>>(column).map(i64::cast_unsigned);
-    let counts = match (count(15), count(16), count(17), count(18)) {
+    let count = |column: &str| row.get::<_, Option<i64>>(column).map(i64::cast_unsigned);
+    let counts = match (count("accepted"), count("rejected"), count("unknown"), count("not_sent")) {
         (Some(accepted), Some(rejected), Some(unknown), Some(not_sent)) => {
             Some(RunCounts { accepted, rejected, unknown, not_sent })
         }
         _ => None,
     };
     RunRecord {
-        id: row.get(0),
-        campaign: row.get(1),
-        edition: row.get::<_, i32>(2).cast_unsigned(),
-        name: row.get(3),
-        plan_hash: row.get(4),
-        planned_at: instant(row.get(5)),
-        recipients: row.get::<_, i64>(6).cast_unsigned(),
-        host: row.get(7),
-        actor: row.get(8),
-        pid: u32::try_from(row.get::<_, i64>(9)).unwrap_or_default(),
-        version: row.get(10),
-        started_at: instant(row.get(11)),
-        heartbeat_at: Some(instant(row.get(12))),
-        ended_at: row.get::<_, Option<i64>>(13).map(instant),
-        ending: row.get(14),
+        id: row.get("id"),
+        campaign: row.get("campaign"),
+        edition: row.get::<_, i32>("edition").cast_unsigned(),
+        name: row.get("name"),
+        plan_hash: row.get("plan_hash"),
+        planned_at: instant(row.get("planned_at")),
+        recipients: row.get::<_, i64>("recipients").cast_unsigned(),
+        manifest: row.get("manifest"),
+        destination: row.get("destination"),
+        account: row.get("account"),
+        sender: row.get("sender"),
+        environment: row.get("environment"),
+        longest_request: count("longest_request_ms").map(Duration::from_millis),
+        host: row.get("host"),
+        actor: row.get("actor"),
+        pid: u32::try_from(row.get::<_, i64>("pid")).unwrap_or_default(),
+        version: row.get("version"),
+        started_at: instant(row.get("started_at")),
+        heartbeat_at: Some(instant(row.get("heartbeat_at"))),
+        ended_at: row.get::<_, Option<i64>>("ended_at").map(instant),
+        ending: row.get("ending"),
         counts,
-        live: row.get(20),
-        digest: row.get::<_, Option<&[u8]>>(19).map(bytes),
+        live: row.get("live"),
+        digest: row.get::<_, Option<&[u8]>>("digest").map(bytes),
     }
 }
 

@@ -12,7 +12,8 @@ use tokio_postgres::{Client, Row};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::{
-    Batch, Claim, Entry, Head, LedgerError, Others, Peers, RunCounts, RunLedger, RunStart, Scope, SendKey, Snapshot,
+    Batch, Claim, Entry, Head, LONGEST_HOLD, LedgerError, Others, Peers, RunCounts, RunLedger, RunStart, Scope,
+    SendKey, Snapshot,
 };
 use super::connection::{Connection, PATIENCE};
 use super::{DURABLE, abandon, fence_dead, head_of, key_of, schema};
@@ -81,6 +82,20 @@ const MINE: &str = "SELECT t.send_key FROM sendform.send t
                     JOIN unnest($2::bytea[], $3::int[]) AS c (send_key, attempt) ON t.send_key = c.send_key
                     WHERE t.run = $1 AND t.attempt = c.attempt AND t.state = 1";
 
+/// Reserves time of a sender number. Where its record lies further ahead than the longest hold ($3)
+/// and what its live appliers can have reserved ($4 each), only the hold is believed.
+const RESERVE: &str = "
+WITH live AS (
+  SELECT count(*) AS appliers FROM sendform.run
+  WHERE sender = $1 AND ended_at IS NULL AND heartbeat_at >= clock_timestamp() - lease_ms * interval '1 millisecond'
+)
+UPDATE sendform.number SET next_at = $2 * interval '1 second' + greatest(
+  clock_timestamp(),
+  CASE WHEN next_at > clock_timestamp() + ($3 + $4 * live.appliers) * interval '1 second'
+       THEN clock_timestamp() + $3 * interval '1 second' ELSE next_at END)
+FROM live WHERE sender = $1
+RETURNING extract(epoch FROM next_at - $2 * interval '1 second' - clock_timestamp())::double precision";
+
 /// The writing end of a run.
 pub struct PostgresRun {
     connection: Connection,
@@ -136,7 +151,7 @@ impl PostgresRun {
             shared,
             heart,
             head,
-            scope: Scope { campaign: start.campaign.clone(), edition: start.edition, pool: start.pool },
+            scope: Scope { campaign: start.campaign.clone(), edition: start.edition, unique_codes: start.unique_codes },
             retry_rejected: start.retry_rejected,
             lease: start.lease,
             lost: None,
@@ -153,7 +168,7 @@ impl PostgresRun {
         let open = self.shared.open.load(Ordering::SeqCst) + batch.claim.len() as u64;
         let open = open.saturating_sub(batch.settle.len() as u64).cast_signed();
         let (campaign, edition) = (self.shared.campaign, self.scope.edition.cast_signed());
-        let (pool, retry_rejected) = (self.scope.pool, self.retry_rejected);
+        let (unique_codes, retry_rejected) = (self.scope.unique_codes, self.retry_rejected);
         let target = self.connection.target.clone();
         let client = self.connection.client().await?;
         let mut keys: Vec<&[u8]> = settle.keys.iter().chain(&claim.keys).copied().collect();
@@ -169,7 +184,7 @@ impl PostgresRun {
                 client.query_typed(GATE, &gate),
                 client.execute_typed(LOCK, &lock),
                 settle.run(client, run, at),
-                claim.run(client, run, at, campaign, edition, pool, retry_rejected),
+                claim.run(client, run, at, campaign, edition, unique_codes, retry_rejected),
                 client.batch_execute("COMMIT"),
             )
         };
@@ -342,7 +357,7 @@ impl<'a> Claims<'a> {
         at: i64,
         campaign: i32,
         edition: i32,
-        pool: bool,
+        unique_codes: bool,
         retry_rejected: bool,
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
         if self.keys.is_empty() {
@@ -360,7 +375,7 @@ impl<'a> Claims<'a> {
                     (&self.addresses, Type::TEXT_ARRAY),
                     (&self.coupons, Type::TEXT_ARRAY),
                     (&self.expiries, Type::INT8_ARRAY),
-                    (&pool, Type::BOOL),
+                    (&unique_codes, Type::BOOL),
                     (&campaign, Type::INT4),
                     (&edition, Type::INT4),
                     (&retry_rejected, Type::BOOL),
@@ -470,7 +485,7 @@ async fn finish(
     };
     let head =
         schema::head_for_update(client).await?.ended(&EndLink { run: shared.run, ending, ended_at, counts, digest });
-    schema::add_link(client, head, LinkKind::End, Some(shared.run)).await?;
+    schema::add_link(client, head, LinkKind::End, Some(shared.run), None).await?;
     client
         .execute_typed(
             "UPDATE sendform.run SET digest = $2 WHERE id = $1",
@@ -506,17 +521,23 @@ async fn beat(shared: Arc<Shared>, mut connection: Connection, every: Duration) 
 
 #[async_trait]
 impl Peers for Shared {
-    async fn reserve(&self, messages: u32) -> Result<Duration, LedgerError> {
+    async fn reserve(&self, messages: u32, most: u32) -> Result<Duration, LedgerError> {
         let mut connection = self.connection.lock().await;
         let span = self.interval.as_secs_f64() * f64::from(messages);
+        // An applier uses one slot and has the next one reserved.
+        let of_one = 2.0 * self.interval.as_secs_f64() * f64::from(most);
+        let hold = LONGEST_HOLD.as_secs_f64();
         let rows = connection
             .with("written", async |client| {
                 client
                     .query_typed(
-                        "UPDATE sendform.number SET next_at = greatest(next_at, clock_timestamp()) + $2 * interval '1 second'
-                         WHERE sender = $1
-                         RETURNING extract(epoch FROM next_at - $2 * interval '1 second' - clock_timestamp())::double precision",
-                        &[(&self.sender, Type::TEXT), (&span, Type::FLOAT8)],
+                        RESERVE,
+                        &[
+                            (&self.sender, Type::TEXT),
+                            (&span, Type::FLOAT8),
+                            (&hold, Type::FLOAT8),
+                            (&of_one, Type::FLOAT8),
+                        ],
                     )
                     .await
             })

@@ -1,61 +1,19 @@
-//! The ledger's file: made whole or not at all, brought up to this version's format, and leased to
-//! one process at a time.
+//! The ledger's file: made whole or not at all, and leased to one process at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::super::chain::{Head, LinkKind, StartLink};
+use super::super::chain::{Head, LinkKind};
 use super::super::{LedgerError, LedgerKey, actor, host};
-use super::{head, io, storage};
-
-/// The format of the file. A newer one is refused; an older one is brought up to it.
-pub(super) const FORMAT: i64 = 2;
+use super::migrate::{self, FORMAT};
+use super::{io, storage};
 
 /// `SNDF`: tells a ledger from other SQLite files.
 const APPLICATION: i64 = 0x534e_4446;
-
-const SCHEMA: &str = "
-CREATE TABLE property (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE run (
-  id INTEGER PRIMARY KEY,
-  campaign TEXT NOT NULL, edition INTEGER NOT NULL,
-  plan_hash TEXT NOT NULL, planned_at INTEGER NOT NULL, pool INTEGER NOT NULL, recipients INTEGER NOT NULL,
-  host TEXT NOT NULL, actor TEXT NOT NULL, pid INTEGER NOT NULL, version TEXT NOT NULL,
-  started_at INTEGER NOT NULL, first_seq INTEGER NOT NULL,
-  ended_at INTEGER, ending TEXT
-) STRICT;
-CREATE INDEX run_campaign ON run (campaign, edition);
--- kind: 1 intent, 2 accepted, 3 rejected, 4 unknown, 5 not sent. Times are epoch milliseconds.
-CREATE TABLE journal (
-  seq INTEGER PRIMARY KEY,
-  run INTEGER NOT NULL REFERENCES run (id),
-  at INTEGER NOT NULL,
-  kind INTEGER NOT NULL,
-  send_key BLOB NOT NULL,
-  attempt INTEGER NOT NULL,
-  digest BLOB, address TEXT, coupon TEXT, expires INTEGER,
-  message_id TEXT, reason TEXT
-) STRICT;
-";
-
-/// Format 2: runs keep their figures and their campaign's name of the day, evidence says whose it
-/// is, intents say what they are like, and the runs are chained.
-const TO_2: &str = "
-ALTER TABLE run ADD COLUMN name TEXT;
-ALTER TABLE run ADD COLUMN accepted INTEGER;
-ALTER TABLE run ADD COLUMN rejected INTEGER;
-ALTER TABLE run ADD COLUMN unknown INTEGER;
-ALTER TABLE run ADD COLUMN not_sent INTEGER;
-ALTER TABLE run ADD COLUMN digest BLOB;
-ALTER TABLE journal ADD COLUMN likeness INTEGER;
-ALTER TABLE journal ADD COLUMN source TEXT;
-ALTER TABLE journal ADD COLUMN actor TEXT;
-CREATE TABLE link (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, kind TEXT NOT NULL, run INTEGER REFERENCES run (id)) STRICT;
-";
 
 /// Whether this file is a ledger, and of which format.
 pub(super) fn format(path: &Path, connection: &Connection) -> Result<i64, LedgerError> {
@@ -82,56 +40,18 @@ fn property(connection: &Connection, name: &str) -> Result<Option<String>, rusql
     connection.query_row("SELECT value FROM property WHERE name = ?1", [name], |row| row.get(0)).optional()
 }
 
-/// Brings an older file up to this version's format, in one transaction.
-pub(super) fn migrate(path: &Path, connection: &mut Connection, from: i64) -> Result<(), LedgerError> {
-    if from == FORMAT {
-        return Ok(());
-    }
-    let fail = |error: rusqlite::Error| storage(path, "brought up to this version's format", &error);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
-    // Another process may have done it while this one waited.
-    let now: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail)?;
-    if now == 1 {
-        to_2(&transaction).map_err(fail)?;
-    }
-    transaction.commit().map_err(fail)
-}
-
-fn to_2(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.execute_batch(TO_2)?;
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    connection.execute("INSERT INTO property VALUES ('ledger_id', ?1)", [&id])?;
-    link(connection, Head::of_ledger(&id), LinkKind::Ledger, None)?;
-    let mut runs = connection.prepare("SELECT id, campaign, edition, plan_hash, started_at FROM run ORDER BY id")?;
-    let mut runs = runs.query([])?;
-    while let Some(row) = runs.next()? {
-        let (campaign, plan_hash): (String, String) = (row.get(1)?, row.get(3)?);
-        let run = row.get(0)?;
-        let start = StartLink {
-            run,
-            campaign: &campaign,
-            edition: row.get(2)?,
-            plan_hash: &plan_hash,
-            started_at: row.get(4)?,
-        };
-        link(connection, head(connection)?.started(&start), LinkKind::Start, Some(run))?;
-    }
-    connection.pragma_update(None, "user_version", 2)
-}
-
 /// Adds a link to the chain.
 pub(super) fn link(
     connection: &Connection,
     head: Head,
     kind: LinkKind,
     run: Option<i64>,
+    detail: Option<&str>,
 ) -> Result<(), rusqlite::Error> {
     connection
         .execute(
-            "INSERT INTO link (number, hash, kind, run) VALUES (?1, ?2, ?3, ?4)",
-            params![head.number.cast_signed(), head.hash, kind.as_str(), run],
+            "INSERT INTO link (number, hash, kind, run, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![head.number.cast_signed(), head.hash, kind.as_str(), run, detail],
         )
         .map(drop)
 }
@@ -150,10 +70,8 @@ pub(super) fn create(path: &Path, key: &LedgerKey) -> Result<(), LedgerError> {
     let mut connection = Connection::open(&unfinished).map_err(fail)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
     let transaction = connection.transaction().map_err(fail)?;
-    transaction.execute_batch(SCHEMA).map_err(fail)?;
-    transaction.execute("INSERT INTO property VALUES ('key_fingerprint', ?1)", [key.fingerprint()]).map_err(fail)?;
     transaction.pragma_update(None, "application_id", APPLICATION).map_err(fail)?;
-    to_2(&transaction).map_err(fail)?;
+    migrate::create(&transaction, &key.fingerprint()).map_err(fail)?;
     transaction.commit().map_err(fail)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
     connection.close().map_err(|(_, error)| fail(error))?;

@@ -13,6 +13,7 @@
 //! WAL with `synchronous=FULL`: a commit is on the disk when it returns.
 
 mod file;
+mod migrate;
 mod run;
 mod snapshot;
 
@@ -20,27 +21,29 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, named_params, params};
 use tokio::sync::mpsc;
 
 use super::chain::{JournalDigest, LinkKind, StartLink};
 use super::protocol::{self, Finding, Stand};
 use super::{
     BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, RunCounts, RunLedger, RunRecord, RunStart,
-    Scope, SendKey, Snapshot, Source, State, actor, host, instant,
+    Scope, SendKey, Snapshot, Source, State, actor, host, instant, milliseconds,
 };
 pub use file::lease_holder;
-use file::{FORMAT, check_key, create, lease_is_taken, link, migrate, take_lease};
+use file::{check_key, create, lease_is_taken, link, take_lease};
+use migrate::{FORMAT, migrate};
 pub use run::SqliteRun;
 use run::Writer;
 
 const COLUMNS: &str = "seq, run, at, kind, send_key, attempt, digest, likeness, address, coupon, expires, message_id, reason, source, actor";
 
 /// How long to wait for another process's short transaction.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A ledger file, open for reading and for evidence, or for a run.
 pub struct SqliteLedger {
@@ -75,6 +78,19 @@ impl SqliteLedger {
         if !super::exists(path)? {
             create(path, key)?;
         }
+        Self::leased(path, key, lease)
+    }
+
+    /// Opens a ledger for a run: takes the lease, or tells who has it. `None` if there is no ledger.
+    pub fn open_leased(path: &Path, key: &LedgerKey) -> Result<Option<Self>, LedgerError> {
+        if !super::exists(path)? {
+            return Ok(None);
+        }
+        let lease = take_lease(path)?;
+        if super::exists(path)? { Self::leased(path, key, lease).map(Some) } else { Ok(None) }
+    }
+
+    fn leased(path: &Path, key: &LedgerKey, lease: File) -> Result<Self, LedgerError> {
         let mut connection = open(path)?;
         let found = file::format(path, &connection)?;
         check_key(path, &connection, key)?;
@@ -89,41 +105,50 @@ impl SqliteLedger {
     fn read_runs(&self) -> Result<Vec<RunRecord>, rusqlite::Error> {
         let leased = self.lease.is_none() && lease_is_taken(&self.path);
         let mut statement = self.connection.prepare(
-            "SELECT id, campaign, edition, coalesce(name, campaign), plan_hash, planned_at, recipients, host, actor, pid, version,
-                    started_at, ended_at, ending, accepted, rejected, unknown, not_sent, digest,
-                    id = (SELECT max(id) FROM run)
+            "SELECT id, campaign, edition, coalesce(name, campaign) AS name, plan_hash, planned_at, recipients,
+                    manifest, destination, account, sender, environment, longest_request_ms,
+                    host, actor, pid, version, started_at, ended_at, ending,
+                    accepted, rejected, unknown, not_sent, digest, id = (SELECT max(id) FROM run) AS latest
              FROM run ORDER BY id",
         )?;
-        let count = |row: &Row<'_>, column: usize| -> Result<Option<u64>, rusqlite::Error> {
+        let count = |row: &Row<'_>, column: &str| -> Result<Option<u64>, rusqlite::Error> {
             Ok(row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned))
         };
         let runs = statement.query_map([], |row| {
-            let ended_at: Option<i64> = row.get(12)?;
-            let counts = match (count(row, 14)?, count(row, 15)?, count(row, 16)?, count(row, 17)?) {
+            let ended_at: Option<i64> = row.get("ended_at")?;
+            let figures =
+                (count(row, "accepted")?, count(row, "rejected")?, count(row, "unknown")?, count(row, "not_sent")?);
+            let counts = match figures {
                 (Some(accepted), Some(rejected), Some(unknown), Some(not_sent)) => {
                     Some(RunCounts { accepted, rejected, unknown, not_sent })
                 }
                 _ => None,
             };
             Ok(RunRecord {
-                id: row.get(0)?,
-                campaign: row.get(1)?,
-                edition: row.get(2)?,
-                name: row.get(3)?,
-                plan_hash: row.get(4)?,
-                planned_at: instant(row.get(5)?),
-                recipients: row.get::<_, i64>(6)?.cast_unsigned(),
-                host: row.get(7)?,
-                actor: row.get(8)?,
-                pid: row.get(9)?,
-                version: row.get(10)?,
-                started_at: instant(row.get(11)?),
+                id: row.get("id")?,
+                campaign: row.get("campaign")?,
+                edition: row.get("edition")?,
+                name: row.get("name")?,
+                plan_hash: row.get("plan_hash")?,
+                planned_at: instant(row.get("planned_at")?),
+                recipients: row.get::<_, i64>("recipients")?.cast_unsigned(),
+                manifest: row.get("manifest")?,
+                destination: row.get("destination")?,
+                account: row.get("account")?,
+                sender: row.get("sender")?,
+                environment: row.get("environment")?,
+                longest_request: count(row, "longest_request_ms")?.map(Duration::from_millis),
+                host: row.get("host")?,
+                actor: row.get("actor")?,
+                pid: row.get("pid")?,
+                version: row.get("version")?,
+                started_at: instant(row.get("started_at")?),
                 heartbeat_at: None,
                 ended_at: ended_at.map(instant),
-                ending: row.get(13)?,
+                ending: row.get("ending")?,
                 counts,
-                live: leased && ended_at.is_none() && row.get(19)?,
-                digest: row.get(18)?,
+                live: leased && ended_at.is_none() && row.get("latest")?,
+                digest: row.get("digest")?,
             })
         })?;
         runs.collect()
@@ -140,28 +165,38 @@ impl SqliteLedger {
         // What is known in memory is what was read then. If anybody has written since, whatever
         // became of the lease, it would be incomplete, and somebody could get an offer twice.
         if position(&transaction).map_err(fail)? != snapshot.position {
-            return Err(LedgerError::Fenced("another process wrote to the ledger during this run"));
+            return Err(LedgerError::Outdated);
         }
         let started_at = Timestamp::now().as_millisecond();
         transaction
             .execute(
-                "INSERT INTO run (campaign, edition, name, plan_hash, planned_at, pool, recipients, host, actor, pid, version, started_at, first_seq)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-                params![
-                    start.campaign,
-                    start.edition,
-                    start.name,
-                    start.plan_hash,
-                    start.planned_at.as_millisecond(),
-                    start.pool,
-                    start.recipients.cast_signed(),
-                    host(),
-                    actor(),
-                    std::process::id(),
-                    env!("CARGO_PKG_VERSION"),
-                    started_at,
-                    snapshot.position + 1
-                ],
+                "INSERT INTO run (campaign, edition, name, plan_hash, planned_at, unique_codes, recipients,
+                                  manifest, destination, account, sender, environment, longest_request_ms,
+                                  host, actor, pid, version, started_at, first_seq)
+                 VALUES (:campaign, :edition, :name, :plan_hash, :planned_at, :unique_codes, :recipients,
+                         :manifest, :destination, :account, :sender, :environment, :longest_request_ms,
+                         :host, :actor, :pid, :version, :started_at, :first_seq)",
+                named_params! {
+                    ":campaign": start.campaign,
+                    ":edition": start.edition,
+                    ":name": start.name,
+                    ":plan_hash": start.plan_hash,
+                    ":planned_at": start.planned_at.as_millisecond(),
+                    ":unique_codes": start.unique_codes,
+                    ":recipients": start.recipients.cast_signed(),
+                    ":manifest": start.manifest,
+                    ":destination": start.destination,
+                    ":account": start.account,
+                    ":sender": start.sender,
+                    ":environment": start.environment,
+                    ":longest_request_ms": milliseconds(start.longest_request),
+                    ":host": host(),
+                    ":actor": actor(),
+                    ":pid": std::process::id(),
+                    ":version": env!("CARGO_PKG_VERSION"),
+                    ":started_at": started_at,
+                    ":first_seq": snapshot.position + 1,
+                },
             )
             .map_err(fail)?;
         let run = transaction.last_insert_rowid();
@@ -172,7 +207,7 @@ impl SqliteLedger {
             plan_hash: &start.plan_hash,
             started_at,
         });
-        link(&transaction, head, LinkKind::Start, Some(run)).map_err(fail)?;
+        link(&transaction, head, LinkKind::Start, Some(run), None).map_err(fail)?;
         let mut orphans = Vec::new();
         let mut changed = BySend::default();
         for (key, recorded) in snapshot.sends.iter().filter(|(_, recorded)| recorded.state == State::Intent) {
@@ -200,7 +235,8 @@ impl SqliteLedger {
             .name("ledger".to_owned())
             .spawn(move || writer.serve(receiver))
             .map_err(|error| io(&path, "written", &error))?;
-        let scope = Scope { campaign: start.campaign.clone(), edition: start.edition, pool: start.pool };
+        let scope =
+            Scope { campaign: start.campaign.clone(), edition: start.edition, unique_codes: start.unique_codes };
         Ok(SqliteRun { sender: Some(sender), thread: Some(thread), run, head, path, scope })
     }
 }
@@ -239,13 +275,15 @@ impl Ledger for SqliteLedger {
 
     async fn chain(&mut self) -> Result<Vec<Link>, LedgerError> {
         let read = || -> Result<Vec<Link>, rusqlite::Error> {
-            let mut statement = self.connection.prepare("SELECT number, hash, kind, run FROM link ORDER BY number")?;
+            let mut statement =
+                self.connection.prepare("SELECT number, hash, kind, run, detail FROM link ORDER BY number")?;
             let links = statement.query_map([], |row| {
                 let kind: String = row.get(2)?;
                 Ok(Link {
                     head: Head { number: row.get::<_, i64>(0)?.cast_unsigned(), hash: row.get(1)? },
                     kind: LinkKind::parse(&kind).ok_or(rusqlite::Error::InvalidQuery)?,
                     run: row.get(3)?,
+                    detail: row.get(4)?,
                 })
             })?;
             links.collect()
@@ -309,7 +347,10 @@ impl Ledger for SqliteLedger {
     }
 
     async fn admits(&mut self, _campaign: &str, _plan_hash: &str) -> Result<(), LedgerError> {
-        Ok(())
+        match self.lease {
+            Some(_) => Ok(()),
+            None => lease_holder(&self.path).map_or(Ok(()), |holder| Err(LedgerError::Held { holder })),
+        }
     }
 
     async fn begin(self: Box<Self>, start: &RunStart, snapshot: &Snapshot) -> Result<Box<dyn RunLedger>, LedgerError> {

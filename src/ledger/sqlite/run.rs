@@ -210,7 +210,7 @@ impl Writer {
                 ],
             )
             .map_err(fail)?;
-        file::link(&transaction, after, LinkKind::End, Some(self.run)).map_err(fail)?;
+        file::link(&transaction, after, LinkKind::End, Some(self.run), None).map_err(fail)?;
         transaction.commit().map_err(fail)?;
         Ok(after)
     }

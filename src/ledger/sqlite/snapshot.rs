@@ -165,9 +165,9 @@ impl SqliteLedger {
         let mut runs = self.connection.prepare(
             "SELECT id, campaign = ?1 AND edition = ?2 AS own, recipients, first_seq,
                     (SELECT run FROM journal WHERE seq < first_seq ORDER BY seq DESC LIMIT 1)
-             FROM run WHERE own OR (pool = 1 AND ?3)",
+             FROM run WHERE own OR (unique_codes = 1 AND ?3)",
         )?;
-        let runs = runs.query_map(params![scope.campaign, scope.edition, scope.pool], |row| {
+        let runs = runs.query_map(params![scope.campaign, scope.edition, scope.unique_codes], |row| {
             let (id, before): (i64, Option<i64>) = (row.get(0)?, row.get(4)?);
             // What stands before the start of a run is of older ones. If it is not, somebody has changed
             // the record by hand, and all of it is read.
@@ -200,7 +200,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("ledger.db");
             let ledger = SqliteLedger::open_for_run(&path, &LedgerKey::from_bytes([1; 32])).unwrap();
-            let sql = "INSERT INTO run (id, campaign, edition, plan_hash, planned_at, pool, recipients, host, actor, pid, version, started_at, first_seq)
+            let sql = "INSERT INTO run (id, campaign, edition, plan_hash, planned_at, unique_codes, recipients, host, actor, pid, version, started_at, first_seq)
                        VALUES (?1, ?2, 1, '', 0, 1, ?3, '', '', 1, '', 0, 1)";
             for (run, campaign) in [(1, "ours"), (2, "theirs"), (3, "ours")] {
                 ledger.connection.execute(sql, params![run, campaign, entries as i64]).unwrap();
@@ -226,7 +226,7 @@ mod tests {
                 }
             }
             transaction.commit().unwrap();
-            let scope = Scope { campaign: "ours".to_owned(), edition: 1, pool: true };
+            let scope = Scope { campaign: "ours".to_owned(), edition: 1, unique_codes: true };
             let found = ledger.read_snapshot(&scope).unwrap();
             assert_eq!(found.spent_codes, spent);
             assert!(found.sends.iter().eq(expected.iter()), "{entries}");

@@ -102,6 +102,7 @@ pub fn check(
             at_least,
             delivery: delivery?,
             most_recipients: manifest.limits.recipients,
+            manifest: document.value.clone(),
         })
     })();
     (campaign, check.found)
@@ -283,12 +284,15 @@ impl Check<'_> {
         let callback = kaleyra.callback.as_ref().and_then(|callback| match callback {
             types::Callback::ProfileId(id) => Some(Callback::ProfileId(id.clone())),
             types::Callback::Url(url) => {
-                if !Url::parse(url).is_ok_and(|parsed| matches!(parsed.scheme(), "http" | "https")) {
+                let checked = Url::parse(url)
+                    .map_err(|_| "this is not a web address".to_owned())
+                    .and_then(|url| crate::gateway::kaleyra::check_callback_url(&url));
+                if let Err(problem) = checked {
                     self.error(
                         &root.join("callback").join("url"),
                         "url",
-                        format!("`{url}` is not a web address"),
-                        "such as `https://hooks.example.com/whatsapp`",
+                        problem,
+                        "such as `https://hooks.example.com/whatsapp`; plain http is for tests on this machine",
                     );
                     return None;
                 }

@@ -1,0 +1,272 @@
+//! Finding a project: from the campaign's directory upwards, the first directory that is marked.
+//!
+//! A mark is `sendform.yaml`, or a directory `.sendform` with a ledger or the head of one in it. It counts
+//! only if it belongs to root, to this user, or to the owner of the campaign's file: whoever can write to
+//! a directory above must not choose the ledger. The search stops at the first directory with `.git`.
+//! Where nothing marks a project, its root is the campaign's own directory, never the current one.
+//!
+//! The search is made from the path as it was typed and from the one with all links followed. If they
+//! lead to different projects, the same campaign could be sent with two ledgers, so that is refused.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::{DIRECTORY, FILE, Project, Search, settings};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::ledger::LedgerLocation;
+
+/// Finds the project of a path: a campaign's file, or the directory that a command starts from.
+pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
+    let typed = as_typed(&current.join(start));
+    let canonical = typed.canonicalize().unwrap_or_else(|_| typed.clone());
+    let owner = if typed.is_dir() { None } else { owner(&typed) };
+    let trusted = Trusted { user: rustix::process::geteuid().as_raw(), owner };
+    let from_typed = search(directory_of(&typed), &trusted);
+    let mut found = search(directory_of(&canonical), &trusted);
+    let typed_root = from_typed.0.canonicalize().unwrap_or_else(|_| from_typed.0.clone());
+    let root = found.0.canonicalize().unwrap_or(found.0);
+    if typed_root != root {
+        let problem = format!(
+            "`{}` belongs to the project `{}`, and with its links followed it is `{}` and belongs to the project `{}`",
+            start.display(),
+            typed_root.display(),
+            canonical.display(),
+            root.display()
+        );
+        return Err(Diagnostic::error("two-projects", problem)
+            .hint("each project has a ledger of its own, and people would get the campaign twice; name the campaign by the path that it is always sent with, without links")
+            .into());
+    }
+    let file = root.join(FILE);
+    let (ledger, names_ledger, pinned_id) = if !file.is_file() || trusted.trusts(&file) {
+        settings(&root)?
+    } else {
+        (LedgerLocation::File(root.join(DIRECTORY).join("ledger.db")), false, None)
+    };
+    for directory in [&root, &from_typed.0] {
+        found.1.further_up = found.1.further_up.or_else(|| further_up(directory));
+    }
+    Ok(Project { root, ledger, names_ledger, pinned_id, search: found.1 })
+}
+
+/// Absolute, with `.` and `..` resolved as the file system does, and with its links as they were typed.
+pub fn as_typed(path: &Path) -> PathBuf {
+    let mut typed = PathBuf::new();
+    for component in path.components() {
+        match component {
+            // Behind a link `..` leads to where the link leads.
+            Component::ParentDir => {
+                typed = typed.canonicalize().unwrap_or(typed);
+                typed.pop();
+            }
+            Component::CurDir => {}
+            other => typed.push(other),
+        }
+    }
+    typed
+}
+
+fn directory_of(path: &Path) -> &Path {
+    if path.is_dir() { path } else { path.parent().unwrap_or(path) }
+}
+
+fn owner(path: &Path) -> Option<u32> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.uid())
+}
+
+/// Whose marks count.
+struct Trusted {
+    user: u32,
+    /// The owner of the campaign's file.
+    owner: Option<u32>,
+}
+
+impl Trusted {
+    /// Whether a file, and what it links to, belongs to somebody who may mark a project.
+    fn trusts(&self, path: &Path) -> bool {
+        let trusts = |uid: u32| uid == 0 || uid == self.user || Some(uid) == self.owner;
+        let own = std::fs::symlink_metadata(path).is_ok_and(|metadata| trusts(metadata.uid()));
+        own && owner(path).is_none_or(trusts)
+    }
+}
+
+/// Whether something stands under a name. What cannot be looked at counts: opening it tells why.
+fn stands(path: &Path) -> bool {
+    use std::io::ErrorKind;
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
+}
+
+/// Whether a directory holds a ledger of its own under the usual name.
+fn holds_ledger(directory: &Path) -> Option<PathBuf> {
+    let own = directory.join(DIRECTORY);
+    let there = own.is_dir() && ["ledger.db", "ledger.head"].iter().any(|name| stands(&own.join(name)));
+    there.then_some(own)
+}
+
+fn search(start: &Path, trusted: &Trusted) -> (PathBuf, Search) {
+    let mut search = Search { start: start.to_owned(), ..Search::default() };
+    for directory in start.ancestors() {
+        search.directories.push(directory.to_owned());
+        let file = Some(directory.join(FILE)).filter(|file| file.is_file());
+        for mark in [file, holds_ledger(directory)].into_iter().flatten() {
+            if trusted.trusts(&mark) {
+                search.marked = true;
+                return (directory.to_owned(), search);
+            }
+            search.ignored.push(mark);
+        }
+        if stands(&directory.join(".git")) {
+            search.stopped_at = Some(directory.to_owned());
+            break;
+        }
+    }
+    (start.to_owned(), search)
+}
+
+/// The nearest ledger above a project's root, whoever it belongs to and whatever lies between.
+fn further_up(root: &Path) -> Option<String> {
+    root.ancestors().skip(1).find_map(|directory| {
+        if let Some(own) = holds_ledger(directory) {
+            return Some(own.join("ledger.db").display().to_string());
+        }
+        if !directory.join(FILE).is_file() {
+            return None;
+        }
+        match settings(directory) {
+            Ok((LedgerLocation::File(path), true, _)) if stands(&path) => Some(path.display().to_string()),
+            Ok((database @ LedgerLocation::Database(_), true, _)) => Some(database.to_string()),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new(files: &[&str]) -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            for file in files {
+                tree.write(file, "");
+            }
+            tree
+        }
+
+        fn root(&self) -> PathBuf {
+            self.0.path().canonicalize().unwrap()
+        }
+
+        fn write(&self, file: &str, text: &str) {
+            let path = self.root().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+
+        fn find(&self, start: &str, current: &str) -> Result<Project, Diagnostics> {
+            find(Path::new(start), &self.root().join(current))
+        }
+
+        #[track_caller]
+        fn leads_to(&self, start: &str, current: &str, root: &str) -> Project {
+            let project = self.find(start, current).unwrap();
+            assert_eq!(project.root, self.root().join(root).components().collect::<PathBuf>());
+            project
+        }
+    }
+
+    #[test]
+    fn where_nothing_marks_a_project_it_is_the_campaigns_directory_wherever_one_stands() {
+        let tree = Tree::new(&["a/x", "b/campaign.yaml"]);
+        for (start, current) in
+            [("b/campaign.yaml", ""), ("campaign.yaml", "b"), ("../b/campaign.yaml", "a"), ("a/../b/campaign.yaml", "")]
+        {
+            let project = tree.leads_to(start, current, "b");
+            assert_eq!(project.ledger, LedgerLocation::File(tree.root().join("b/.sendform/ledger.db")));
+        }
+        tree.leads_to(".", "a", "a");
+    }
+
+    #[test]
+    fn a_directory_marks_a_project_only_with_a_ledger_or_a_head_in_it() {
+        let tree = Tree::new(&["campaigns/a/campaign.yaml", ".sendform/sandbox/ledger.db", ".sendform/.gitignore"]);
+        tree.leads_to("campaigns/a/campaign.yaml", "", "campaigns/a");
+        tree.write(".sendform/ledger.head", "");
+        tree.leads_to("campaigns/a/campaign.yaml", "", "");
+        tree.write("campaigns/.sendform/ledger.db", "");
+        tree.leads_to("campaigns/a/campaign.yaml", "", "campaigns");
+        tree.write("campaigns/a/sendform.yaml", "");
+        let project = tree.leads_to("campaigns/a/campaign.yaml", "", "campaigns/a");
+        assert_eq!(
+            project.search.further_up,
+            Some(tree.root().join("campaigns/.sendform/ledger.db").display().to_string())
+        );
+    }
+
+    #[test]
+    fn the_search_stops_at_a_git_repository() {
+        let tree = Tree::new(&[".sendform/ledger.db", "repo/.git/HEAD", "repo/offers/campaign.yaml"]);
+        let project = tree.leads_to("repo/offers/campaign.yaml", "", "repo/offers");
+        assert_eq!(project.search.stopped_at, Some(tree.root().join("repo")));
+        assert_eq!(project.search.further_up, Some(tree.root().join(".sendform/ledger.db").display().to_string()));
+        // What the repository's own directory says counts.
+        tree.write("repo/sendform.yaml", "ledger: sqlite:record/sends.db\n");
+        let project = tree.leads_to("repo/offers/campaign.yaml", "repo/offers", "repo");
+        assert_eq!(project.ledger, LedgerLocation::File(tree.root().join("repo/record/sends.db")));
+    }
+
+    #[test]
+    fn a_link_that_leads_to_another_project_is_refused_and_both_are_named() {
+        let tree = Tree::new(&["real/sendform.yaml", "real/campaign.yaml", "other/sendform.yaml"]);
+        std::os::unix::fs::symlink(tree.root().join("real/campaign.yaml"), tree.root().join("other/campaign.yaml"))
+            .unwrap();
+        let error = tree.find("other/campaign.yaml", "").unwrap_err().to_string();
+        for named in ["real`", "other`"] {
+            assert!(error.contains(&tree.root().join(named).display().to_string()), "{error}");
+        }
+        // A link to the whole project leads to the same one.
+        std::os::unix::fs::symlink(tree.root().join("real"), tree.root().join("link")).unwrap();
+        tree.leads_to("link/campaign.yaml", "", "real");
+        tree.leads_to("campaign.yaml", "link", "real");
+        // Behind a link `..` is the directory above the link's end.
+        std::fs::create_dir(tree.root().join("real/sub")).unwrap();
+        std::os::unix::fs::symlink(tree.root().join("real/sub"), tree.root().join("sub")).unwrap();
+        tree.leads_to("sub/../campaign.yaml", "", "real");
+    }
+
+    #[test]
+    fn marks_of_strangers_do_not_count() {
+        let tree = Tree::new(&["up/campaign.yaml", "sendform.yaml", ".sendform/ledger.db"]);
+        let strangers = Trusted { user: u32::MAX, owner: None };
+        let (root, search) = search(&tree.root().join("up"), &strangers);
+        if std::fs::metadata(tree.root()).unwrap().uid() != 0 {
+            assert_eq!(root, tree.root().join("up"));
+            assert_eq!(search.ignored, [tree.root().join("sendform.yaml"), tree.root().join(".sendform")]);
+        } else {
+            // Root's marks always count; tests/which_ledger.rs changes owners.
+            assert_eq!(root, tree.root());
+        }
+    }
+
+    #[test]
+    fn the_project_file_is_read_strictly_and_holds_no_password() {
+        let tree = Tree::new(&["campaign.yaml"]);
+        for (text, told) in [
+            ("ledger: postgres://me:hunter@db/offers\n", "holds a password"),
+            ("ledger: postgres://db/offers?password=hunter\n", "holds a password"),
+            ("ledger: postgres://me:hun?ter@db/offers\n", "`%3F`"),
+            ("leger: x\n", "leger"),
+        ] {
+            tree.write("sendform.yaml", text);
+            let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
+            assert!(error.contains(told) && !error.contains("hunter"), "{error}");
+        }
+        tree.write("sendform.yaml", "ledger: postgres://me@db/offers?sslmode=require\n");
+        assert_eq!(tree.find("campaign.yaml", "").unwrap().ledger.to_string(), "postgres://db:5432/offers");
+    }
+}

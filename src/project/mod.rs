@@ -1,0 +1,207 @@
+//! The project: where a campaign's ledger is, and which ledger each campaign was sent with.
+//!
+//! A ledger that depended on the directory one happens to stand in would send everything again from
+//! another. So the ledger belongs to the project, and the project is found from the campaign's file
+//! upwards: see [`find`]. [`memory`] keeps which ledger a campaign was sent with.
+
+mod find;
+pub mod memory;
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::ledger::LedgerLocation;
+pub use find::{as_typed, find};
+
+/// The project file's name.
+pub const FILE: &str = "sendform.yaml";
+
+/// The directory of what is not checked in.
+pub const DIRECTORY: &str = ".sendform";
+
+/// `sendform.yaml`: settings that all campaigns of a project share.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectFile {
+    /// Where sends are recorded: `sqlite:PATH`, relative to this file, or `postgres://HOST/DATABASE`.
+    /// With `url` and `id` only the ledger of that id is used.
+    #[serde(default, deserialize_with = "ledger_setting")]
+    pub ledger: Option<LedgerSetting>,
+}
+
+/// The ledger of a project.
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged)]
+pub enum LedgerSetting {
+    /// Its URL.
+    Url(String),
+    /// Its URL, and the id that it must have.
+    Pinned(PinnedLedger),
+}
+
+/// A ledger that is pinned to its id.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PinnedLedger {
+    /// Where sends are recorded: `sqlite:PATH`, relative to this file, or `postgres://HOST/DATABASE`.
+    pub url: String,
+    /// The ledger's id, as `ledger create` and `ledger check` print it.
+    #[schemars(regex(pattern = r"^[0-9a-f]{32}$"))]
+    pub id: String,
+}
+
+/// Reads either form by hand: the text may hold a password, and a general error would quote it.
+fn ledger_setting<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<LedgerSetting>, D::Error> {
+    use serde::de::Error;
+    let wrong = "`ledger` is a URL, or a mapping with `url` and `id`, where `id` is 32 hexadecimal digits";
+    match serde_yaml::Value::deserialize(deserializer)? {
+        serde_yaml::Value::Null => Ok(None),
+        serde_yaml::Value::String(url) => Ok(Some(LedgerSetting::Url(url))),
+        mapping @ serde_yaml::Value::Mapping(_) => {
+            let pinned: PinnedLedger = serde_yaml::from_value(mapping).map_err(|_| D::Error::custom(wrong))?;
+            let hexadecimal = pinned.id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            if pinned.id.len() == 32 && hexadecimal {
+                Ok(Some(LedgerSetting::Pinned(pinned)))
+            } else {
+                Err(D::Error::custom(wrong))
+            }
+        }
+        _ => Err(D::Error::custom(wrong)),
+    }
+}
+
+/// Where a project keeps its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Its root, with every link followed.
+    pub root: PathBuf,
+    /// The ledger that is used without `--ledger`.
+    pub ledger: LedgerLocation,
+    /// Whether `sendform.yaml` names the ledger.
+    pub names_ledger: bool,
+    /// The id that `sendform.yaml` says the ledger has.
+    pub pinned_id: Option<String>,
+    /// Why the search for the project ended at this root.
+    pub search: Search,
+}
+
+/// What the search for a project has seen, for messages and for the guard against a second ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Search {
+    /// The directory that it started from.
+    pub start: PathBuf,
+    /// Whether a mark was found; else the root is where the search started.
+    pub marked: bool,
+    /// The directory with `.git` where it stopped.
+    pub stopped_at: Option<PathBuf>,
+    /// Marks that do not count, because they belong to somebody else.
+    pub ignored: Vec<PathBuf>,
+    /// A ledger above the root. It is not used; a second one below it may be a mistake.
+    pub further_up: Option<String>,
+    /// The directories of the search, from the start upwards, that this user may trust.
+    pub directories: Vec<PathBuf>,
+}
+
+/// The ledger of a project, whether its project file names it, and the id that it must have.
+fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagnostics> {
+    let default = || (LedgerLocation::File(root.join(DIRECTORY).join("ledger.db")), false, None);
+    let file = root.join(FILE);
+    if !file.exists() {
+        return Ok(default());
+    }
+    let (url, id) = match read(&file)?.ledger {
+        None => return Ok(default()),
+        Some(LedgerSetting::Url(url)) => (url, None),
+        Some(LedgerSetting::Pinned(pinned)) => (pinned.url, Some(pinned.id)),
+    };
+    let location = LedgerLocation::parse(&url, root)
+        .map_err(|problem| Diagnostic::error("ledger", problem.to_string()).in_file(&file, None, None))?;
+    match &location {
+        // This file is checked in.
+        LedgerLocation::Database(url) if url.has_password() => {
+            Err(Diagnostic::error("literal-secret", "the ledger's URL holds a password")
+                .hint("give the URL in the environment variable `SENDFORM_LEDGER`, from where your secrets are")
+                .in_file(&file, None, None)
+                .into())
+        }
+        _ => Ok((location, true, id)),
+    }
+}
+
+fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
+    let problem =
+        |message: String| Diagnostics::from(Diagnostic::error("project-file", message).in_file(file, None, None));
+    let text =
+        std::fs::read_to_string(file).map_err(|error| problem(format!("cannot read `{}`: {error}", file.display())))?;
+    if text.trim().is_empty() {
+        return Ok(ProjectFile::default());
+    }
+    serde_yaml::from_str(&text).map_err(|error| problem(format!("`{}` is wrong: {error}", file.display())))
+}
+
+/// Makes the directory of a ledger. One called `.sendform` ignores itself in Git.
+pub fn prepare(ledger: &Path) -> std::io::Result<()> {
+    let Some(directory) = ledger.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    create_directory(directory)
+}
+
+/// Makes a directory and what it lies in, as durably as the files in it: a new directory that its parent
+/// forgets in a power failure would take the ledger with it.
+pub(crate) fn create_directory(directory: &Path) -> std::io::Result<()> {
+    let sync = |directory: &Path| std::fs::File::open(directory).and_then(|opened| opened.sync_all());
+    let mut missing = Vec::new();
+    for ancestor in directory.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+        if ancestor.exists() {
+            break;
+        }
+        missing.push(ancestor);
+    }
+    std::fs::create_dir_all(directory)?;
+    let own = directory.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == DIRECTORY));
+    if let Some(own) = own {
+        let ignore = own.join(".gitignore");
+        if !ignore.exists() {
+            std::fs::write(&ignore, "# The record of sends is not for Git.\n*\n")?;
+        }
+    }
+    for new in missing.into_iter().rev() {
+        sync(new)?;
+        match new.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => sync(parent)?,
+            None => sync(Path::new("."))?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ProjectFile, String> {
+        serde_yaml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_ledger_may_be_pinned_to_its_id_and_an_error_does_not_quote_its_url() {
+        let id = "0123456789abcdef".repeat(2);
+        let pinned = parse(&format!("ledger: {{ url: postgres://db/offers, id: {id} }}")).unwrap();
+        let expected = PinnedLedger { url: "postgres://db/offers".to_owned(), id: id.clone() };
+        assert_eq!(pinned.ledger, Some(LedgerSetting::Pinned(expected)));
+        let plain = parse("ledger: sqlite:a.db").unwrap();
+        assert_eq!(plain.ledger, Some(LedgerSetting::Url("sqlite:a.db".to_owned())));
+        assert_eq!(parse("ledger:\n").unwrap().ledger, None);
+        for wrong in [
+            "ledger: [postgres://me:secret@db/offers]".to_owned(),
+            "ledger: { url: postgres://me:secret@db/offers }".to_owned(),
+            "ledger: { url: postgres://me:secret@db/offers, id: secret }".to_owned(),
+            format!("ledger: {{ url: postgres://me:secret@db/offers, id: {id}, secret: 1 }}"),
+        ] {
+            let error = parse(&wrong).unwrap_err();
+            assert!(error.contains("mapping with `url` and `id`") && !error.contains("secret"), "{error}");
+        }
+    }
+}
