@@ -233,23 +233,29 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def prepare(directory, url, rate="1000000/s", concurrency=50):
-    """A campaign to that server, of which nothing was sent yet."""
+def prepare(directory, url, rate="1000000/s", concurrency=50, ledger=None):
+    """A campaign to that server, and a new ledger, in which nothing was sent yet."""
     project(0, directory, url, rate, concurrency)
     shutil.rmtree(directory / ".sendform", ignore_errors=True)
+    create = [str(SENDFORM), "ledger", "create"]
+    subprocess.run(create, cwd=directory, env=environment_of(ledger), check=True, stderr=subprocess.DEVNULL)
+
+
+def environment_of(ledger):
+    if ledger is None:
+        return dict(ENVIRONMENT)
+    return ENVIRONMENT | {"SENDFORM_LEDGER": ledger, "SENDFORM_KEY": "5a" * 32}
 
 
 def start_apply(directory, ledger=None):
-    environment = dict(ENVIRONMENT)
-    if ledger:
-        environment |= {"SENDFORM_LEDGER": ledger, "SENDFORM_KEY": "5a" * 32}
+    environment = environment_of(ledger)
     command = [str(SENDFORM), "apply", "campaign.yaml", "--auto-approve"]
     return subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def apply_once(directory, server, rate="1000000/s", concurrency=50, ledger=None, appliers=1):
     """So many appliers at once: accepted, seconds of sending alone, wall and CPU seconds of it all."""
-    prepare(directory, server.url, rate, concurrency)
+    prepare(directory, server.url, rate, concurrency, ledger)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
     children = [start_apply(directory, ledger) for _ in range(appliers)]

@@ -10,6 +10,7 @@ use sendform::audience::{E164, PhoneReader, Row};
 use sendform::files::InputFile;
 use sendform::gateway::kaleyra::multipart::Boundary;
 use sendform::gateway::kaleyra::{KaleyraSpec, form, reply};
+use sendform::gateway::redact::Private;
 use sendform::gateway::{Outcome, Request};
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
@@ -108,12 +109,15 @@ fn wire(c: &mut Criterion) {
     c.bench_function("a request's form", |b| {
         b.iter(|| {
             let to = vec![E164::parse_exact("+919876543210").unwrap()];
-            let request = Request { to, message: black_box(&message), expires: None, reference: Some("00".repeat(16)) };
-            boundary.body(form(&spec, &request, now).unwrap())
+            let reference = Some("00".repeat(16));
+            let request = Request { to, message: black_box(&message), expires: None, reference, lease: None };
+            boundary.form(form(&spec, &request, now).unwrap())
         });
     });
     let answer = br#"{"id":"08a72b9e-9e0e-46af-a41b-2d87bf30e036","type":"mediatemplate","createdDateTime":"2024-01-12 07:08:43+00:00","totalCount":1,"data":[{"message_id":"08a72b9e-9e0e-46af-a41b-2d87bf30e036:0","recipient":"919876543210"}],"error":{}}"#;
-    c.bench_function("an answer", |b| b.iter(|| reply::read(202, None, black_box(answer), 1, &["GOLD1234"])));
+    let to = [E164::parse_exact("+919876543210").unwrap()];
+    let private = Private { numbers: &to, code: "GOLD1234", ..Private::default() };
+    c.bench_function("an answer", |b| b.iter(|| reply::read(202, None, black_box(answer), &private)));
 }
 
 /// How many sends one commit covers: what an engine with this concurrency makes of it.

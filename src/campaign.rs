@@ -37,6 +37,8 @@ pub struct Campaign {
     pub coupons: CouponSpec,
     /// Until when. `None` if no template has a timer.
     pub expiry: Option<ExpiryRule>,
+    /// The time zone that the manifest writes the end in, for the plan: an IANA name or an offset.
+    pub zone: Option<String>,
     /// How long the offer must still run when a message leaves.
     pub at_least: Duration,
     /// How fast.

@@ -77,7 +77,8 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error with no place yet.
     pub fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Error, message: message.into(), label: None, hint: None, place: None }
+        let message = cut(message.into());
+        Self { code, severity: Severity::Error, message, label: None, hint: None, place: None }
     }
 
     /// A warning with no place yet.
@@ -88,14 +89,14 @@ impl Diagnostic {
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(cut(hint.into()));
         self
     }
 
     /// Adds a hint if there is one.
     #[must_use]
     pub fn maybe_hint(mut self, hint: Option<impl Into<String>>) -> Self {
-        self.hint = hint.map(Into::into).or(self.hint);
+        self.hint = hint.map(|hint| cut(hint.into())).or(self.hint);
         self
     }
 
@@ -189,6 +190,43 @@ impl Diagnostic {
     }
 }
 
+/// The most errors that are told of one file. Nobody reads more, and each costs a search for its place.
+pub const MAX_ERRORS: usize = 100;
+
+/// Whether a list holds more errors than are told, so that nothing has to be added.
+pub fn is_full(found: &[Diagnostic]) -> bool {
+    // Warnings do not count: they must never keep an error out.
+    found.len() > MAX_ERRORS && errors(found) > MAX_ERRORS
+}
+
+/// Cuts a list to the errors that are told, and says so.
+pub fn limit(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    if is_full(&found) {
+        found.truncate(MAX_ERRORS);
+        found.push(
+            Diagnostic::error("more-errors", format!("there are more errors; the first {MAX_ERRORS} are shown"))
+                .hint("correct these and check again"),
+        );
+    }
+    found
+}
+
+fn errors(found: &[Diagnostic]) -> usize {
+    found.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
+}
+
+/// The most characters of a message or hint, which may quote what somebody wrote.
+const MAX_TEXT: usize = 2_000;
+
+/// A message or hint, cut if it quotes too much.
+fn cut(text: String) -> String {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
+    let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}… ({} more bytes)", &text[..end], text.len() - end)
+}
+
 /// A closed list of findings with at least one error, as a value that stops a command.
 #[derive(Debug, Clone)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
@@ -196,7 +234,7 @@ pub struct Diagnostics(pub Vec<Diagnostic>);
 impl Diagnostics {
     /// How many of them are errors.
     pub fn errors(&self) -> usize {
-        self.0.iter().filter(|d| d.severity == Severity::Error).count()
+        errors(&self.0)
     }
 }
 
@@ -220,12 +258,23 @@ impl std::fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
+/// The longest word that is compared with others. Comparing takes the product of both lengths.
+const MAX_WORD: usize = 64;
+
+/// The most words that a word is compared with.
+const MAX_KNOWN: usize = 1_000;
+
 /// The word of `known` that somebody who typed `typed` most likely meant.
 pub fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if typed.len() > MAX_WORD {
+        return None;
+    }
     let folded = |word: &str| word.to_lowercase().replace(['-', '_', ' '], "");
     let wanted = folded(typed);
     known
         .into_iter()
+        .take(MAX_KNOWN)
+        .filter(|word| word.len() <= MAX_WORD)
         .map(|word| (strsim::damerau_levenshtein(&wanted, &folded(word)), word))
         .filter(|(distance, word)| *distance <= (word.chars().count() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
@@ -242,6 +291,25 @@ mod tests {
         assert_eq!(did_you_mean("audiense", known), Some("audience"));
         assert_eq!(did_you_mean("defaultRegion", known), Some("default_region"));
         assert_eq!(did_you_mean("footer", known), None);
+    }
+
+    #[test]
+    fn many_errors_are_cut_and_warnings_keep_none_out() {
+        let error = || Diagnostic::error("wrong", "wrong");
+        let warnings = vec![Diagnostic::warning("odd", "odd"); 3 * MAX_ERRORS];
+        assert!(!is_full(&warnings));
+        let few: Vec<_> = warnings.into_iter().chain([error()]).collect();
+        assert_eq!(errors(&limit(few)), 1);
+        let cut = limit(vec![error(); MAX_ERRORS + 7]);
+        assert_eq!((cut.len(), cut.last().unwrap().code), (MAX_ERRORS + 1, "more-errors"));
+    }
+
+    #[test]
+    fn a_message_that_quotes_too_much_is_cut() {
+        let message = Diagnostic::error("wrong", "é".repeat(1 << 20)).message;
+        assert!(message.len() < MAX_TEXT + 40 && message.ends_with("more bytes)"), "{}", message.len());
+        assert_eq!(did_you_mean(&"a".repeat(1 << 20), ["aaaa"]), None);
+        assert_eq!(did_you_mean("aaaa", [&*"a".repeat(1 << 20), "aaab"]), Some("aaab"));
     }
 
     #[test]

@@ -78,6 +78,9 @@ impl FileError {
         }
     }
 
+    /// Every code that [`FileError::code`] gives.
+    pub const CODES: [&str; 5] = ["no-such-file", "file-outside", "file-twice", "file-too-large", "unreadable-file"];
+
     /// A stable code for diagnostics.
     pub fn code(&self) -> &'static str {
         match self {

@@ -1,10 +1,11 @@
 //! Secrets by reference. A manifest names where a secret is; only `apply` reads it, and nothing prints it.
 
+mod command;
+
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use secrecy::SecretString;
 
@@ -55,17 +56,8 @@ impl SecretRef {
             })?,
             SecretRef::File(path) => read(path).map_err(fail)?,
             SecretRef::Exec(words) => {
-                let (program, arguments) = words.split_first().ok_or_else(|| fail("names no program".to_owned()))?;
-                let output = Command::new(program)
-                    .args(arguments)
-                    .stdin(std::process::Stdio::null())
-                    .stderr(std::process::Stdio::inherit())
-                    .output()
-                    .map_err(|error| fail(format!("cannot be run: {error}")))?;
-                if !output.status.success() {
-                    return Err(fail(format!("failed with {}", output.status)));
-                }
-                String::from_utf8(output.stdout).map_err(|_| fail("printed something that is not UTF-8".to_owned()))?
+                let output = command::output_of(words, command::TIME_LIMIT).map_err(fail)?;
+                String::from_utf8(output).map_err(|_| fail("printed something that is not UTF-8".to_owned()))?
             }
         };
         let text = text.trim_end();

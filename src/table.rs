@@ -26,8 +26,11 @@ use crate::files::{FileError, InputFile, MAX_DATA_BYTES};
 /// The longest row. What is longer is another kind of file, or has a quote that is never closed.
 const MAX_ROW_BYTES: usize = 1 << 20;
 
-/// How many columns are listed when one is missing.
-const MAX_LISTED: usize = 20;
+/// The most columns that a table may have, as in spreadsheets.
+const MAX_COLUMNS: usize = 16_384;
+
+/// The most columns that are listed where one is missing.
+const MAX_LISTED: usize = 30;
 
 /// The columns of a table, by position and by name.
 #[derive(Debug, Default)]
@@ -101,6 +104,10 @@ impl Table {
         let line = self.look_at_row(0, !is_io(header.as_ref().err()))?;
         let header = header.map_err(|error| self.explain(&error, line))?;
         let problem = |code, message| Diagnostic::error(code, message).in_file(&self.file, Some(line), None);
+        if header.len() > MAX_COLUMNS {
+            let message = format!("`{shown}` has {} columns; a table has at most {MAX_COLUMNS}", header.len());
+            return Err(problem("csv-too-many-columns", message));
+        }
         let names: Vec<String> = header.iter().map(str::to_owned).collect();
         if names.iter().all(String::is_empty) {
             return Err(Diagnostic::error("csv-empty", format!("`{shown}` is empty: there is no header row"))

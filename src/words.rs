@@ -1,5 +1,6 @@
-//! Figures as a person reads them.
+//! Figures and foreign texts as a person reads them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A duration as a person writes it.
@@ -32,6 +33,49 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
+/// A foreign text on one line that shows all it holds: line breaks, other control characters and
+/// line or paragraph separators become spaces, format characters go.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |character: char| match character {
+        separator if separator.is_control() || matches!(separator, '\u{2028}' | '\u{2029}') => Some(' '),
+        format if is_format(format) => None,
+        other => Some(other),
+    };
+    Cow::Owned(text.chars().filter_map(shown).collect())
+}
+
+/// Whether a character is a format character (Unicode general category Cf): it is not shown, and
+/// may hide or reorder what stands beside it.
+pub fn is_format(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{2064}'
+            | '\u{2066}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0001}'
+            | '\u{e0020}'..='\u{e007f}'
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +91,13 @@ mod tests {
         assert_eq!(count(1, "code"), "1 code");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(grouped(0), "0");
+    }
+
+    #[test]
+    fn a_foreign_text_stays_on_its_line() {
+        assert_eq!(one_line("plain, as it is"), "plain, as it is");
+        assert_eq!(one_line("a\nb\r\u{85}c\u{2028}d\u{2029}e\u{1b}[2Jf"), "a b  c d e [2Jf");
+        assert_eq!(one_line("a\u{200b}b\u{202e}c\u{feff}d\u{e0041}e"), "abcde");
+        assert_eq!(one_line("नमस्ते, schön"), "नमस्ते, schön");
     }
 }

@@ -166,7 +166,7 @@ fn a_refusal_is_final_until_it_is_asked_for_again() {
                 r#"{"code":"E13001","message":"x","data":[],"error":{"to":"invalid number 919876543211"}}"#.to_owned(),
             )
         } else {
-            (200, r#"{"id":"r","data":[{"message_id":"r:0"}],"error":{}}"#.to_owned())
+            (200, request.success())
         }
     });
     let mut project = Project::new();

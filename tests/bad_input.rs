@@ -222,7 +222,7 @@ fn with_ledger_mount(project: &Project, options: &str) -> crate::support::Output
     // SAFETY: the call has no preconditions.
     let flags = if unsafe { libc::geteuid() } == 0 { "-m" } else { "-rm" };
     let script = format!(
-        "mount -t tmpfs -o {options} tmpfs disk && exec {program} apply campaign.yaml --auto-approve --ledger sqlite:disk/ledger.db"
+        "mount -t tmpfs -o {options} tmpfs disk && exec {program} apply campaign.yaml --auto-approve --new-ledger --ledger sqlite:disk/ledger.db"
     );
     let mut command = std::process::Command::new("unshare");
     command

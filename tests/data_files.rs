@@ -237,7 +237,7 @@ fn one_id_with_two_numbers_is_a_warning_with_a_count() {
     assert_eq!(
         project.plan_json()["warnings"],
         serde_json::json!([
-            "2 values of the column `member` stand with more than one number: each number gets the message"
+            "2 values of the column `member` stand at more than one number: each of these numbers gets a message"
         ])
     );
     project.people("member,mobile,first_name\n,9876543210,A\n,9876543211,B\n");

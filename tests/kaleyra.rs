@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::support::{Project, Sandbox};
@@ -15,6 +16,15 @@ pub struct Recorded {
     pub body: Vec<u8>,
     /// Whether a request to the same recipient came before.
     pub seen_before: bool,
+}
+
+impl Recorded {
+    /// A success with an id of its own.
+    pub fn success(&self) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = format!("r{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        format!(r#"{{"id":"{id}","data":[{{"message_id":"{id}:0"}}],"error":{{}}}}"#)
+    }
 }
 
 /// A server that keeps each request as it was on the wire.
@@ -41,7 +51,7 @@ impl Recorder {
 
     /// One that accepts everything.
     pub fn accepting() -> Self {
-        Self::start(|_| (200, r#"{"id":"r","data":[{"message_id":"r:0"}],"error":{}}"#.to_owned()))
+        Self::start(|request| (200, request.success()))
     }
 
     pub fn url(&self) -> String {

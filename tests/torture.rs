@@ -144,7 +144,8 @@ fn every_fault_of_the_provider_at_once() {
         if database {
             project.on_postgres(&postgres::shared().database());
         }
-        project.crowd(250, &[]);
+        // Four of ten end unknown; that many would stop a run.
+        project.crowd(250, &[("concurrency: 20 }", "concurrency: 20, stop_when: { unknown: 100% } }")]);
         let mut code = 5;
         for _ in 0..20 {
             // Many sends in a row that fail end a run; the next goes on.

@@ -349,7 +349,7 @@ mod tests {
         for number in 0..1_000_000_u64 {
             // At random, so that they come in clusters as well.
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let letter = if (seed >> 33) % 2_000 == 0 { '?' } else { 'a' };
+            let letter = if (seed >> 33).is_multiple_of(2_000) { '?' } else { 'a' };
             assert_eq!(paced.judge(letter), Verdict::Fine, "after {number}");
         }
         assert!((400..600).contains(&paced.breaker.unknown), "{}", paced.breaker.unknown);

@@ -14,6 +14,8 @@
 //!   429 pauses the whole number. What cannot be told is never tried again.
 //! * After a failed connection, a 429, or several doubts in a row, one send alone is tried after each
 //!   pause, and the pauses grow, until one gets through.
+//! * An id that comes a second time shows that answers reach the wrong requests: the run takes back
+//!   what it cannot believe any more, and ends.
 //! * While the ledger does not answer nothing is claimed; outcomes are kept and recorded once it does.
 //! * Where the ledger is shared with other appliers, they share the rate and the work: each takes the
 //!   next share of the plan, and at the end looks for what others have left.
@@ -53,12 +55,14 @@ pub enum Ending {
     Finished,
     /// The user asked to stop.
     Interrupted,
-    /// The provider refuses the account.
+    /// The provider refuses the account, or every request alike.
     Account(String),
     /// The offer would not run long enough any more.
     Late(String),
     /// Nothing was accepted, again and again.
     Hopeless(String),
+    /// Two messages had one id: answers may have reached the wrong requests.
+    MixedAnswers(String),
     /// Too many sends ended unknown.
     TooManyUnknown(String),
     /// A bound of `delivery.stop_when` was reached.
@@ -126,6 +130,8 @@ pub enum Event {
     },
     /// This applier is done, and waits for what others have under way.
     Others(Others),
+    /// Something that the gateway found out about the provider.
+    Notice(String),
     /// No further claims; what is under way is waited for.
     Stopping,
 }

@@ -7,7 +7,6 @@
 //!
 //! Only what tells people apart is kept in memory: a few bytes for each.
 
-mod ids;
 pub mod phone;
 mod report;
 mod suppress;
@@ -25,7 +24,6 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::files::InputFile;
 use crate::handover::{Giver, hand_over};
 use crate::table::{self, Columns, Table};
-pub use ids::IdNumbers;
 pub use phone::{E164, Identity, PhoneError, PhoneReader};
 pub use report::{ListRead, ReadReport, SourceRead, whole_rows_warning};
 use suppress::Suppressed;

@@ -95,6 +95,26 @@ impl E164 {
         })
     }
 
+    /// The same person's number in the other form that WhatsApp may use, where there are two (see
+    /// the module's table).
+    pub fn other_form(self) -> Option<Self> {
+        let identity = self.identity().0;
+        if identity != self.0 {
+            return Some(Self(identity));
+        }
+        let number = self.0;
+        let legacy = Self(match number {
+            // 55, the area's two digits, the 9, then eight.
+            5_500_000_000_000..5_600_000_000_000 if number / 100_000_000 % 10 == 9 => {
+                number / 1_000_000_000 * 100_000_000 + number % 100_000_000
+            }
+            520_000_000_000..530_000_000_000 => 5_210_000_000_000 + number % 10_000_000_000,
+            540_000_000_000..550_000_000_000 => 5_490_000_000_000 + number % 10_000_000_000,
+            _ => return None,
+        });
+        (legacy.identity().0 == number).then_some(legacy)
+    }
+
     /// Whether this number's identity may also be somebody else's landline (Argentina).
     pub fn identity_may_merge(self) -> bool {
         let mut leading = self.0;
@@ -130,6 +150,9 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// The most bytes of a cell that can be a phone number, with whatever separates its digits.
+const MAX_CELL: usize = 128;
+
 /// Reads phone numbers as people write them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PhoneReader {
@@ -154,6 +177,9 @@ impl PhoneReader {
     /// Reads one cell.
     pub fn read(&self, cell: &str) -> Result<E164, PhoneError> {
         let cell = cell.trim();
+        if cell.len() > MAX_CELL {
+            return Err(PhoneError::NotANumber);
+        }
         check_characters(cell)?;
         let parsed = PHONE_NUMBER_UTIL.parse(cell, self.region).map_err(|_| {
             if self.region.is_none() && !cell.starts_with('+') {
@@ -242,6 +268,7 @@ mod tests {
             ("12345", PhoneError::Invalid),
             ("+1234567890123456", PhoneError::TooLong),
             ("n/a", PhoneError::NotANumber),
+            (&format!("9876543210{}1", " ".repeat(1 << 20)), PhoneError::NotANumber),
         ];
         for (cell, reason) in cases {
             assert_eq!(read(cell, Some("IN")), Err(reason), "{cell}");
@@ -266,6 +293,24 @@ mod tests {
         assert_eq!(identity("+552134567890"), 552_134_567_890);
         assert_eq!(identity("+552174567890"), 552_174_567_890);
         assert_eq!(identity("+919876543210"), 919_876_543_210);
+    }
+
+    #[test]
+    fn a_number_knows_its_other_form() {
+        let other = |number: &str| {
+            E164::parse_exact(number).unwrap().other_form().map(|other| other.to_string()).unwrap_or_default()
+        };
+        for (legacy, today) in [
+            ("+552187654321", "+5521987654321"),
+            ("+5215512345678", "+525512345678"),
+            ("+5491123456789", "+541123456789"),
+        ] {
+            assert_eq!((other(legacy).as_str(), other(today).as_str()), (today, legacy));
+        }
+        // A Brazilian landline, a Brazilian number with a 7, and a country without two forms.
+        for single in ["+552134567890", "+5521974567890", "+919876543210", "+12025550143"] {
+            assert_eq!(other(single), "", "{single}");
+        }
     }
 
     #[test]
@@ -299,6 +344,15 @@ mod tests {
         fn an_identity_is_its_own_identity(digits in 1_000_000_u64..999_999_999_999_999) {
             let once = E164(digits).identity();
             prop_assert_eq!(E164(once.0).identity(), once);
+        }
+
+        #[test]
+        fn the_other_form_has_the_same_identity_and_leads_back(digits in "(55|52|521|54|549|91)[0-9]{10,11}") {
+            let number = E164(digits.parse().unwrap());
+            if let Some(other) = number.other_form() {
+                prop_assert_eq!(other.identity(), number.identity());
+                prop_assert_eq!(other.other_form(), Some(number));
+            }
         }
 
         #[test]

@@ -6,22 +6,26 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
 
+use super::located::{Located, locate};
 use super::ui::Ui;
-use super::{Exit, LedgerArgs, Stop, VarArgs};
+use super::{DataArgs, Exit, LedgerArgs, Stop, VarArgs};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::files;
 use crate::ledger::key::KEY_VARIABLE;
-use crate::ledger::{Head, Ledger, LedgerKey, LedgerLocation, Scope, Snapshot, report};
+use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, RunRecord, Scope, Snapshot, report};
+use crate::manifest::yaml::Refusal;
 use crate::manifest::{self, Given};
 use crate::offer::PoolAhead;
+use crate::plan::Built;
+use crate::plan::repeat::{self, Repeats};
 use crate::project;
 
 /// The largest file of variables.
-const MAX_VAR_FILE: u64 = 4 * 1024 * 1024;
+const MAX_VAR_FILE: u64 = manifest::yaml::MAX_BYTES;
 
 /// The directories that `--data-dir`, else `SENDFORM_DATA_DIR`, names.
-pub fn data_dirs(args: &VarArgs) -> Vec<PathBuf> {
+pub fn data_dirs(args: &DataArgs) -> Vec<PathBuf> {
     if !args.data_dir.is_empty() {
         return args.data_dir.clone();
     }
@@ -44,18 +48,25 @@ pub fn given(args: &VarArgs) -> Result<Given, Stop> {
         })?;
         vars.insert(name.trim().to_owned(), serde_json::Value::from(value));
     }
-    Ok(Given { vars, data_dirs: data_dirs(args) })
+    Ok(Given { vars, data_dirs: data_dirs(&args.data) })
 }
 
 /// The variables of a file. It may hold something else, so nothing of its content is shown.
 fn variables(file: &Path, content: &[u8]) -> Result<BTreeMap<String, serde_json::Value>, Stop> {
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    // By way of a value, since only that notices a key that stands twice.
-    serde_yaml::from_slice::<serde_yaml::Value>(content).and_then(serde_yaml::from_value).map_err(|error| {
-        let problem = Diagnostic::error("var-file", format!("`{}` is not a list of variables", file.display()))
-            .hint("one `name: value` a line");
-        let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
-        Diagnostics::from(problem.in_file(file, line, column)).into()
+    let problem = || {
+        Diagnostic::error("var-file", format!("`{}` is not a list of variables", file.display()))
+            .hint("one `name: value` a line")
+    };
+    let stop = |problem: Diagnostic, line, column| Stop::from(Diagnostics::from(problem.in_file(file, line, column)));
+    let text = std::str::from_utf8(content).map_err(|_| stop(problem(), None, None))?;
+    manifest::yaml::parse_as(text).map_err(|refusal| match refusal {
+        Refusal::Yaml(error) => {
+            let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
+            stop(problem(), line, column)
+        }
+        // These hold nothing of the content.
+        bounds => stop(problem().hint(bounds.to_string()), None, None),
     })
 }
 
@@ -66,30 +77,9 @@ pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<C
     Ok(checked.campaign)
 }
 
-/// The ledger that a campaign's sends are recorded in.
+/// The ledger that a command uses.
 pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, Stop> {
-    let current = std::env::current_dir()
-        .map_err(|error| Stop::new(Exit::Error, format!("the current directory is not to be had: {error}")))?;
-    // A trial has a ledger of its own, whatever the environment names for real runs.
-    let named = args.ledger.clone().or_else(|| std::env::var("SENDFORM_LEDGER").ok().filter(|url| !url.is_empty()));
-    let project = project::find(start, &current)?;
-    let location = match named.filter(|_| !sandbox) {
-        Some(url) => LedgerLocation::parse(&url, &project.root).map_err(|problem| {
-            Stop::new(Exit::Usage, problem.to_string())
-                .hint("such as `--ledger sqlite:/var/lib/offers/ledger.db` or `--ledger postgres://USER@HOST/DATABASE`")
-        })?,
-        None if sandbox => {
-            LedgerLocation::File(project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db"))
-        }
-        None => project.ledger,
-    };
-    // Below the current directory a short path is easier to read.
-    Ok(match location {
-        LedgerLocation::File(path) => {
-            LedgerLocation::File(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path))
-        }
-        database => database,
-    })
+    locate(args, sandbox, start).map(|located| located.ledger)
 }
 
 /// Where asynchronous work runs: on one thread of its own. It is mostly waiting, and a second thread
@@ -103,7 +93,7 @@ pub fn runtime() -> Result<Runtime, Stop> {
 }
 
 /// The key that the environment gives, if it does.
-fn key_variable() -> Option<String> {
+pub fn key_variable() -> Option<String> {
     std::env::var(KEY_VARIABLE).ok().filter(|value| !value.is_empty())
 }
 
@@ -127,6 +117,19 @@ pub fn key(place: &LedgerLocation) -> Result<LedgerKey, Stop> {
     }
 }
 
+/// The key of a ledger that is there, to look people up in it.
+pub async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
+    let given = key_variable();
+    let key = match (place, given) {
+        (LedgerLocation::File(path), given) => LedgerKey::of(path, given.as_deref())?,
+        (LedgerLocation::Database(_), Some(given)) => LedgerKey::parse(&given)?,
+        (LedgerLocation::Database(_), None) => return Err(LedgerError::Key(format!("is not in `{KEY_VARIABLE}`"))),
+    };
+    // Another key would find nobody, and say so as if it were true.
+    place.open(Some(&key)).await?;
+    Ok(key)
+}
+
 fn prepare(ledger: &Path) -> Result<(), Stop> {
     project::prepare(ledger).map_err(|error| {
         Stop::new(
@@ -141,7 +144,7 @@ fn prepare(ledger: &Path) -> Result<(), Stop> {
 pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, Stop> {
     place.open(None).await?.ok_or_else(|| {
         Stop::new(Exit::Error, format!("there is no ledger at `{place}` yet"))
-            .hint("`apply` makes it; name another with `--ledger URL`")
+            .hint("`sendform ledger create` makes it; name another with `--ledger URL`")
     })
 }
 
@@ -155,11 +158,33 @@ pub struct Record {
     pub snapshot: Snapshot,
     /// The head of its chain.
     pub head: Option<Head>,
+    /// All runs.
+    pub runs: Vec<RunRecord>,
+}
+
+impl Record {
+    /// Looks for recipients of a plan who had the same message from other campaigns.
+    pub async fn repeats(&mut self, campaign: &Campaign, built: &mut Built) -> Result<Option<Repeats>, LedgerError> {
+        let newcomers = std::mem::take(&mut built.newcomers);
+        match &mut self.ledger {
+            Some(ledger) => {
+                let sends = built.file.counts.send;
+                repeat::find(ledger.as_mut(), &self.key, &self.runs, &campaign.record, newcomers, sends).await
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// What there is without a ledger.
+    fn empty(key: LedgerKey) -> Self {
+        Self { key, ledger: None, snapshot: Snapshot::default(), head: None, runs: Vec::new() }
+    }
 }
 
 /// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
-/// there is no key yet.
-pub async fn read(place: &LedgerLocation, campaign: &mut Campaign) -> Result<Record, Stop> {
+/// there is no key yet. Refuses a ledger that is not the campaign's.
+pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, Stop> {
+    let place = &located.ledger;
     let given = key_variable();
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
     // Nobody is recorded yet, so no key tells anybody apart.
@@ -182,17 +207,41 @@ pub async fn read(place: &LedgerLocation, campaign: &mut Campaign) -> Result<Rec
         }
     };
     let Some(mut ledger) = place.open(Some(&key).filter(|_| exists)).await? else {
-        return Ok(Record { key, ledger: None, snapshot: Snapshot::default(), head: None });
+        located.check_absent(&names(campaign))?;
+        return Ok(Record::empty(key));
     };
-    recorded_as(ledger.as_mut(), campaign).await?;
+    let runs = ledger.runs().await?;
+    recorded_as(&runs, campaign)?;
+    located.check(ledger.as_mut(), campaign).await?;
     let snapshot = ledger.snapshot(&scope(campaign)).await?;
     let head = report::head(ledger.as_mut()).await?;
-    Ok(Record { key, ledger: Some(ledger), snapshot, head })
+    Ok(Record { key, ledger: Some(ledger), snapshot, head, runs })
+}
+
+/// The key alone, for a plan that is compared with no ledger.
+pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Record, Stop> {
+    let given = key_variable();
+    let key = match place {
+        _ if given.is_some() => shared_key()?,
+        LedgerLocation::File(path) if LedgerKey::path(path).exists() => LedgerKey::of(path, None)?,
+        _ if matches!(campaign.coupons, CouponSpec::Generate { .. }) => {
+            return Err(Stop::new(Exit::Invalid, "codes are generated with the ledger's key, and there is none")
+                .hint(format!("give the key in `{KEY_VARIABLE}`")));
+        }
+        // Nobody is recorded, so no key tells anybody apart.
+        _ => LedgerKey::from_bytes([0; 32]),
+    };
+    Ok(Record::empty(key))
+}
+
+/// All names that a campaign is known by.
+pub fn names(campaign: &Campaign) -> Vec<String> {
+    let names = [Some(&campaign.name), campaign.moved_from.as_ref(), Some(&campaign.record)];
+    names.into_iter().flatten().cloned().collect()
 }
 
 /// Settles the name that a campaign is recorded under: renamed campaigns keep their first.
-pub async fn recorded_as(ledger: &mut dyn Ledger, campaign: &mut Campaign) -> Result<(), Stop> {
-    let runs = ledger.runs().await?;
+pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), Stop> {
     let record_of = |name: &str| runs.iter().rev().find(|run| run.name == name).map(|run| run.campaign.clone());
     match &campaign.moved_from {
         Some(from) => {

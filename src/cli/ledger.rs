@@ -7,13 +7,13 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::ui::Ui;
-use super::{Exit, Format, LedgerArgs, Stop, context};
+use super::{Exit, Format, LedgerArgs, Stop, context, ledger_files};
 use crate::ledger::postgres::PostgresLedger;
 use crate::ledger::{Entry, Head, LedgerLocation, report, sqlite};
 use crate::plan::FORMAT_VERSION;
 use crate::words::grouped;
 
-/// Check, export or unlock the ledger
+/// Create, check, back up, restore or unlock the ledger
 #[derive(Debug, Args)]
 pub struct LedgerCommand {
     #[command(subcommand)]
@@ -28,6 +28,16 @@ enum Command {
     Export(ExportArgs),
     /// Tell who holds the ledger; call a run dead before its lease is over
     Unlock(UnlockArgs),
+    /// Make a new ledger, in which nobody is recorded
+    Create(ledger_files::CreateArgs),
+    /// Make a copied file the ledger; say which ledger a campaign is sent with
+    Adopt(ledger_files::AdoptArgs),
+    /// Write a copy of the ledger's file and its key
+    Backup(ledger_files::BackupArgs),
+    /// Move a ledger to another place, between files and databases
+    Copy(ledger_files::CopyArgs),
+    /// Put a copy in the ledger's place, and tell what it has forgotten
+    Restore(ledger_files::RestoreArgs),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +76,11 @@ pub fn run(ui: &Ui, args: &LedgerCommand) -> Result<Exit, Stop> {
         Command::Check(args) => runtime.block_on(check(ui, args)),
         Command::Export(args) => runtime.block_on(export(args)),
         Command::Unlock(args) => runtime.block_on(unlock(ui, args)),
+        Command::Create(args) => runtime.block_on(ledger_files::create(ui, args)),
+        Command::Adopt(args) => runtime.block_on(ledger_files::adopt(ui, args)),
+        Command::Copy(args) => runtime.block_on(ledger_files::copy(ui, args)),
+        Command::Backup(args) => ledger_files::backup(ui, args),
+        Command::Restore(args) => ledger_files::restore(ui, args),
     }
 }
 
@@ -79,10 +94,11 @@ async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, Stop> {
         check.problems.push(problem);
     }
     let head = report::head(ledger.as_mut()).await?;
+    let id = ledger.id().await?;
     match args.format {
         Format::Json => ui.data(&format!(
             "{:#}\n",
-            json!({ "format_version": FORMAT_VERSION, "head": head.map(|head| head.to_string()), "check": check })
+            json!({ "format_version": FORMAT_VERSION, "id": id, "head": head.map(|head| head.to_string()), "check": check })
         )),
         Format::Text => {
             let of = |number: u64, one: &str, many: &str| {
@@ -98,6 +114,7 @@ async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, Stop> {
                 of(check.sends, "send", "sends"),
                 of(check.entries, "entry", "entries")
             ));
+            ui.data(&format!("Ledger id   {id}\n"));
             if let Some(head) = head {
                 ui.data(&format!("Ledger head {head}\n"));
             }

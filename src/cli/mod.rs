@@ -4,12 +4,17 @@
 
 mod apply;
 mod context;
+mod env;
 mod init;
 mod ledger;
+mod ledger_files;
+mod located;
+mod owner;
 mod plan;
 mod preview;
 mod progress;
 mod resolve;
+mod rows;
 mod sandbox;
 mod sends;
 mod signals;
@@ -123,6 +128,7 @@ impl From<LedgerError> for Stop {
             LedgerError::NotALedger(_) => Stop::new(Exit::Error, message).hint("name another file with `--ledger sqlite:PATH`"),
             LedgerError::Storage { .. } => Stop::new(Exit::Error, message).hint("the ledger must be on a disk that can be written to; nothing is sent without it"),
             LedgerError::Outdated => Stop::new(Exit::Held, message).hint("run it again: it plans with what is recorded now"),
+            LedgerError::Refused { hint, .. } => Stop::new(Exit::Error, message).hint(hint),
             LedgerError::Key(_) | LedgerError::Location(_) => Stop::new(Exit::Error, message),
         }
     }
@@ -180,7 +186,7 @@ enum Command {
     Sends(sends::SendsArgs),
     /// Settle sends whose outcome cannot be told, by a recorded decision
     Resolve(resolve::ResolveArgs),
-    /// Check, export or unlock the ledger
+    /// Create, check, back up, restore or unlock the ledger
     Ledger(ledger::LedgerCommand),
     /// Run a stand-in provider on loopback, with an inbox page
     Sandbox(sandbox::SandboxArgs),
@@ -199,6 +205,13 @@ struct VarArgs {
     /// Set variables from a YAML file; `--var` comes after it
     #[arg(long, value_name = "FILE")]
     var_file: Vec<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Where personal data lies.
+#[derive(Debug, Clone, Default, Args)]
+struct DataArgs {
     /// Look for CSV files in this directory as well, outside the project; may be given several times
     /// [default: those in `SENDFORM_DATA_DIR`, separated by colons]
     #[arg(long, value_name = "DIR")]

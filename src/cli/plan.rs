@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 
+use super::located::locate;
+use super::owner::OwnerArgs;
 use super::ui::Ui;
-use super::{Exit, Format, LedgerArgs, Stop, VarArgs, context};
+use super::{Exit, Format, LedgerArgs, Stop, VarArgs, context, env, owner};
+use crate::ledger::LedgerLocation;
 use crate::plan::build::{Inputs, build};
 use crate::plan::{PlanFile, repeat, text};
 
@@ -42,17 +45,30 @@ pub struct PlanArgs {
     /// Plan to try again what the provider refused before
     #[arg(long)]
     retry_rejected: bool,
+    /// Compare with no ledger: everybody counts as new
+    #[arg(long, conflicts_with_all = ["ledger", "sandbox"])]
+    no_ledger: bool,
+    #[command(flatten)]
+    owner: OwnerArgs,
 }
 
 pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let given = context::given(&args.vars)?;
     let mut campaign = context::campaign(ui, &args.campaign, &given, now)?;
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
     let runtime = context::runtime()?;
     let pool = context::pool_ahead(&campaign);
-    let mut record = runtime.block_on(context::read(&place, &mut campaign))?;
-    let built = build(
+    let place = &located.ledger;
+    let mut record = match args.no_ledger {
+        true => context::read_nothing(place, &campaign)?,
+        false => runtime.block_on(context::read(&located, &mut campaign))?,
+    };
+    if record.ledger.is_none() {
+        without_a_record(ui, place, args)?;
+    }
+    owner::check(&record.runs, &owner::subject(&campaign, args.ledger.sandbox), args.owner)?;
+    let mut built = build(
         &campaign,
         Inputs {
             snapshot: &record.snapshot,
@@ -62,15 +78,11 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
             retry_rejected: args.retry_rejected,
             sandbox: args.ledger.sandbox,
             list_blocked: args.list_blocked,
+            collect_newcomers: repeat::has_others(&record.runs, &campaign.record),
             pool,
         },
     )?;
-    let repeats = match &mut record.ledger {
-        Some(ledger) => {
-            runtime.block_on(repeat::find(ledger.as_mut(), &record.key, &campaign.record, &built.sample))?
-        }
-        None => None,
-    };
+    let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
     let plan = built.file.with_ledger(record.head, repeats);
     match args.format {
         Format::Text => ui.data(&text::render(&plan)),
@@ -83,6 +95,26 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
         ui.say(&format!("Written to {}. To send it: sendform apply --plan {}", out.display(), out.display()));
     }
     Ok(if args.detailed_exitcode && plan.counts.send > 0 { Exit::PlanHasSends } else { Exit::Done })
+}
+
+/// A plan that is compared with nothing must be meant so: in a pipeline a missing ledger is a missing setting.
+fn without_a_record(ui: &Ui, place: &LedgerLocation, args: &PlanArgs) -> Result<(), Stop> {
+    match (place, env::pipeline()) {
+        _ if args.no_ledger || args.ledger.sandbox => {}
+        (LedgerLocation::File(path), Some(variable)) => {
+            return Err(Stop::new(
+                Exit::Invalid,
+                format!(
+                    "there is no ledger at `{}`, so this plan would show everybody as new (`{variable}` is set)",
+                    path.display()
+                ),
+            )
+            .hint("set `SENDFORM_LEDGER` or `--ledger` to the ledger that `apply` uses; before the first run, or to compare with nothing, pass `--no-ledger`"));
+        }
+        (LedgerLocation::Database(_), _) => ui.say(&format!("The database `{place}` holds no record yet")),
+        (LedgerLocation::File(_), None) => {}
+    }
+    Ok(())
 }
 
 fn json(plan: &PlanFile) -> String {

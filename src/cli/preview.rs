@@ -7,13 +7,17 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::located::locate;
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, VarArgs, context};
+use crate::audience::RowPlace;
 use crate::campaign::Campaign;
+use crate::diagnostic::Diagnostics;
 use crate::gateway::Request;
 use crate::gateway::kaleyra::multipart::Value;
 use crate::gateway::kaleyra::v1::form;
 use crate::plan::{Desired, Item, Pass};
+use crate::table::Table;
 
 /// Show one rendered message and the exact request
 #[derive(Debug, Args)]
@@ -39,52 +43,98 @@ pub struct PreviewArgs {
 pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let mut campaign = context::campaign(ui, &args.campaign, &context::given(&args.vars)?, now)?;
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
     let pool = context::pool_ahead(&campaign);
-    let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&place, &mut campaign))?;
+    let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&located, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
     let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false, pool)?;
-    let wanted = |desired: &Desired| match &args.recipient {
-        None => true,
-        Some(wanted) => {
-            let id = campaign.audience.id.as_deref().and_then(|column| desired.row.get(column));
-            id == Some(wanted.as_str()) || row(&campaign, desired) == *wanted
-        }
+    let wanted = match &args.recipient {
+        None => None,
+        Some(wanted) => Some(places(&campaign, wanted)?),
     };
+    let is_wanted = |place: RowPlace| wanted.as_ref().is_none_or(|places| places.contains(&place));
     let mut found = None;
-    pass.run(|item| match item {
-        Item::Desired(desired) if wanted(&desired) => {
-            found = Some(desired);
-            ControlFlow::Break(())
+    // The first row that was asked for and gets no message, and why.
+    let mut blocked = None;
+    pass.run(|item| {
+        match item {
+            Item::Desired(desired) if is_wanted(desired.place) => {
+                found = Some(desired);
+                return ControlFlow::Break(());
+            }
+            Item::LeftOut(left_out) if is_wanted(left_out.place) && blocked.is_none() => blocked = Some(left_out),
+            _ => {}
         }
-        _ => ControlFlow::Continue(()),
+        ControlFlow::Continue(())
     })?;
     let Some(desired) = found else {
-        let hint = match (&args.recipient, &campaign.audience.id) {
-            (None, _) => "`sendform plan --list-blocked` tells why each row gets none",
-            (Some(_), None) => "name a row as FILE:LINE, or set `audience.id` to the column that holds ids",
-            (Some(_), Some(_)) => "it may be left out: see `sendform plan --list-blocked`",
-        };
-        return Err(Stop::new(Exit::Error, "there is no such recipient with a message").hint(hint));
+        return Err(match (blocked, &args.recipient) {
+            (Some(left_out), Some(_)) => {
+                let why = left_out.detail.as_deref().unwrap_or_else(|| left_out.reason.words());
+                let problem =
+                    format!("`{}` is blocked: {} ({why})", row(&campaign, left_out.place), left_out.reason.code());
+                Stop::new(Exit::Invalid, problem).hint("it gets no message, so there is none to show")
+            }
+            (None, Some(_)) => Stop::new(Exit::Invalid, "no code is left for this row, so there is no message to show"),
+            (_, None) => Stop::new(Exit::Invalid, "nobody gets a message")
+                .hint("`sendform plan --list-blocked` tells why each row gets none"),
+        });
     };
     ui.data(&describe(&campaign, &desired, now)?);
     Ok(Exit::Done)
 }
 
-fn row(campaign: &Campaign, desired: &Desired) -> String {
-    let file = campaign.audience.sources.get(desired.place.source).map(|source| source.path.display().to_string());
-    format!("{}:{}", file.unwrap_or_default(), desired.place.line)
+/// Where the rows of a recipient stand: FILE:LINE, or the rows that hold this id.
+fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, Stop> {
+    let sources = &campaign.audience.sources;
+    let mut places = Vec::new();
+    let mut names_a_file = false;
+    for (source, spec) in sources.iter().enumerate() {
+        let shown = spec.path.display().to_string();
+        let line = wanted.strip_prefix(&shown).and_then(|rest| rest.strip_prefix(':')?.parse::<u64>().ok());
+        names_a_file |= line.is_some();
+        let mut table = Table::open(&spec.path, spec.delimiter, spec.multiline).map_err(Diagnostics::from)?;
+        let id = campaign.audience.id.as_deref().map(|column| table.require(column)).transpose();
+        let id = id.map_err(Diagnostics::from)?;
+        if id.is_none() && line.is_none() {
+            continue;
+        }
+        let mut record = csv::StringRecord::new();
+        while let Some(at) = table.next(&mut record).map_err(Diagnostics::from)? {
+            let has_id = id.and_then(|column| record.get(column)) == Some(wanted);
+            if line == Some(at) || has_id {
+                places.push(RowPlace { source, line: at });
+            }
+        }
+    }
+    if !places.is_empty() {
+        return Ok(places);
+    }
+    let stop = |problem: String| Stop::new(Exit::Invalid, problem);
+    Err(match &campaign.audience.id {
+        _ if names_a_file => stop(format!("there is no row at `{wanted}`")).hint("line 1 is the header"),
+        Some(column) => stop(format!("no row has `{wanted}` in the column `{column}`"))
+            .hint("name a row as FILE:LINE, or a value of that column"),
+        None => stop(format!("`{wanted}` is not FILE:LINE of one of the audience's files"))
+            .hint("such as `people.csv:12`; or set `audience.id` to the column that holds ids"),
+    })
+}
+
+fn row(campaign: &Campaign, place: RowPlace) -> String {
+    let file = campaign.audience.sources.get(place.source).map(|source| source.path.display().to_string());
+    format!("{}:{}", file.unwrap_or_default(), place.line)
 }
 
 fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<String, Stop> {
     let message = &desired.message;
     let expires = message.expiry.map(|expiry| expiry.at(now));
-    let request = Request { to: vec![desired.address], message, expires, reference: Some(desired.key.to_string()) };
+    let reference = Some(desired.key.to_string());
+    let request = Request { to: vec![desired.address], message, expires, reference, lease: None };
     let fields =
         form(&campaign.gateway, &request, now).map_err(|expired| Stop::new(Exit::Invalid, expired.to_string()))?;
     let mut out = String::new();
     // Writing to a string does not fail.
-    let _ = writeln!(out, "{}, {}\n", desired.address.masked(), row(campaign, desired));
+    let _ = writeln!(out, "{}, {}\n", desired.address.masked(), row(campaign, desired.place));
     let _ = writeln!(out, "  {}", message.template.offer_text);
     if let Some(expires) = expires {
         let _ = writeln!(out, "  Ends {expires}");

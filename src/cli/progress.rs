@@ -91,6 +91,7 @@ pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event
                 }
                 None => {}
             },
+            Event::Notice(text) => say(&format!("  {text}")),
             Event::Stopping => {
                 say("Stopping: no further messages; waiting for those under way. Again to stop at once.")
             }

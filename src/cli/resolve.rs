@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 
+use super::located::refuse_moved;
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::protocol::{Finding, Verdict};
@@ -78,6 +79,7 @@ pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, Stop> {
     let place = context::ledger_place(&args.ledger, args.ledger.sandbox, std::path::Path::new("."))?;
     let findings = context::runtime()?.block_on(async {
         let mut ledger = context::open_recorded(&place).await?;
+        refuse_moved(ledger.as_mut(), &place).await?;
         Ok::<_, Stop>(ledger.evidence(&evidence).await?)
     })?;
     let settled = findings.iter().filter(|finding| **finding == Finding::Settled).count();

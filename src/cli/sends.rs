@@ -8,18 +8,20 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use super::rows::{Row, Rows};
 use super::ui::Ui;
-use super::{Exit, Format, LedgerArgs, Stop, context, status};
+use super::{DataArgs, Exit, Format, LedgerArgs, Stop, context, status};
 use crate::audience::E164;
 use crate::ledger::report::{self, SendRecord};
 use crate::ledger::{Entry, Ledger, RunRecord, SendKey, State};
 use crate::plan::FORMAT_VERSION;
+use crate::words::one_line;
 
 /// List single sends, or show all that is known of one
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sendform sends list --state unknown
+  sendform sends list campaign.yaml --state unknown     each with the file and line of its row
   sendform sends list campaign.yaml --to +919876543210
   sendform sends show 5f0c0d8f6a3b4c2e9d1f00112233aabb")]
 pub struct SendsArgs {
@@ -46,7 +48,8 @@ enum ListFormat {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// A campaign, by its file or its name [default: all]
+    /// A campaign, by its file or its name [default: all]. With its file and the ledger's key, the row of
+    /// each person is shown
     campaign: Option<String>,
     /// Only those that stand so
     #[arg(long, value_parser = state())]
@@ -60,6 +63,8 @@ struct ListArgs {
     /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    #[command(flatten)]
+    data: DataArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
     /// How it is printed
@@ -110,20 +115,32 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, Stop> {
     });
     let found = sends.len();
     sends.truncate(args.limit.unwrap_or(usize::MAX));
+    // A campaign that is named by its file has an audience.
+    let rows = match edition {
+        Some(_) if !sends.is_empty() => {
+            let runs = ledger.runs().await?;
+            let listed: HashSet<i64> = sends.iter().map(|send| send.run).collect();
+            let runs: Vec<&RunRecord> = runs.iter().filter(|run| listed.contains(&run.id)).collect();
+            let wanted = sends.iter().map(|send| send.last.key).collect();
+            Rows::find(ui, &place, &start, &context::data_dirs(&args.data), &runs, &wanted).await?
+        }
+        _ => None,
+    };
+    let rows = rows.as_ref();
     match args.format {
         ListFormat::Json => {
-            let list: Vec<Value> = sends.iter().map(describe).collect();
+            let list: Vec<Value> = sends.iter().map(|send| describe(send, rows)).collect();
             ui.data(&format!("{:#}\n", json!({ "format_version": FORMAT_VERSION, "found": found, "sends": list })));
         }
         ListFormat::Text => {
             for send in &sends {
-                ui.data(&line(send));
+                ui.data(&line(send, rows));
             }
             if sends.is_empty() {
                 ui.say("No such sends");
             }
         }
-        ListFormat::Decisions => ui.data(&decisions(&sends)?),
+        ListFormat::Decisions => ui.data(&decisions(&sends, rows)?),
     }
     if sends.len() < found {
         ui.say(&format!("{} more; raise `--limit`", found - sends.len()));
@@ -141,21 +158,29 @@ async fn keys_of(
         Stop::new(Exit::Usage, format!("`{number}` is not a number"))
             .hint("with its country code, such as `+919876543210`")
     })?;
-    let key = context::key(place)?;
-    // Another key would find nobody, and say so as if it were true.
-    place.open(Some(&key)).await?;
+    let key = context::key_of_recorded(place).await?;
     let runs = ledger.runs().await?;
     let scopes: HashSet<(String, u32)> = runs.into_iter().map(|run| (run.campaign, run.edition)).collect();
     Ok(scopes.into_iter().map(|(campaign, edition)| key.send_keys(&campaign, edition).of(address.identity())).collect())
 }
 
-fn line(send: &SendRecord) -> String {
+fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
     let told = send.last.reason.as_deref().or(send.last.message_id.as_deref()).unwrap_or_default();
-    format!("{}  {:<9} {:<17} {}  {told}\n", send.last.key, send.state.to_string(), send.masked, send.campaign)
+    let told = one_line(told);
+    let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(in_words(rows.of(&send.last.key)))));
+    format!("{}  {:<9} {:<17} {}{row}  {told}\n", send.last.key, send.state.to_string(), send.masked, send.campaign)
 }
 
-fn describe(send: &SendRecord) -> Value {
-    json!({
+fn in_words(row: Row<'_>) -> &str {
+    match row {
+        Row::At(place) => place,
+        Row::Gone => "not in the audience now",
+        Row::NotFound => "row not found",
+    }
+}
+
+fn describe(send: &SendRecord, rows: Option<&Rows>) -> Value {
+    let mut value = json!({
         "send": send.last.key.to_string(),
         "campaign": send.campaign,
         "edition": send.edition,
@@ -166,11 +191,18 @@ fn describe(send: &SendRecord) -> Value {
         "at": report::time(send.last.at),
         "message_id": send.last.message_id,
         "reason": send.last.reason,
-    })
+    });
+    // Without it nothing is known of the row; null says that there is none.
+    match rows.map(|rows| rows.of(&send.last.key)) {
+        Some(Row::At(place)) => value["row"] = Value::from(place),
+        Some(Row::Gone) => value["row"] = Value::Null,
+        Some(Row::NotFound) | None => {}
+    }
+    value
 }
 
 /// A file to fill in: each decision is a comment until somebody has made it.
-fn decisions(sends: &[SendRecord]) -> Result<String, Stop> {
+fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Stop> {
     if let Some(send) = sends.iter().find(|send| send.state != State::Unknown) {
         return Err(Stop::new(
             Exit::Usage,
@@ -184,12 +216,14 @@ fn decisions(sends: &[SendRecord]) -> Result<String, Stop> {
          apiVersion: sendform/v1\nkind: Decisions\nreason: \"\"\ndecisions:\n",
     );
     for send in sends {
-        let told = send.last.reason.as_deref().unwrap_or_default().replace(['\n', '\r'], " ");
+        // Each on one line of the comment: none may end it.
+        let told = one_line(send.last.reason.as_deref().unwrap_or_default());
+        let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(in_words(rows.of(&send.last.key)))));
         let _ = write!(
             out,
-            "  # {} of {}, {}: {told}\n  - send: \"{}\"\n    attempt: {}\n    as: # accepted, rejected or not-sent\n",
-            send.masked,
-            send.campaign,
+            "  # {} of {}{row}, {}: {told}\n  - send: \"{}\"\n    attempt: {}\n    as: # accepted, rejected or not-sent\n",
+            one_line(&send.masked),
+            one_line(&send.campaign),
             report::time(send.last.at),
             send.last.key,
             send.last.attempt
@@ -242,14 +276,52 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>) -> Str
             let _ = writeln!(out);
         }
         if let Some(id) = &entry.message_id {
-            let _ = writeln!(out, "    message id {id}");
+            let _ = writeln!(out, "    message id {}", one_line(id));
         }
         if let Some(reason) = &entry.reason {
-            let _ = writeln!(out, "    {reason}");
+            let _ = writeln!(out, "    {}", one_line(reason));
         }
         if let (Some(source), Some(actor)) = (entry.source, &entry.actor) {
-            let _ = writeln!(out, "    {} of {actor}", source.as_str());
+            let _ = writeln!(out, "    {} of {}", source.as_str(), one_line(actor));
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Entry;
+
+    #[test]
+    fn a_reason_cannot_add_an_entry_to_the_decisions_file() {
+        for line_break in ["\n", "\r", "\u{85}", "\u{2028}", "\u{2029}", "\u{b}", "\u{c}"] {
+            let reason = format!("no answer{line_break}  - send: \"{}\"{line_break}    as: not-sent", "0".repeat(32));
+            let last = Entry {
+                seq: 1,
+                run: 1,
+                at: 0,
+                key: SendKey([7; 16]),
+                attempt: 1,
+                state: State::Unknown,
+                digest: None,
+                likeness: None,
+                masked: None,
+                coupon: None,
+                expires: None,
+                message_id: None,
+                reason: Some(reason),
+                source: None,
+                actor: None,
+            };
+            let masked = "+91••••••••10".to_owned();
+            let send = SendRecord { campaign: "offer".into(), edition: 1, state: State::Unknown, last, masked, run: 1 };
+            let file = decisions(&[send], None).unwrap();
+            let document: Value = serde_yaml::from_str(&file).unwrap();
+            let entries = document["decisions"].as_array().unwrap();
+            assert_eq!(entries.len(), 1, "{file}");
+            assert_eq!(entries[0]["send"], "07".repeat(16));
+            assert!(!file.contains(['\u{85}', '\u{2028}', '\u{2029}', '\r']), "{file:?}");
+        }
+    }
 }

@@ -77,7 +77,7 @@ pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<
 }
 
 /// Name and edition of a manifest that may have other mistakes: what was sent stays true.
-fn identity(path: &Path) -> Result<(String, u32), Stop> {
+pub fn identity(path: &Path) -> Result<(String, u32), Stop> {
     let document = read::read(path, &read::files(path, &[])?, schema::campaign())?;
     let name = document.value["name"]
         .as_str()

@@ -60,13 +60,18 @@ impl Ui {
         std::io::stderr().is_terminal()
     }
 
-    /// Asks, and takes `yes` for yes. `None` if there is nobody to ask.
+    /// Asks whether to send. `None` if there is nobody to ask.
     pub fn confirm(&self, question: &str) -> Option<bool> {
+        self.confirm_that(question, "sends")
+    }
+
+    /// Asks, and takes `yes` for yes. `effect` says what a yes does. `None` if there is nobody to ask.
+    pub fn confirm_that(&self, question: &str, effect: &str) -> Option<bool> {
         if !std::io::stdin().is_terminal() {
             return None;
         }
         let mut out = AutoStream::new(std::io::stderr(), self.choice);
-        let _ = write!(out, "{question} Only `yes` sends: ").and_then(|()| out.flush());
+        let _ = write!(out, "{question} Only `yes` {effect}: ").and_then(|()| out.flush());
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer).ok()?;
         Some(answer.trim() == "yes")

@@ -11,7 +11,7 @@ use super::{Exit, Stop, VarArgs, context};
 use crate::audience;
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::manifest;
+use crate::manifest::{self, names};
 use crate::words::count;
 
 /// Check campaigns offline: schema, WhatsApp's limits, expressions, CSV files
@@ -19,9 +19,10 @@ use crate::words::count;
 #[command(after_help = "\
 Examples:
   sendform validate campaign.yaml
-  sendform validate campaigns/*.yaml --format github")]
+  sendform validate campaigns/*.yaml --format github
+  sendform validate .                            all campaigns below this directory")]
 pub struct ValidateArgs {
-    /// The campaigns
+    /// The campaigns, or directories that hold some
     #[arg(required = true, value_name = "CAMPAIGN")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
@@ -47,7 +48,8 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
     let given = context::given(&args.vars)?;
     let now = Timestamp::now();
     let mut found: Vec<Diagnostic> = Vec::new();
-    for path in &args.paths {
+    let paths = campaigns(&args.paths, &mut found);
+    for path in &paths {
         match manifest::load(path, &given, now) {
             Ok(checked) => {
                 found.extend(checked.warnings);
@@ -56,11 +58,12 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
             Err(problems) => found.extend(problems.0),
         }
     }
+    found.extend(names::shared(&paths));
     let errors = found.iter().filter(|finding| finding.severity == Severity::Error).count();
     match args.format {
         Format::Text => {
             ui.problems(&found);
-            let campaigns = count(args.paths.len(), "campaign");
+            let campaigns = count(paths.len(), "campaign");
             if errors == 0 {
                 ui.say(&format!("{campaigns} checked, all valid"));
             } else {
@@ -87,6 +90,26 @@ fn data_files(campaign: &Campaign) -> Vec<Diagnostic> {
         }
     }
     found
+}
+
+/// The campaigns that were asked for, those below directories included.
+fn campaigns(paths: &[PathBuf], found: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
+    let mut campaigns = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            campaigns.push(path.clone());
+            continue;
+        }
+        let below = names::below(path);
+        if below.is_empty() {
+            found.push(
+                Diagnostic::error("no-campaign", format!("there is no campaign below `{}`", path.display()))
+                    .hint("a campaign is a YAML file with `apiVersion: sendform/v1` and `kind: Campaign`"),
+            );
+        }
+        campaigns.extend(below.into_iter().map(|named| named.path));
+    }
+    campaigns
 }
 
 /// A workflow command. In its text `%`, carriage return and line feed are escaped.

@@ -5,11 +5,13 @@
 //! only be given when it is *proven* that the provider did not take the message.
 
 pub mod kaleyra;
+pub mod redact;
 
 use std::future::Future;
 use std::time::Duration;
 
 use crate::audience::E164;
+use crate::ledger::Lease;
 use crate::message::Message;
 use crate::offer::ExpiresAt;
 
@@ -24,6 +26,8 @@ pub struct Request<'a> {
     pub expires: Option<ExpiresAt>,
     /// The send key, if the request carries one send alone.
     pub reference: Option<String>,
+    /// Bytes of it may leave only while this holds. `None`: as long as this process lives.
+    pub lease: Option<Lease>,
 }
 
 /// What became of a request.
@@ -33,6 +37,13 @@ pub enum Reply {
     Settled(Vec<Outcome>),
     /// Provably nothing was sent.
     NotSent(NotSent),
+    /// The provider refuses the account, and what became of this request is not certain.
+    Refused {
+        /// One outcome for each recipient, in order.
+        outcomes: Vec<Outcome>,
+        /// The provider's words.
+        reason: String,
+    },
 }
 
 /// What became of one send. Recorded, and final but for evidence that settles an `unknown`.
@@ -70,7 +81,8 @@ pub enum NotSent {
         /// What failed.
         reason: String,
     },
-    /// The provider refuses the account, so every further request would fail as well.
+    /// The provider refuses the account, or every request of this form, so that every further one
+    /// would fail as well.
     Account {
         /// The provider's words.
         reason: String,
@@ -98,4 +110,15 @@ impl NotSent {
 pub trait Gateway: Send + Sync + 'static {
     /// Starts at most one request and tells what became of it.
     fn send(&self, request: Request<'_>) -> impl Future<Output = Reply> + Send;
+
+    /// How many bytes of files may be under way together now. The caller keeps to it; one request
+    /// with a file may always be under way.
+    fn upload_budget(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Something that the user should know about this provider; told once.
+    fn take_notice(&self) -> Option<String> {
+        None
+    }
 }

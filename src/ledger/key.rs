@@ -5,6 +5,7 @@
 //! an offer already, so the ledger keeps the key's fingerprint and refuses another.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -65,7 +66,7 @@ impl LedgerKey {
 
     /// Where the key of a ledger file is, unless the environment gives it: beside the file.
     pub fn path(ledger: &Path) -> PathBuf {
-        ledger.with_extension("key")
+        super::location::canonical_file(ledger).with_extension("key")
     }
 
     /// The key of a ledger: from `given` (64 hexadecimal digits), from the file beside it, or,
@@ -96,24 +97,46 @@ impl LedgerKey {
     }
 
     fn create(path: &Path) -> Result<Self, LedgerError> {
-        let shown = path.display();
-        let fail = |error: std::io::Error| LedgerError::Key(format!("`{shown}` cannot be written: {error}"));
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|error| LedgerError::Key(format!("cannot be made: {error}")))?;
-        let key = Self(bytes);
+        Self(bytes).write(path)
+    }
+
+    /// Writes the key to a file that only its owner can read, and returns the key that stands there:
+    /// another one, if the file was there before.
+    pub(super) fn write(self, path: &Path) -> Result<Self, LedgerError> {
+        let shown = path.display();
+        let fail = |error: std::io::Error| LedgerError::Key(format!("`{shown}` cannot be written: {error}"));
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // A temporary file has mode 0600, and appears under its name whole or not at all.
         let mut file = tempfile::NamedTempFile::new_in(directory).map_err(fail)?;
-        writeln!(file, "{}", key.hex()).map_err(fail)?;
+        writeln!(file, "{}", self.hex()).map_err(fail)?;
         file.as_file().sync_all().map_err(fail)?;
         match file.persist_noclobber(path) {
-            Ok(_) => Ok(key),
+            Ok(_) => File::open(directory).and_then(|directory| directory.sync_all()).map(|()| self).map_err(fail),
             // Another process was faster: its key counts.
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
                 let text = std::fs::read_to_string(path).map_err(fail)?;
                 parse(text.trim()).ok_or_else(|| LedgerError::Key(format!("in `{shown}` is not 64 hexadecimal digits")))
             }
             Err(error) => Err(fail(error.error)),
+        }
+    }
+
+    /// Writes the key beside a ledger, unless one stands there.
+    pub fn keep_beside(self, ledger: &Path) -> Result<(), LedgerError> {
+        self.write(&Self::path(ledger)).map(drop)
+    }
+
+    /// The key in a file, if there is one.
+    pub fn in_file(path: &Path) -> Result<Option<Self>, LedgerError> {
+        let shown = path.display();
+        match std::fs::read_to_string(path) {
+            Ok(text) => parse(text.trim())
+                .map(Some)
+                .ok_or_else(|| LedgerError::Key(format!("in `{shown}` is not 64 hexadecimal digits"))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LedgerError::Key(format!("`{shown}` cannot be read: {error}"))),
         }
     }
 
@@ -130,6 +153,12 @@ impl LedgerKey {
     /// The key that codes are generated with.
     pub fn for_codes(&self) -> [u8; 32] {
         blake3::derive_key("sendform 2026-11 generated coupon codes", &self.0)
+    }
+
+    /// Tells accounts apart without giving their SIDs away.
+    pub fn account_fingerprint(&self, sid: &str) -> String {
+        let derived = blake3::derive_key("sendform 2026-11 fingerprint of an account", &self.0);
+        blake3::keyed_hash(&derived, sid.as_bytes()).to_hex()[..16].to_owned()
     }
 
     /// Makes the send keys of one edition of a campaign.
@@ -213,6 +242,15 @@ mod tests {
         let person = E164::parse_exact("+919876543210").unwrap().identity();
         let keys = LedgerKey::from_bytes([1; 32]).send_keys("diwali-gold", 2);
         assert_eq!(keys.of(person).to_string(), "d17a43078fbb3b6a0e8ffc7768c1e663");
+    }
+
+    #[test]
+    fn an_account_has_one_fingerprint_under_one_key() {
+        let key = LedgerKey::from_bytes([1; 32]);
+        assert_eq!(key.account_fingerprint("HXIN1"), key.account_fingerprint("HXIN1"));
+        assert_ne!(key.account_fingerprint("HXIN1"), key.account_fingerprint("HXIN2"));
+        assert_ne!(key.account_fingerprint("HXIN1"), LedgerKey::from_bytes([2; 32]).account_fingerprint("HXIN1"));
+        assert_eq!(key.account_fingerprint("HXIN1").len(), 16);
     }
 
     #[test]

@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | claim | a run that holds the lease and is not fenced off | the first byte of its request |
 //! | settle | the run that claimed this attempt | its place in the concurrency is given to another claim |
+//! | accepted → unknown | the run that settled it, when it learns that the answer may have been another's | it ends |
 //! | settle, late | the same run, after it was fenced off: nobody knows better what it saw | – |
 //! | intent → unknown | whoever finds that the run is over: the next run, another applier, `resolve` | anything else is said of that send |
 //! | evidence | a person's decision, the provider's report, a receipt; never a timer | – |
@@ -34,8 +35,8 @@
 //!   outcome that freed it is durable. So the intents without an outcome are never more than the
 //!   concurrency, whenever the process dies.
 //! * Each run has a number that rises: its epoch. A run that was fenced off is granted nothing more.
-//!   A request must start within [`RunLedger::start_within`] of its claim, so that none starts after
-//!   others have called its outcome unknown.
+//!   The bytes of a request leave only while [`RunLedger::lease`] holds, so that no request is complete
+//!   after others may have called its outcome unknown.
 //! * After [`LedgerError::Lost`] it is not known whether the batch is durable. The same run may offer
 //!   it again: what is durable of it already is recognised, and its claims are granted again, since
 //!   no request of theirs can have started.
@@ -44,7 +45,9 @@
 //! a journal against it.
 
 pub mod chain;
+pub mod copy;
 pub mod key;
+mod lease;
 pub mod location;
 pub mod postgres;
 pub mod protocol;
@@ -65,8 +68,9 @@ use crate::message::ContentDigest;
 use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};
+pub use lease::{Lease, Moment};
 pub use location::LedgerLocation;
-pub use sends::{InTurn, Recorded, Sends};
+pub use sends::{ContentPrefix, InTurn, Recorded, Sends, content_prefix};
 
 /// What the ledger is told before a request starts.
 #[derive(Debug, Clone)]
@@ -77,7 +81,7 @@ pub struct Intent {
     pub attempt: u32,
     /// What they would see.
     pub digest: ContentDigest,
-    /// What they would see but for code and expiry: tells a renamed campaign from a new one.
+    /// What they would see but for the URL's parameter, code and expiry: recognises a renamed campaign.
     pub likeness: i64,
     /// The code, which is theirs from now on.
     pub coupon: CouponCode,
@@ -406,6 +410,19 @@ impl Entry {
     }
 }
 
+/// What recognising a repeat needs of an entry of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// The run of the attempt.
+    pub run: i64,
+    /// Whose send.
+    pub key: SendKey,
+    /// Where it stands from now on.
+    pub state: State,
+    /// Of an intent: what they would see but for the URL's parameter, code and expiry.
+    pub likeness: Option<i64>,
+}
+
 /// Where an entry comes from that is not the word of its own run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -510,6 +527,15 @@ pub enum LedgerError {
     /// Others wrote to the ledger after the plan was made: what it would send may have changed.
     #[error("the ledger was written to after the plan was made")]
     Outdated,
+    /// The ledger is there and must not be used: it has forgotten sends, or is not the one that it
+    /// seems to be.
+    #[error("{problem}")]
+    Refused {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The ledger's URL cannot be used.
     #[error("{0}")]
     Location(location::LocationError),
@@ -534,6 +560,17 @@ pub fn exists(path: &std::path::Path) -> Result<bool, LedgerError> {
     }
 }
 
+/// The property of a ledger that was moved: where to, without credentials.
+pub const MOVED_TO: &str = "moved_to";
+
+/// The beginning of a property's name, before the name of a campaign: how many of its sends the ledger
+/// has forgotten because it was restored from a copy, or [`TOLD`]. `*` stands for campaigns that the copy
+/// does not know.
+pub const FORGOTTEN_SENDS: &str = "forgotten_sends:";
+
+/// The user has said that a campaign may go on although sends of it are forgotten.
+pub const TOLD: &str = "told";
+
 /// A ledger: what is recorded, the door for evidence, and the way to a run.
 #[async_trait]
 pub trait Ledger: Send {
@@ -553,6 +590,12 @@ pub trait Ledger: Send {
         visit: &mut (dyn FnMut(Entry) + Send),
     ) -> Result<(), LedgerError>;
 
+    /// The likeness of every intent of these runs, with its run.
+    async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError>;
+
+    /// Every move of the sends of these runs, in order.
+    async fn moves(&mut self, runs: &[i64], visit: &mut (dyn FnMut(Move) + Send)) -> Result<(), LedgerError>;
+
     /// The chain of the runs, from the ledger's own link on.
     async fn chain(&mut self) -> Result<Vec<Link>, LedgerError>;
 
@@ -561,6 +604,17 @@ pub trait Ledger: Send {
 
     /// Weighs evidence and records what it settles, all of it or nothing. One finding for each, in order.
     async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<protocol::Finding>, LedgerError>;
+
+    /// The ledger's id: 32 hexadecimal digits, which a moved ledger keeps.
+    async fn id(&mut self) -> Result<String, LedgerError> {
+        self.property("ledger_id").await.map(Option::unwrap_or_default)
+    }
+
+    /// A text that is kept with the ledger, by its name.
+    async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError>;
+
+    /// Keeps a text with the ledger, or removes it.
+    async fn set_property(&mut self, name: &str, value: Option<&str>) -> Result<(), LedgerError>;
 
     /// Whether a run of this plan could begin now, or who is in its way.
     async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError>;
@@ -585,9 +639,9 @@ pub trait RunLedger: Send + 'static {
     /// same batch may be offered again, or its claims settled as not sent.
     async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError>;
 
-    /// How long after the start of its commit a granted request may still start. `None`: as long as
-    /// the process lives, nobody else can take the lease.
-    fn start_within(&self) -> Option<Duration>;
+    /// What says whether the bytes of a granted request may still leave. `None`: as long as the process
+    /// lives, nobody else can take the lease.
+    fn lease(&self) -> Option<Lease>;
 
     /// What is shared with other appliers. `None`: this run is alone.
     fn peers(&self) -> Option<Arc<dyn Peers>>;

@@ -33,14 +33,16 @@ pub fn may_claim(before: Option<Stand>, attempt: u32, retry_rejected: bool) -> b
 }
 
 /// Whether an outcome that `run` reports for `attempt` moves the send. Only the run that claimed
-/// the attempt is heard; it is heard late as well, as long as nothing but doubt was recorded.
+/// the attempt is heard; it is heard late as well, as long as nothing but doubt was recorded. It may
+/// take back an acceptance of its own when it learns that the answer may have been another's.
 pub fn may_settle(before: Option<Stand>, attempt: u32, run: i64, to: State) -> bool {
     before.is_some_and(|stand| {
         stand.attempt == attempt
             && stand.run == run
             && to != State::Intent
             && to != stand.state
-            && matches!(stand.state, State::Intent | State::Unknown)
+            && (matches!(stand.state, State::Intent | State::Unknown)
+                || (stand.state, to) == (State::Accepted, State::Unknown))
     })
 }
 

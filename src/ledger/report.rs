@@ -103,6 +103,11 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
                 }
             }
             let send = sends.entry(entry.key).or_insert((entry.state, entry.run));
+            if entry.source.is_none() && (send.0, entry.state) == (State::Accepted, State::Unknown) {
+                // Its run took the acceptance back.
+                let counts = counts.entry(entry.run).or_default();
+                counts.accepted = counts.accepted.saturating_sub(1);
+            }
             send.0 = entry.state;
             if entry.state == State::Intent {
                 send.1 = entry.run;

@@ -18,6 +18,16 @@ pub struct Recorded<'a> {
     pub run: i64,
     /// The code that is bound to it.
     pub coupon: &'a str,
+    /// The beginning of the digest of what its last attempt held, if that was read.
+    pub content: Option<ContentPrefix>,
+}
+
+/// The beginning of a [`ContentDigest`](crate::message::ContentDigest): enough to tell that a message has changed.
+pub type ContentPrefix = [u8; 6];
+
+/// Cuts a digest. One that begins with zeros counts as not read, which one in 2^48 does.
+pub fn content_prefix(digest: &[u8]) -> Option<ContentPrefix> {
+    digest.first_chunk().copied().filter(|prefix| *prefix != ContentPrefix::default())
 }
 
 /// The sends of one edition, by their keys.
@@ -35,9 +45,11 @@ pub struct Sends {
 #[derive(Clone, Copy)]
 struct Slot {
     key: SendKey,
-    run: i64,
     code_starts: usize,
+    run: u32,
     attempt: u32,
+    /// Zeros if it was not read.
+    content: ContentPrefix,
     code_bytes: u8,
     state: State,
 }
@@ -89,18 +101,31 @@ impl Sends {
 
     /// The first run that anything but "not sent" is known from.
     pub fn first_run(&self) -> Option<i64> {
-        self.slots.iter().filter(|slot| slot.state != State::NotSent).map(|slot| slot.run).min()
+        self.slots.iter().filter(|slot| slot.state != State::NotSent).map(|slot| i64::from(slot.run)).min()
     }
 
     /// Takes in where a send stands from now on; of an intent, also its run and its code.
     pub fn record(&mut self, key: SendKey, state: State, attempt: u32, intent: Option<(i64, &str)>) {
+        self.record_with_content(key, state, attempt, intent, None);
+    }
+
+    /// The same; of an intent, also the beginning of its digest.
+    pub fn record_with_content(
+        &mut self,
+        key: SendKey,
+        state: State,
+        attempt: u32,
+        intent: Option<(i64, &str)>,
+        content: Option<ContentPrefix>,
+    ) {
         let Self { slots, index, codes } = self;
         let of = |place: &u32| slots[*place as usize].key;
         let place = match index.entry(key.half(), |place| of(place) == key, |place| of(place).half()) {
             Entry::Occupied(there) => *there.get() as usize,
             Entry::Vacant(free) => {
                 free.insert(u32::try_from(slots.len()).expect("fewer than four thousand million sends"));
-                slots.push(Slot { key, run: 0, code_starts: 0, attempt, code_bytes: 0, state });
+                let content = ContentPrefix::default();
+                slots.push(Slot { key, code_starts: 0, run: 0, attempt, content, code_bytes: 0, state });
                 slots.len() - 1
             }
         };
@@ -108,7 +133,9 @@ impl Sends {
         slot.state = state;
         slot.attempt = attempt;
         if let Some((run, code)) = intent {
-            slot.run = run;
+            // Runs are numbered one by one.
+            slot.run = u32::try_from(run).expect("fewer than four thousand million runs");
+            slot.content = content.unwrap_or_default();
             // A code has 60 bytes at most. What is longer is none, and is not kept.
             if let Ok(bytes) = u8::try_from(code.len())
                 && code_of(codes, slot) != code
@@ -120,8 +147,21 @@ impl Sends {
         }
     }
 
+    /// Takes in the beginning of the digest of a send that is known.
+    pub fn set_content(&mut self, key: &SendKey, content: Option<ContentPrefix>) {
+        if let Some(place) = self.place(key) {
+            self.slots[place].content = content.unwrap_or_default();
+        }
+    }
+
     fn recorded(&self, slot: &Slot) -> Recorded<'_> {
-        Recorded { state: slot.state, attempt: slot.attempt, run: slot.run, coupon: code_of(&self.codes, slot) }
+        Recorded {
+            state: slot.state,
+            attempt: slot.attempt,
+            run: slot.run.into(),
+            coupon: code_of(&self.codes, slot),
+            content: content_prefix(&slot.content),
+        }
     }
 }
 
@@ -186,13 +226,30 @@ mod tests {
         sends.record(key(4), State::Accepted, 2, None);
         assert_eq!(sends.len(), 1_000);
         assert_eq!((sends.count(State::Intent), sends.count(State::NotSent)), (500, 499));
-        let stands = |state, attempt, run, coupon| Some(Recorded { state, attempt, run, coupon });
+        let stands = |state, attempt, run, coupon| Some(Recorded { state, attempt, run, coupon, content: None });
         assert_eq!(sends.get(&key(4)), stands(State::Accepted, 2, 9, "CODE4"));
         assert_eq!(sends.get(&key(5)), stands(State::Intent, 1, 3, "CODE5"));
         assert_eq!(sends.get(&key(6)), stands(State::NotSent, 1, 3, "CODE6"));
         assert_eq!(sends.get(&key(1_000)), None);
         assert_eq!(sends.iter().filter(|(key, recorded)| sends.get(key) == Some(*recorded)).count(), 1_000);
         assert_eq!(sends.first_run(), Some(3));
+    }
+
+    #[test]
+    fn what_the_last_attempt_held_is_known_by_the_beginning_of_its_digest() {
+        let mut sends = Sends::default();
+        let content = |number: u8| content_prefix(&[number; 32]);
+        sends.record_with_content(key(1), State::Intent, 1, Some((1, "A")), content(7));
+        sends.record(key(1), State::NotSent, 1, None);
+        assert_eq!(sends.get(&key(1)).unwrap().content, content(7));
+        sends.record_with_content(key(1), State::Intent, 2, Some((2, "A")), content(8));
+        assert_eq!(sends.get(&key(1)).unwrap().content, content(8));
+        // A ledger that does not tell says nothing of an earlier one.
+        sends.record(key(1), State::Intent, 3, Some((3, "A")));
+        assert_eq!(sends.get(&key(1)).unwrap().content, None);
+        sends.set_content(&key(1), content(9));
+        sends.set_content(&key(2), content(9));
+        assert_eq!((sends.get(&key(1)).unwrap().content, sends.len()), (content(9), 1));
     }
 
     #[test]

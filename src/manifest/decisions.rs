@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::types::ApiVersion;
 use super::{read, schema};
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, limit};
 use crate::files::Files;
 use crate::ledger::SendKey;
 use crate::ledger::protocol::Verdict;
@@ -59,14 +59,15 @@ pub fn load(path: &Path) -> Result<Vec<(SendKey, String, Decision)>, Diagnostics
     let document = read::read(path, &Files::beside(path)?, &schema::of::<Decisions>())?;
     let found = schema::validate_as::<Decisions>(&document);
     if !found.is_empty() {
-        return Err(Diagnostics(found));
+        return Err(Diagnostics(limit(found)));
     }
     let wrong = |code: &'static str, message: String| {
         Diagnostics::from(Diagnostic::error(code, message).in_file(path, None, None))
     };
     let file: Decisions = serde_json::from_value(document.value.clone())
         .map_err(|error| wrong("decisions", format!("the file does not fit its schema: {error}")))?;
-    let mut seen = std::collections::HashSet::new();
+    // Ordered, not hashed: these keys are anybody's, and equal halves of them would collide.
+    let mut seen = std::collections::BTreeSet::new();
     file.decisions
         .into_iter()
         .map(|decision| {

@@ -12,19 +12,23 @@
 
 pub mod check;
 pub mod decisions;
+pub mod names;
+mod nesting;
 pub mod read;
 mod recognise;
 pub mod schema;
 pub mod source;
 pub mod types;
+pub mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::audience::AudienceSpec;
 use crate::campaign::Campaign;
-use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
 
 /// What the operator gives beside the manifest.
 #[derive(Debug, Clone, Default)]
@@ -48,17 +52,22 @@ pub struct Checked {
 pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagnostics> {
     let files = read::files(path, &given.data_dirs)?;
     let document = read::read(path, &files, schema::campaign())?;
-    let mut violations = schema::validate(&document);
+    let mut violations = check::unevaluated::find(&document, MAX_ERRORS + 1);
+    // What was said of a place is not said again in other words.
+    let add = |found: &mut Vec<Diagnostic>, more: Vec<Diagnostic>| {
+        let places: HashSet<_> = found.iter().map(Diagnostic::position).filter(|(_, line, _)| line.is_some()).collect();
+        found.extend(more.into_iter().filter(|finding| !places.contains(&finding.position())));
+    };
+    add(&mut violations, schema::validate(&document));
     let manifest = serde_json::from_value::<types::Campaign>(document.value.clone());
     if !violations.is_empty() {
         // What violates a bound of the schema can often be looked at all the same, so that
-        // everything is told at once; what the schema has told of a place is not told again.
+        // everything is told at once.
         if let Ok(manifest) = manifest {
-            let told: Vec<_> = violations.iter().map(Diagnostic::position).collect();
             let (_, found) = check::check(path, &manifest, &document, &files, &given.vars, now);
-            violations.extend(found.into_iter().filter(|finding| !told.contains(&finding.position())));
+            add(&mut violations, found);
         }
-        return Err(Diagnostics(violations));
+        return Err(Diagnostics(limit(violations)));
     }
     let manifest: types::Campaign = manifest.map_err(|error| {
         Diagnostics::from(
@@ -71,6 +80,20 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
         Some(campaign) if found.iter().all(|diagnostic| diagnostic.severity != Severity::Error) => {
             Ok(Checked { campaign, warnings: found })
         }
-        _ => Err(Diagnostics(found)),
+        _ => Err(Diagnostics(limit(found))),
     }
+}
+
+/// Reads the audience of a manifest whose other parts may be wrong by now (the offer has ended, a
+/// variable is missing): to find the people of what was sent. Files that are not found are told beside it.
+pub fn audience(path: &Path, data_dirs: &[PathBuf]) -> Result<(AudienceSpec, Diagnostics), Diagnostics> {
+    let files = read::files(path, data_dirs)?;
+    let document = read::read(path, &files, schema::campaign())?;
+    let audience = document.value.get("audience").cloned().unwrap_or_default();
+    let audience: types::Audience = serde_json::from_value(audience).map_err(|error| {
+        Diagnostic::error("manifest", format!("`audience` does not fit its schema: {error}")).in_file(path, None, None)
+    })?;
+    check::audience(&audience, &document, &files)
+        .map(|(spec, problems)| (spec, Diagnostics(problems)))
+        .map_err(Diagnostics)
 }

@@ -1,6 +1,7 @@
 //! From files to one JSON value: YAML, merge keys, `use:` references.
 //!
 //! The text is loaded into YAML's own value type first, since only that notices duplicate keys.
+//! What a file may hold is bounded by [`yaml`], and how many files a manifest may be made of here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,16 +9,27 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use serde_yaml::Value as Yaml;
 
+use super::check::unevaluated;
 use super::recognise::{Keys, fits_text, may_be_used};
 use super::source::{Mount, Pointer, SourceMap, offset, token};
-use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceFile};
+use super::yaml::{self, MAX_BYTES, Refusal};
+use crate::diagnostic::{self, Diagnostic, Diagnostics, Place, SourceFile};
 use crate::files::{FileError, Files};
-
-/// A manifest is written by people. What is larger than this is another kind of file.
-const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How deep `use:` references may go before they are taken for a mistake.
 const MAX_DEPTH: usize = 8;
+
+/// How many files a manifest may be made of. A file that is used twice counts twice.
+const MAX_FILES: usize = 64;
+
+/// How many bytes a text may have. WhatsApp's longest has 2,000 characters.
+const MAX_TEXT: usize = 64 * 1024;
+
+/// How many bytes a key may have.
+const MAX_KEY: usize = 1_000;
+
+/// How many bytes those files may have together.
+const MAX_BYTES_OF_ALL: usize = 8 * 1024 * 1024;
 
 /// A manifest with every `use:` replaced by what it refers to.
 #[derive(Debug)]
@@ -30,11 +42,19 @@ pub struct Document {
 
 /// Reads a manifest that should fit `schema`, and everything that it uses.
 pub fn read(path: &Path, files: &Files, schema: &Value) -> Result<Document, Diagnostics> {
-    let mut reader = Reader { files, schema, sources: SourceMap::default(), trail: Vec::new(), found: Vec::new() };
+    let mut reader = Reader {
+        files,
+        schema,
+        sources: SourceMap::default(),
+        trail: Vec::new(),
+        found: Vec::new(),
+        bytes: 0,
+        exhausted: false,
+    };
     let value = reader.file(path, &Pointer::root(), None);
     match value {
         Some(value) if reader.found.is_empty() => Ok(Document { value, sources: reader.sources }),
-        _ => Err(Diagnostics(reader.found)),
+        _ => Err(Diagnostics(diagnostic::limit(reader.found))),
     }
 }
 
@@ -56,6 +76,10 @@ struct Reader<'a> {
     /// The files being read, outermost first, to notice a file that uses itself.
     trail: Vec<PathBuf>,
     found: Vec<Diagnostic>,
+    /// How many bytes were read.
+    bytes: usize,
+    /// Whether the manifest is made of too many files, which is told once.
+    exhausted: bool,
 }
 
 impl Reader<'_> {
@@ -71,11 +95,24 @@ impl Reader<'_> {
                 return None;
             }
         };
+        self.bytes += text.len();
+        if self.sources.mounts.len() >= MAX_FILES || self.bytes > MAX_BYTES_OF_ALL {
+            self.exhausted = true;
+            let problem = Diagnostic::error(
+                "too-many-files",
+                format!(
+                    "this manifest is made of more than {MAX_FILES} files, or of more than {MAX_BYTES_OF_ALL} bytes"
+                ),
+            )
+            .hint("each `use:` counts, also of the same file; write the block out, or use fewer files");
+            self.found.push(Diagnostic { place: asked, ..problem });
+            return None;
+        }
         let file = Arc::new(SourceFile { path: path.to_owned(), text });
-        let mut yaml: Yaml = match serde_yaml::from_str(&file.text) {
+        let mut yaml: Yaml = match yaml::parse(&file.text) {
             Ok(yaml) => yaml,
-            Err(error) => {
-                let problem = syntax(&file, &error);
+            Err(refusal) => {
+                let problem = refused(&file, &refusal);
                 let shown = fits_text(self.schema, &file.text);
                 self.found.push(if shown { problem } else { without_content(problem) });
                 return None;
@@ -142,6 +179,9 @@ impl Reader<'_> {
     }
 
     fn convert(&mut self, yaml: Yaml, at: &Pointer) -> Option<Value> {
+        if diagnostic::is_full(&self.found) {
+            return None;
+        }
         match yaml {
             Yaml::Null => {
                 // A key that was left empty is never meant: `where:` without an expression would
@@ -152,6 +192,14 @@ impl Reader<'_> {
                 None
             }
             Yaml::Bool(value) => Some(Value::Bool(value)),
+            Yaml::String(value) if value.len() > MAX_TEXT => {
+                let problem = Diagnostic::error(
+                    "text-too-long",
+                    format!("`{at}` has {} bytes; a text has at most {MAX_TEXT}", value.len()),
+                );
+                self.report(problem, at);
+                None
+            }
             Yaml::String(value) => Some(Value::String(value)),
             Yaml::Number(number) => self.number(&number, at),
             Yaml::Sequence(items) => {
@@ -212,6 +260,14 @@ impl Reader<'_> {
                 self.report(problem, at);
                 None
             }
+            Yaml::String(key) if key.len() > MAX_KEY => {
+                let problem = Diagnostic::error(
+                    "text-too-long",
+                    format!("a key of `{at}` has {} bytes; a key has at most {MAX_KEY}", key.len()),
+                );
+                self.report(problem, at);
+                None
+            }
             Yaml::String(key) => Some(key.clone()),
             other => {
                 let written = serde_yaml::to_string(other).unwrap_or_default();
@@ -225,6 +281,9 @@ impl Reader<'_> {
     }
 
     fn use_file(&mut self, path: &str, at: &Pointer) -> Option<Value> {
+        if self.exhausted {
+            return None;
+        }
         let place = self.sources.value(&at.join("use"));
         if !may_be_used(at) {
             let mut problem = Diagnostic::error("use-not-here", format!("`use:` cannot stand for `{at}`"))
@@ -233,18 +292,31 @@ impl Reader<'_> {
             self.found.push(problem);
             return None;
         }
+        if let Some(opener) = unevaluated::opener(path) {
+            let problem = unevaluated::problem(&at.join("use").to_string(), opener);
+            self.found.push(Diagnostic { place, ..problem });
+            return None;
+        }
         let resolved = self.sources.directory(at).join(path);
-        if self.trail.contains(&resolved) || self.trail.len() >= MAX_DEPTH {
-            let mut problem =
-                Diagnostic::error("use-cycle", format!("`{path}` uses itself, directly or through others"));
-            problem.place = place;
-            self.found.push(problem);
+        let problem = if self.trail.contains(&resolved) {
+            Some(Diagnostic::error("use-cycle", format!("`{path}` uses itself, directly or through others")))
+        } else if self.trail.len() >= MAX_DEPTH {
+            let message = format!("`{path}` is used through {MAX_DEPTH} files, which is the most");
+            Some(Diagnostic::error("use-too-deep", message).hint("use it from a file further up"))
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            self.found.push(Diagnostic { place, ..problem });
             return None;
         }
         self.file(&resolved, at, place)
     }
 
     fn report(&mut self, mut problem: Diagnostic, at: &Pointer) {
+        if diagnostic::is_full(&self.found) {
+            return;
+        }
         problem.place = self.sources.value(at);
         self.found.push(problem);
     }
@@ -294,6 +366,23 @@ fn neighbours(path: &Path) -> Option<String> {
         .map(|near| format!("did you mean `{near}`?"))
 }
 
+/// Why a file is not read, in words.
+fn refused(file: &Arc<SourceFile>, refusal: &Refusal) -> Diagnostic {
+    let (problem, at) = match refusal {
+        Refusal::Yaml(error) => return syntax(file, error),
+        Refusal::TooDeep(at) => {
+            (Diagnostic::error("too-deep", "this file is nested more deeply than a manifest can be"), *at)
+        }
+        Refusal::Directives(at) => (Diagnostic::error("directives", "this file has too many lines that start with `%`"), *at),
+        Refusal::TooMuch => (
+            Diagnostic::error("alias-bomb", "this file holds more than a manifest can hold, counting what its aliases repeat")
+                .hint("write the repeated blocks out, or move them to a file of their own and `use:` it; recipients and codes belong in CSV files"),
+            0,
+        ),
+    };
+    problem.at(Place::Span(Arc::clone(file), token(&file.text, at)))
+}
+
 /// A syntax error in words: the parser's own message, with a hint for what people get wrong most.
 fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Diagnostic {
     let raw = error.to_string();
@@ -302,10 +391,7 @@ fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Diagnostic {
     let start = location.as_ref().map_or(0, |at| offset(&file.text, at.line(), at.column()));
     let line = location.as_ref().and_then(|at| file.text.lines().nth(at.line() - 1)).unwrap_or_default();
 
-    let mut diagnostic = if raw.contains("repetition limit exceeded") {
-        Diagnostic::error("alias-bomb", "this file's aliases expand to more than a manifest can hold")
-            .hint("write the repeated blocks out, or move them to a file of their own and `use:` it")
-    } else if raw.contains("more than one document") {
+    let mut diagnostic = if raw.contains("more than one document") {
         Diagnostic::error("several-documents", "this file holds more than one YAML document")
             .hint("keep one campaign in each file: remove what follows the second `---`")
     } else if raw.contains("duplicate entry") {
@@ -323,7 +409,6 @@ fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Diagnostic {
     let span = match diagnostic.code {
         "several-documents" => second_document(&file.text),
         "duplicate-key" => duplicate(&file.text, &raw, start),
-        "alias-bomb" => token(&file.text, 0),
         _ => token(&file.text, start),
     };
     diagnostic.place = Some(Place::Span(Arc::clone(file), span));

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::read::Document;
 use super::source::{Pointer, Step};
 use super::types;
-use crate::diagnostic::{Diagnostic, did_you_mean};
+use crate::diagnostic::{Diagnostic, MAX_ERRORS, did_you_mean, is_full};
 
 /// What `sendform schema KIND` can print, and the files under `schema/` are called.
 pub const KINDS: [&str; 10] =
@@ -109,6 +109,9 @@ fn violations(prepared: &Result<(Value, Validator), String>, document: &Document
     let mut found = Vec::new();
     for error in validator.iter_errors(&document.value) {
         telling.tell(&error, &mut found);
+        if is_full(&found) {
+            break;
+        }
     }
     found
 }
@@ -130,8 +133,11 @@ impl Telling<'_> {
         let node = keyword.rfind('/').and_then(|end| self.schema.pointer(&keyword[..end])).unwrap_or(&Value::Null);
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected } => {
-                for key in unexpected {
-                    found.push(self.unknown_key(key, &at, node));
+                let keys: Vec<&str> = unexpected.iter().take(MAX_ERRORS + 1).map(String::as_str).collect();
+                let places = self.document.sources.keys(&at, &keys);
+                for (key, place) in keys.into_iter().zip(places) {
+                    let place = place.or_else(|| self.document.sources.key(&at.join(key)));
+                    found.push(Diagnostic { place, ..unknown_key(key, &at, node) });
                 }
             }
             ValidationErrorKind::Required { property } => {
@@ -154,21 +160,6 @@ impl Telling<'_> {
             }
             _ => found.push(self.out_of_bounds(&at, &name, error.instance(), node)),
         }
-    }
-
-    fn unknown_key(&self, key: &str, at: &Pointer, node: &Value) -> Diagnostic {
-        let known: Vec<&str> =
-            node["properties"].as_object().map_or_else(Vec::new, |map| map.keys().map(String::as_str).collect());
-        let holder = if at.0.is_empty() { "a campaign".to_owned() } else { format!("`{at}`") };
-        let hint = if key == "footer" {
-            "a limited-time-offer template has no footer; put an opt-out line into `body`".to_owned()
-        } else if let Some(near) = did_you_mean(key, known.iter().copied()) {
-            format!("did you mean `{near}`?")
-        } else {
-            format!("known keys: {}", list(&known))
-        };
-        let problem = Diagnostic::error("unknown-key", format!("{holder} has no key `{key}`")).hint(hint);
-        Diagnostic { place: self.document.sources.key(&at.join(key)), ..problem }
     }
 
     fn wrong_type(&self, at: &Pointer, name: &str, instance: &Value, node: &Value) -> Diagnostic {
@@ -310,6 +301,21 @@ impl Telling<'_> {
         };
         found.push(Diagnostic { place: self.document.sources.value(at), ..problem });
     }
+}
+
+/// What is said of a key that a block does not have.
+fn unknown_key(key: &str, at: &Pointer, node: &Value) -> Diagnostic {
+    let known: Vec<&str> =
+        node["properties"].as_object().map_or_else(Vec::new, |map| map.keys().map(String::as_str).collect());
+    let holder = if at.0.is_empty() { "a campaign".to_owned() } else { format!("`{at}`") };
+    let hint = if key == "footer" {
+        "a limited-time-offer template has no footer; put an opt-out line into `body`".to_owned()
+    } else if let Some(near) = did_you_mean(key, known.iter().copied()) {
+        format!("did you mean `{near}`?")
+    } else {
+        format!("known keys: {}", list(&known))
+    };
+    Diagnostic::error("unknown-key", format!("{holder} has no key `{key}`")).hint(hint)
 }
 
 /// A bare number where a time is expected is the vendor's own example taken at its word.

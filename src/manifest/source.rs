@@ -2,8 +2,10 @@
 //!
 //! There is no second YAML parser. To find a node, its file is deserialized once more by a seed
 //! that walks to the node and fails there on purpose: the parser's own error then carries the
-//! node's position, through anchors, aliases and merge keys. That costs one parse per diagnostic.
+//! node's position, through anchors, aliases and merge keys. That costs one parse for each finding,
+//! so the bytes that are parsed for it are bounded: what is found in a large file after that has no line.
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -79,7 +81,12 @@ pub(super) struct Mount {
 #[derive(Debug, Clone, Default)]
 pub struct SourceMap {
     pub(super) mounts: Vec<Mount>,
+    /// How many bytes were parsed to find places.
+    searched: Cell<usize>,
 }
+
+/// The most bytes that are parsed to find places: a hundred places in a file of 80 kB.
+const MAX_SEARCHED: usize = 8 * 1024 * 1024;
 
 impl SourceMap {
     fn mount(&self, pointer: &Pointer) -> Option<(&Mount, Vec<Step>)> {
@@ -114,8 +121,39 @@ impl SourceMap {
         }
     }
 
+    /// The places of several keys of one mapping, by one search. `None` for a key that came there by a merge.
+    pub fn keys(&self, mapping: &Pointer, names: &[&str]) -> Vec<Option<Place>> {
+        let mut places = vec![None; names.len()];
+        let Some((mount, steps)) = self.mount(mapping).filter(|(mount, _)| self.may_search(mount)) else {
+            return places;
+        };
+        let mut found = Vec::new();
+        let seed = Keys { steps: &steps, wanted: names, found: &mut found };
+        // It ends with the document, or with a mistake that was found before.
+        let _ = seed.deserialize(serde_yaml::Deserializer::from_str(&mount.file.text));
+        let lines = Lines::of(&mount.file.text);
+        for (index, line, column) in found {
+            let span = token(&mount.file.text, lines.offset(line, column));
+            places[index] = Some(Place::Span(Arc::clone(&mount.file), span));
+        }
+        places
+    }
+
+    /// Whether a file may be parsed once more to find a place.
+    fn may_search(&self, mount: &Mount) -> bool {
+        let searched = self.searched.get().saturating_add(mount.file.text.len());
+        let may = searched <= MAX_SEARCHED;
+        if may {
+            self.searched.set(searched);
+        }
+        may
+    }
+
     fn locate(&self, pointer: &Pointer, key: bool) -> Option<Place> {
         let (mount, mut steps) = self.mount(pointer)?;
+        if !self.may_search(mount) {
+            return Some(Place::Line { path: mount.file.path.clone(), line: None, column: None });
+        }
         let mut key = key && matches!(steps.last(), Some(Step::Key(_)));
         loop {
             if let Some(start) = find(&mount.file.text, &steps, key) {
@@ -184,6 +222,154 @@ fn quoted(line: &str, quote: char) -> usize {
         }
     }
     line.len()
+}
+
+/// Where the lines of a text start, for several searches.
+struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Self { text, starts: std::iter::once(0).chain(ends).collect() }
+    }
+
+    /// The byte offset of a line and a column, as [`offset`] tells it.
+    fn offset(&self, line: usize, column: usize) -> usize {
+        let Some(start) = self.starts.get(line.saturating_sub(1)).copied() else { return self.text.len() };
+        start + offset(&self.text[start..], 1, column)
+    }
+}
+
+/// Walks to a mapping and notes where some of its keys stand, without ending there.
+struct Keys<'a> {
+    steps: &'a [Step],
+    wanted: &'a [&'a str],
+    /// For each key that was found: its index in `wanted`, its line and its column.
+    found: &'a mut Vec<(usize, usize, usize)>,
+}
+
+impl<'de> DeserializeSeed<'de> for Keys<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Keys<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping or a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        let Some(Step::Index(wanted)) = self.steps.first() else { return Err(de::Error::custom(Found)) };
+        for _ in 0..*wanted {
+            sequence.next_element::<IgnoredAny>()?;
+        }
+        sequence.next_element_seed(Keys { steps: &self.steps[1..], ..self })?;
+        Err(de::Error::custom(Found))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        if let Some(step) = self.steps.first() {
+            let wanted = match step {
+                Step::Key(key) => Some(key.as_str()),
+                Step::Index(_) => None,
+            };
+            while let Some(seen) = map.next_key_seed(KeySeed { wanted, stop: false })? {
+                if matches!(seen, Seen::Wanted) {
+                    map.next_value_seed(Keys { steps: &self.steps[1..], ..self })?;
+                    return Err(de::Error::custom(Found));
+                }
+                map.next_value::<IgnoredAny>()?;
+            }
+            return Err(de::Error::custom(Found));
+        }
+        let indices: std::collections::HashMap<&str, usize> =
+            self.wanted.iter().enumerate().map(|(index, name)| (*name, index)).collect();
+        loop {
+            let index = Cell::new(None);
+            match map.next_key_seed(AnyOf { indices: &indices, index: &index }) {
+                Ok(None) => return Err(de::Error::custom(Found)),
+                Ok(Some(())) => {}
+                // The seed has refused the key to learn where it stands.
+                Err(error) => match index.get() {
+                    Some(index) => {
+                        let (line, column) = line_column(&error.to_string());
+                        self.found.push((index, line, column));
+                    }
+                    None => return Err(error),
+                },
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+    }
+}
+
+/// The position at the end of an error of the YAML library, which leaves out the first line's first column.
+fn line_column(error: &str) -> (usize, usize) {
+    let position = || {
+        let (line, column) = error.rsplit_once(" at line ")?.1.split_once(" column ")?;
+        Some((line.parse().ok()?, column.parse().ok()?))
+    };
+    position().unwrap_or((1, 1))
+}
+
+/// Refuses a key that is one of several, and notes which.
+struct AnyOf<'a> {
+    indices: &'a std::collections::HashMap<&'a str, usize>,
+    index: &'a Cell<Option<usize>>,
+}
+
+impl<'de> DeserializeSeed<'de> for AnyOf<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyOf<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<(), E> {
+        match self.indices.get(key) {
+            Some(index) => {
+                self.index.set(Some(*index));
+                Err(E::custom(Found))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 struct Walk<'a> {
@@ -353,7 +539,7 @@ merged:
 
     fn place(pointer: &[Step], key: bool) -> (usize, usize, String) {
         let file = Arc::new(SourceFile { path: "m.yaml".into(), text: TEXT.to_owned() });
-        let map = SourceMap { mounts: vec![Mount { at: Pointer::root(), file }] };
+        let map = SourceMap { mounts: vec![Mount { at: Pointer::root(), file }], ..SourceMap::default() };
         match map.locate(&Pointer(pointer.to_vec()), key).unwrap() {
             Place::Span(file, span) => {
                 let (line, column) = file.line_column(span.start);
@@ -374,6 +560,38 @@ merged:
     #[test]
     fn a_merged_key_is_found_where_it_was_written() {
         assert_eq!(place(&["merged".into(), "rate".into()], false).0, 2);
+    }
+
+    #[test]
+    fn several_keys_are_found_by_one_search_where_single_ones_are() {
+        let text = "a:\n  - x: 1\n    é: [1, 2]\n    \"q z\": {b: c}\n    1: 2\n  - other: 3\nb: 1\n";
+        let file = Arc::new(SourceFile { path: "m.yaml".into(), text: text.to_owned() });
+        let map = SourceMap { mounts: vec![Mount { at: Pointer::root(), file }], ..SourceMap::default() };
+        for (mapping, names) in [
+            (vec![Step::from("a"), Step::from(0)], vec!["x", "é", "q z", "nothing"]),
+            (vec![Step::from("a"), Step::from(1)], vec!["other"]),
+            (vec![], vec!["a", "b"]),
+        ] {
+            let mapping = Pointer(mapping);
+            let span = |place: Option<Place>| match place {
+                Some(Place::Span(_, span)) => Some(span),
+                _ => None,
+            };
+            let places = map.keys(&mapping, &names);
+            for (name, place) in names.iter().zip(places) {
+                let expected = (*name != "nothing").then(|| span(map.key(&mapping.join(*name))).unwrap());
+                assert_eq!(span(place), expected, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn searches_in_a_large_file_end() {
+        let file =
+            Arc::new(SourceFile { path: "m.yaml".into(), text: format!("a: {}\n", "x".repeat(MAX_SEARCHED / 4)) });
+        let map = SourceMap { mounts: vec![Mount { at: Pointer::root(), file }], ..SourceMap::default() };
+        let with_line = (0..100).filter(|_| matches!(map.value(&Pointer::root()), Some(Place::Span(..)))).count();
+        assert_eq!(with_line, 3);
     }
 
     #[test]

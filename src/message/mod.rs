@@ -3,6 +3,7 @@
 //! `plan` and `apply` compose by the same code, and [`Message::digest`] covers every byte that a
 //! recipient would see. What was hashed is what is sent.
 
+mod language;
 pub mod media;
 pub mod render;
 
@@ -82,12 +83,20 @@ impl fmt::Debug for ContentDigest {
 }
 
 impl Message {
+    /// How many bytes of a file a request with this message uploads.
+    pub fn upload_bytes(&self) -> u64 {
+        match &self.media {
+            Some((_, Media::File(file))) => file.content.len() as u64,
+            _ => 0,
+        }
+    }
+
     /// The fingerprint of this message from `from` to anybody: equal for messages that may share a request.
     pub fn digest(&self, from: E164) -> ContentDigest {
         self.digests(from).0
     }
 
-    /// The fingerprint, and a short one of the same without code and expiry, by which a campaign
+    /// The fingerprint, and a short one of the same without the URL's parameter, code and expiry, by which a campaign
     /// under another name is recognised.
     pub fn digests(&self, from: E164) -> (ContentDigest, i64) {
         self.digests_under(&self.head_digest(from))
@@ -118,12 +127,10 @@ impl Message {
 
     fn digests_under(&self, head: &[u8; 32]) -> (ContentDigest, i64) {
         let mut canonical = Canonical::keyed(head);
-        canonical.number(self.params.len() as u64);
-        for param in &self.params {
-            canonical.text(param);
-        }
+        self.canonical_params(&mut canonical);
+        // The URL's parameter often names the campaign, so it does not count.
+        let likeness = canonical.so_far_with(u64::MAX);
         canonical.optional(self.url_param.as_deref());
-        let likeness = canonical.so_far();
         canonical.text(self.coupon.expose());
         match self.expiry {
             None => canonical.number(0),
@@ -137,6 +144,21 @@ impl Message {
             }
         }
         (ContentDigest(canonical.finish()), likeness)
+    }
+
+    /// The short fingerprint as older versions recorded it, with the URL's parameter.
+    pub fn older_likeness(&self, from: E164) -> i64 {
+        let mut canonical = Canonical::keyed(&self.head_digest(from));
+        self.canonical_params(&mut canonical);
+        canonical.optional(self.url_param.as_deref());
+        canonical.so_far()
+    }
+
+    fn canonical_params(&self, canonical: &mut Canonical) {
+        canonical.number(self.params.len() as u64);
+        for param in &self.params {
+            canonical.text(param);
+        }
     }
 
     /// The text as the recipient would read it.
@@ -262,6 +284,15 @@ impl Canonical {
         self.hash().as_bytes().first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
     }
 
+    /// Eight bytes of the fingerprint that there would be if `number` came next and nothing more.
+    fn so_far_with(&mut self, number: u64) -> i64 {
+        let length = self.form.len();
+        self.number(number);
+        let so_far = self.so_far();
+        self.form.truncate(length);
+        so_far
+    }
+
     /// The fingerprint.
     pub fn finish(self) -> [u8; 32] {
         *self.hash().as_bytes()
@@ -349,6 +380,19 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), variants.len() + 1);
+        // What the words are likened by does not change with the URL's parameter, the code and the expiry.
+        let likeness = |change: fn(&mut Message)| {
+            let mut message = message();
+            change(&mut message);
+            message.digests(from).1
+        };
+        assert_eq!(likeness(|message| message.url_param = Some("utm=2".into())), message().digests(from).1);
+        assert_eq!(likeness(|message| message.coupon = CouponCode::new("A").unwrap()), message().digests(from).1);
+        assert_ne!(likeness(|message| message.params[0].push('!')), message().digests(from).1);
+        // Without a parameter it is what older versions recorded; with one, they recorded another.
+        assert_eq!(message().older_likeness(from), message().digests(from).1);
+        let with_parameter = Message { url_param: Some("utm=2".into()), ..message() };
+        assert_ne!(with_parameter.older_likeness(from), with_parameter.digests(from).1);
         // The manifest's own key for the template is not seen by anybody.
         let mut renamed = message();
         Arc::make_mut(&mut renamed.template).key = "english".into();

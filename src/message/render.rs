@@ -1,7 +1,7 @@
 //! Expressions: compiling them once, checking their names, rendering one recipient.
 //!
-//! The language is minijinja's, without clock, randomness or files, with a bound on the work that
-//! one expression may do. What is undefined cannot be printed, and neither can `none`, so that
+//! The language is the part of minijinja's that [`language`](super::language) allows, without clock,
+//! randomness or files, with a bound on the work that one text may do. What is undefined cannot be printed, and neither can `none`, so that
 //! nobody is ever greeted with an empty name. An expression may test an empty cell
 //! (`{% if recipient.city %}`), since misspelt names are found before anything is rendered.
 
@@ -11,11 +11,18 @@ use std::sync::Arc;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
 use url::Url;
 
-use super::{Media, MediaFile, MediaKind, TemplateHead};
+use super::{Media, MediaFile, MediaKind, TemplateHead, language};
 use crate::audience::{Reason, Row};
 
-/// The instructions that one expression may take: thousands of times what a sentence needs.
-const FUEL: u64 = 100_000;
+/// The work that one text may do for one row, in steps and in pieces of 64 bytes that it makes: hundreds of
+/// times what a message needs.
+const FUEL: u64 = 10_000;
+
+/// The longest cell that an expression works with, in bytes.
+const MAX_CELL: usize = 16 * 1024;
+
+/// What is said of a longer one.
+const LONG_CELL: &str = "a cell has more bytes than expressions work with";
 
 /// WhatsApp's limit for a URL with its variable. Source: Meta, "Limited-time offer templates".
 const MAX_URL: usize = 2_000;
@@ -171,9 +178,14 @@ impl Composer {
         if !source.contains("{{") && !source.contains("{%") && !source.contains("{#") {
             return Ok((Field(Kind::Literal(source.into())), References::default()));
         }
+        if source.len() > language::MAX_SOURCE {
+            // Even to parse it could take long.
+            language::check(source)?;
+        }
         let name = format!("field {}", self.fields);
         self.fields += 1;
         self.env.add_template_owned(name.clone(), source.to_owned()).map_err(|error| compile_error(&error, source))?;
+        language::check(source)?;
         let template = self.env.get_template(&name).map_err(|error| compile_error(&error, source))?;
         let references = references(template.undeclared_variables(true), source);
         let columns = references.columns.iter().cloned().collect();
@@ -183,6 +195,9 @@ impl Composer {
 
     /// Compiles an expression that is true or false.
     pub fn compile_condition(&mut self, source: &str) -> Result<(Field, References), CompileError> {
+        if source.len() > language::MAX_SOURCE {
+            language::check(source)?;
+        }
         self.env.compile_expression(source).map_err(|error| compile_error(&error, source))?;
         self.compile(&format!("{{{{ ({source}) }}}}"))
     }
@@ -200,6 +215,11 @@ impl Composer {
     /// Adds a template under its key.
     pub fn add_template(&mut self, spec: TemplateSpec) {
         self.templates.insert(spec.head.key.clone(), spec);
+    }
+
+    /// Whether any template uploads a file with each request.
+    pub fn uploads(&self) -> bool {
+        self.templates.values().any(|template| matches!(template.media, Some((_, MediaSpec::File(_)))))
     }
 
     /// The templates, by key.
@@ -302,6 +322,11 @@ impl Composer {
             Kind::Compiled(_, _, Some(pieces)) if pieces.iter().all(|piece| piece.of(row).is_some()) => {
                 Ok(pieces.iter().filter_map(|piece| piece.of(row)).collect())
             }
+            Kind::Compiled(_, columns, _)
+                if columns.iter().any(|column| row.get(column).is_some_and(|cell| cell.len() > MAX_CELL)) =>
+            {
+                Err(Error::new(ErrorKind::InvalidOperation, LONG_CELL))
+            }
             Kind::Compiled(name, ..) => self.env.get_template(name)?.render(context! {
                 recipient => Value::from_dyn_object(Arc::clone(row)),
                 vars => self.vars.clone(),
@@ -331,6 +356,9 @@ impl Composer {
             }
             ErrorKind::InvalidOperation if error.detail() == Some("the value is none") => {
                 format!("{what} gives none, which is not sent")
+            }
+            ErrorKind::InvalidOperation if error.detail() == Some(LONG_CELL) => {
+                format!("{what}: a cell of this row has more than {MAX_CELL} bytes")
             }
             kind => format!("{what}: {kind}"),
         }
@@ -397,7 +425,9 @@ fn pieces(source: &str, texts: &BTreeMap<String, String>) -> Option<Vec<Piece>> 
 /// Errors that do not depend on the row.
 fn fails_always(error: &Error) -> Option<String> {
     match error.kind() {
-        ErrorKind::OutOfFuel => Some("an expression takes too long: is there an endless loop?".to_owned()),
+        ErrorKind::OutOfFuel => {
+            Some("an expression takes too long or makes too much text: is there an endless loop?".to_owned())
+        }
         ErrorKind::UnknownFilter
         | ErrorKind::UnknownTest
         | ErrorKind::UnknownFunction

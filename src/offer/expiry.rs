@@ -10,8 +10,8 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::fmt::temporal::{DateTimeParser, Pieces};
+use jiff::tz::{AmbiguousOffset, TimeZone};
 
 /// The instant at which an offer ends, to the millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,15 +129,30 @@ pub enum ExpiryError {
     /// The text is no date and time.
     #[error("`{0}` is not a date and time")]
     NotATime(String),
+    /// A date without a time of day. Nobody can tell whether its beginning or its end is meant.
+    #[error("`{0}` has no time of day")]
+    NoTime(String),
     /// Digits only: an epoch value, or a duration in milliseconds.
     #[error("`{0}` is a bare number")]
     BareNumber(String),
     /// A local time, and no zone.
     #[error("`{0}` has no time zone")]
     NoZone(String),
-    /// Both an offset and a zone.
-    #[error("`{0}` has an offset already, so `timezone` would say it twice")]
+    /// `at` has an offset or a zone, and `timezone` is given too.
+    #[error("`{0}` has an offset or a zone already, so `timezone` would say it twice")]
     ZoneTwice(String),
+    /// The zone in brackets has another offset at that time than the one that is written.
+    #[error("`{at}` contradicts itself: its offset is {written}, but the time in {zone} is {real} then")]
+    ZoneContradicts {
+        /// The text.
+        at: String,
+        /// The offset that it has.
+        written: String,
+        /// The zone that it has.
+        zone: String,
+        /// The zone's offset at that time.
+        real: String,
+    },
     /// No such zone.
     #[error("there is no time zone `{0}`")]
     UnknownZone(String),
@@ -152,33 +167,149 @@ pub enum ExpiryError {
     NotADuration(String),
 }
 
+/// The end of an offer as the manifest writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenEnd {
+    /// The instant.
+    pub instant: ExpiresAt,
+    /// The time zone that it is written in: an IANA name or an offset such as `+05:30`. `None` for UTC.
+    pub zone: Option<String>,
+}
+
+/// The longest text that can be a date and time with an offset and a zone, or a duration.
+const MAX_TEXT: usize = 128;
+
 /// Reads `at` with `timezone`.
-pub fn parse_at(at: &str, timezone: Option<&str>) -> Result<ExpiresAt, ExpiryError> {
+pub fn parse_at(at: &str, timezone: Option<&str>) -> Result<WrittenEnd, ExpiryError> {
     let at = at.trim();
     if !at.is_empty() && at.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ExpiryError::BareNumber(at.to_owned()));
     }
-    let zone = match timezone {
-        None => None,
-        Some(name) => Some(TimeZone::get(name).map_err(|_| ExpiryError::UnknownZone(name.to_owned()))?),
-    };
-    if let Ok(instant) = at.parse::<Timestamp>() {
-        return match zone {
-            Some(_) => Err(ExpiryError::ZoneTwice(at.to_owned())),
-            None => Ok(ExpiresAt::new(instant)),
-        };
+    let pieces = Some(at)
+        .filter(|at| at.len() <= MAX_TEXT)
+        .and_then(|at| Pieces::parse(at).ok())
+        .ok_or_else(|| ExpiryError::NotATime(at.to_owned()))?;
+    let time = pieces.time().ok_or_else(|| ExpiryError::NoTime(at.to_owned()))?;
+    let local = pieces.date().to_datetime(time);
+    let offset = pieces.to_numeric_offset();
+    let bracket = bracket(at);
+    if timezone.is_some() && (offset.is_some() || bracket.is_some()) {
+        return Err(ExpiryError::ZoneTwice(at.to_owned()));
     }
-    let local: DateTime = at.parse().map_err(|_| ExpiryError::NotATime(at.to_owned()))?;
-    let Some(zone) = zone else { return Err(ExpiryError::NoZone(at.to_owned())) };
-    let name = timezone.unwrap_or_default().to_owned();
+    let name = timezone.or(bracket);
+    let zone = name.map(find_zone).transpose()?;
+    if let Some(offset) = offset {
+        let instant = offset.to_timestamp(local).map_err(|_| ExpiryError::NotATime(at.to_owned()))?;
+        let Some((name, zone)) = name.zip(zone) else {
+            let zone = (!offset.is_zero()).then(|| offset.to_string());
+            return Ok(WrittenEnd { instant: ExpiresAt::new(instant), zone });
+        };
+        let real = zone.to_offset(instant);
+        if real != offset {
+            return Err(ExpiryError::ZoneContradicts {
+                at: at.to_owned(),
+                written: offset.to_string(),
+                zone: name.to_owned(),
+                real: real.to_string(),
+            });
+        }
+        return Ok(WrittenEnd { instant: ExpiresAt::new(instant), zone: Some(name.to_owned()) });
+    }
+    let Some((name, zone)) = name.zip(zone) else { return Err(ExpiryError::NoZone(at.to_owned())) };
     let ambiguous = zone.to_ambiguous_zoned(local);
     match ambiguous.offset() {
-        jiff::tz::AmbiguousOffset::Gap { .. } => return Err(ExpiryError::Gap(local.to_string(), name)),
-        jiff::tz::AmbiguousOffset::Fold { .. } => return Err(ExpiryError::Fold(local.to_string(), name)),
-        jiff::tz::AmbiguousOffset::Unambiguous { .. } => {}
+        AmbiguousOffset::Gap { .. } => return Err(ExpiryError::Gap(local.to_string(), name.to_owned())),
+        AmbiguousOffset::Fold { .. } => return Err(ExpiryError::Fold(local.to_string(), name.to_owned())),
+        AmbiguousOffset::Unambiguous { .. } => {}
     }
     let zoned = ambiguous.unambiguous().map_err(|_| ExpiryError::NotATime(at.to_owned()))?;
-    Ok(ExpiresAt::new(zoned.timestamp()))
+    Ok(WrittenEnd { instant: ExpiresAt::new(zoned.timestamp()), zone: Some(name.to_owned()) })
+}
+
+/// The zone in brackets at the end of a date and time, as it is written.
+fn bracket(at: &str) -> Option<&str> {
+    let (_, rest) = at.split_once('[')?;
+    rest.split(']').next().map(|name| name.trim_start_matches('!'))
+}
+
+fn find_zone(name: &str) -> Result<TimeZone, ExpiryError> {
+    let found = if name.starts_with(['+', '-']) {
+        DateTimeParser::new().parse_time_zone(name).ok()
+    } else {
+        TimeZone::get(name).ok()
+    };
+    found.ok_or_else(|| ExpiryError::UnknownZone(name.to_owned()))
+}
+
+/// Abbreviations of time zones that the IANA database does not know, and the zones that people mean by
+/// them, the most populous first.
+const ABBREVIATIONS: [(&str, &[&str]); 40] = [
+    ("ACST", &["Australia/Adelaide", "Australia/Darwin"]),
+    ("ACDT", &["Australia/Adelaide"]),
+    ("AEST", &["Australia/Sydney", "Australia/Brisbane"]),
+    ("AEDT", &["Australia/Sydney"]),
+    ("ART", &["America/Argentina/Buenos_Aires"]),
+    ("AST", &["Asia/Riyadh", "America/Halifax"]),
+    ("AWST", &["Australia/Perth"]),
+    ("BRT", &["America/Sao_Paulo"]),
+    ("BST", &["Europe/London", "Asia/Dhaka"]),
+    ("CAT", &["Africa/Maputo"]),
+    ("CDT", &["America/Chicago", "America/Havana"]),
+    ("CEST", &["Europe/Berlin", "Europe/Paris"]),
+    ("CLT", &["America/Santiago"]),
+    ("COT", &["America/Bogota"]),
+    ("CST", &["Asia/Shanghai", "America/Chicago", "America/Mexico_City"]),
+    ("EAT", &["Africa/Nairobi"]),
+    ("EDT", &["America/New_York"]),
+    ("EEST", &["Europe/Athens", "Africa/Cairo"]),
+    ("GST", &["Asia/Dubai"]),
+    ("HKT", &["Asia/Hong_Kong"]),
+    ("ICT", &["Asia/Bangkok", "Asia/Ho_Chi_Minh"]),
+    ("IDT", &["Asia/Jerusalem"]),
+    ("IST", &["Asia/Kolkata", "Asia/Jerusalem", "Europe/Dublin"]),
+    ("JST", &["Asia/Tokyo"]),
+    ("KST", &["Asia/Seoul"]),
+    ("MDT", &["America/Denver"]),
+    ("MSK", &["Europe/Moscow"]),
+    ("MYT", &["Asia/Kuala_Lumpur"]),
+    ("NPT", &["Asia/Kathmandu"]),
+    ("NZDT", &["Pacific/Auckland"]),
+    ("NZST", &["Pacific/Auckland"]),
+    ("PDT", &["America/Los_Angeles"]),
+    ("PET", &["America/Lima"]),
+    ("PHT", &["Asia/Manila"]),
+    ("PKT", &["Asia/Karachi"]),
+    ("PST", &["America/Los_Angeles", "Asia/Manila"]),
+    ("SAST", &["Africa/Johannesburg"]),
+    ("SGT", &["Asia/Singapore"]),
+    ("WAT", &["Africa/Lagos"]),
+    ("WIB", &["Asia/Jakarta"]),
+];
+
+/// The zones that people mean by an abbreviation, the most likely first.
+pub fn zones_of_abbreviation(abbreviation: &str) -> Option<&'static [&'static str]> {
+    ABBREVIATIONS.iter().find(|(known, _)| known.eq_ignore_ascii_case(abbreviation)).map(|(_, zones)| *zones)
+}
+
+/// An instant as people of a zone read it, with UTC beside it: `Wed 2 Dec 2026, 23:59 IST (18:29 UTC)`.
+///
+/// `zone` is an IANA name or an offset. Without one, or with one that this machine does not know,
+/// only UTC is shown.
+pub fn in_zone(instant: Timestamp, zone: Option<&str>) -> String {
+    let time = |zoned: &jiff::Zoned| if zoned.second() == 0 { "%H:%M" } else { "%H:%M:%S" };
+    let utc = instant.to_zoned(TimeZone::UTC);
+    let Some(local) = zone.and_then(|zone| find_zone(zone).ok()).map(|zone| instant.to_zoned(zone)) else {
+        return utc.strftime(&format!("%a %-d %b %Y, {} UTC", time(&utc))).to_string();
+    };
+    if local.offset().is_zero() {
+        return local.strftime(&format!("%a %-d %b %Y, {} %Z", time(&local))).to_string();
+    }
+    let day = if local.date() == utc.date() { "" } else { "%a %-d %b, " };
+    format!(
+        "{} ({})",
+        local.strftime(&format!("%a %-d %b %Y, {} %Z", time(&local))),
+        utc.strftime(&format!("{day}{} UTC", time(&utc)))
+    )
 }
 
 /// Reads a duration such as `14d`, `36h` or `1d 12h`. A day is 24 hours.
@@ -186,6 +317,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, ExpiryError> {
     let refused = || ExpiryError::NotADuration(text.to_owned());
     if text.trim().bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ExpiryError::BareNumber(text.to_owned()));
+    }
+    if text.len() > MAX_TEXT {
+        return Err(refused());
     }
     let span: jiff::Span = text.trim().parse().map_err(|_| refused())?;
     if span.get_months() != 0 || span.get_years() != 0 {
@@ -206,9 +340,9 @@ mod tests {
 
     #[test]
     fn the_wire_value_is_the_instant_in_epoch_milliseconds() {
-        let expires = parse_at("2026-12-31T23:59:00Z", None).unwrap();
+        let expires = parse_at("2026-12-31T23:59:00Z", None).unwrap().instant;
         assert_eq!(expires.to_wire(instant("2026-11-23T00:00:00Z"), Encoding::Absolute), Ok(1_798_761_540_000));
-        let same = parse_at("2027-01-01T05:29:00", Some("Asia/Kolkata")).unwrap();
+        let same = parse_at("2027-01-01T05:29:00", Some("Asia/Kolkata")).unwrap().instant;
         assert_eq!(same, expires);
     }
 
@@ -223,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_duration_encoding_counts_from_the_moment_of_sending() {
-        let expires = parse_at("2026-11-24T00:00:00Z", None).unwrap();
+        let expires = parse_at("2026-11-24T00:00:00Z", None).unwrap().instant;
         assert_eq!(expires.to_wire(instant("2026-11-23T00:00:00Z"), Encoding::Duration), Ok(86_400_000));
     }
 
@@ -236,6 +370,56 @@ mod tests {
         assert!(matches!(parse_at("2026-10-25T02:30:00Z", Some("Asia/Kolkata")), Err(ExpiryError::ZoneTwice(_))));
         assert!(matches!(parse_at("1209600000", None), Err(ExpiryError::BareNumber(_))));
         assert!(matches!(parse_at("tomorrow", None), Err(ExpiryError::NotATime(_))));
+    }
+
+    #[test]
+    fn a_date_without_a_time_of_day_is_refused() {
+        for at in ["2026-12-01", "2026-12-01[Asia/Kolkata]"] {
+            assert_eq!(parse_at(at, None), Err(ExpiryError::NoTime(at.into())));
+        }
+        assert_eq!(parse_at("2026-12-01", Some("Asia/Kolkata")), Err(ExpiryError::NoTime("2026-12-01".into())));
+    }
+
+    #[test]
+    fn a_zone_in_brackets_counts_and_may_not_contradict_the_offset() {
+        let expected = parse_at("2026-12-31T23:59:59", Some("Asia/Kolkata")).unwrap();
+        for at in ["2026-12-31T23:59:59+05:30[Asia/Kolkata]", "2026-12-31T23:59:59[Asia/Kolkata]"] {
+            assert_eq!(parse_at(at, None).unwrap(), expected, "{at}");
+            assert!(matches!(parse_at(at, Some("Asia/Kolkata")), Err(ExpiryError::ZoneTwice(_))), "{at}");
+        }
+        let offset = parse_at("2026-12-31T23:59:59+05:30", None).unwrap();
+        assert_eq!((offset.instant, offset.zone.as_deref()), (expected.instant, Some("+05:30")));
+        for (at, written, real) in [
+            ("2026-12-31T23:59:59+02:00[Asia/Kolkata]", "+02", "+05:30"),
+            ("2026-12-31T23:59:59Z[Asia/Kolkata]", "+00", "+05:30"),
+        ] {
+            let message = parse_at(at, None).unwrap_err().to_string();
+            assert!(message.contains(written) && message.contains("Asia/Kolkata is"), "{message}");
+            assert!(message.contains(real) || message.contains(&format!("is {real}")), "{message}");
+        }
+        let error = parse_at("2026-12-31T23:59:59+05:30[IST]", None).unwrap_err();
+        assert_eq!(error, ExpiryError::UnknownZone("IST".into()));
+    }
+
+    #[test]
+    fn abbreviations_are_none_of_the_databases_zones_and_lead_to_some() {
+        for (abbreviation, zones) in ABBREVIATIONS {
+            assert!(TimeZone::get(abbreviation).is_err(), "{abbreviation}");
+            for zone in zones {
+                assert!(TimeZone::get(zone).is_ok(), "{zone}");
+            }
+        }
+        assert_eq!(zones_of_abbreviation("ist").unwrap()[0], "Asia/Kolkata");
+    }
+
+    #[test]
+    fn an_end_is_shown_in_the_zone_that_it_is_written_in_beside_utc() {
+        let end = instant("2026-12-02T18:29:00Z");
+        assert_eq!(in_zone(end, Some("Asia/Kolkata")), "Wed 2 Dec 2026, 23:59 IST (18:29 UTC)");
+        assert_eq!(in_zone(end, None), "Wed 2 Dec 2026, 18:29 UTC");
+        assert_eq!(in_zone(end, Some("Nowhere/Atall")), "Wed 2 Dec 2026, 18:29 UTC");
+        let other_day = instant("2026-12-02T20:30:59Z");
+        assert_eq!(in_zone(other_day, Some("+05:30")), "Thu 3 Dec 2026, 02:00:59 +05:30 (Wed 2 Dec, 20:30:59 UTC)");
     }
 
     #[test]

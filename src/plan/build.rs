@@ -1,6 +1,7 @@
 //! Counting and hashing a pass, and the whole-plan checks: enough codes, enough time, within limits.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
@@ -8,12 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::fingerprint::{Fingerprint, Options};
-use super::repeat::SAMPLE;
+use super::repeat::Newcomers;
 use super::{
     BlockedRow, Counts, CouponSummary, Destination, Digests, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile,
     PlanHash, Sample, SourceRows, Standing, SuppressRows,
 };
-use crate::audience::{E164, IdNumbers, Identity, LeftOut, ReadReport, Reason};
+use crate::audience::{E164, LeftOut, ReadReport, Reason};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::{LedgerKey, Snapshot};
@@ -39,6 +40,8 @@ pub struct Inputs<'a> {
     pub sandbox: bool,
     /// Whether each row that gets no message is listed.
     pub list_blocked: bool,
+    /// Whether other campaigns are recorded, so that people with no record under this name are collected.
+    pub collect_newcomers: bool,
     /// The campaign's pool, if it is being read already.
     pub pool: Option<PoolAhead>,
 }
@@ -60,8 +63,8 @@ pub struct Built {
     pub approved: Approved,
     /// The last instant at which a message may leave, if the offer ends at one.
     pub leave_by: Option<Timestamp>,
-    /// The first recipients and what they would get, if nothing is recorded of the campaign yet.
-    pub sample: Vec<(Identity, i64)>,
+    /// Those to be sent who have no record under this name, if they were to be collected.
+    pub newcomers: Newcomers,
 }
 
 /// Every message that a plan holds, with its recipient.
@@ -148,7 +151,7 @@ impl From<Diagnostics> for PlanError {
 }
 
 #[derive(Default)]
-struct Tally<'a> {
+struct Tally {
     rows: u64,
     counts: Counts,
     reasons: BTreeMap<Reason, u64>,
@@ -159,11 +162,15 @@ struct Tally<'a> {
     without_code: u64,
     american: u64,
     first_problem: Option<(LeftOut, String)>,
-    /// How many more recipients the sample takes.
-    sample_left: usize,
-    sample: Vec<(Identity, i64)>,
-    /// The column of the id, and the ids with their numbers.
-    ids: Option<(&'a str, IdNumbers)>,
+    /// Collected if other campaigns are recorded.
+    newcomers: Option<Newcomers>,
+    /// Whether a template fills the URL, which older versions recorded as a part of the likeness.
+    fills_url: bool,
+    from: Option<E164>,
+    /// The column of ids, and a hash of the id of each recipient.
+    id_column: Option<String>,
+    ids: Vec<u64>,
+    id_hasher: hashbrown::DefaultHashBuilder,
 }
 
 /// Makes the plan of a campaign.
@@ -174,11 +181,11 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     let pass = Pass::new(campaign, inputs.snapshot, inputs.key, planned_at, inputs.retry_rejected, inputs.pool)?;
     let free = pass.free_codes();
     let pool_warnings = pass.pool_warnings();
-    let new = inputs.snapshot.sends.is_empty();
-    let id = campaign.audience.id.as_deref();
     let mut tally = Tally {
-        sample_left: if new { SAMPLE } else { 0 },
-        ids: id.map(|column| (column, IdNumbers::default())),
+        newcomers: inputs.collect_newcomers.then(Newcomers::default),
+        fills_url: campaign.composer.templates().values().any(|template| template.url_param.is_some()),
+        from: Some(campaign.gateway.from),
+        id_column: campaign.audience.id.clone(),
         ..Tally::default()
     };
     let file_of = |source: usize| {
@@ -194,7 +201,7 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     // Files that leave nobody out come first: nothing else in the plan shows them.
     let mut warnings: Vec<String> =
         read.warnings(&campaign.audience, true).into_iter().map(|warning| warning.message).collect();
-    warnings.extend(tally.warnings());
+    warnings.extend(tally.warnings(campaign.audience.id.as_deref()));
     warnings.extend(pool_warnings);
     let estimate = campaign.delivery.rate.time_for(tally.counts.send);
     let leave_by = check_time(campaign, &tally, planned_at, inputs.now, estimate)?;
@@ -243,11 +250,13 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         expiry: campaign.expiry.map(|rule| match rule.resolve(planned_at) {
             MessageExpiry::At(instant) => ExpirySummary {
                 at: Some(instant.instant()),
+                zone: campaign.zone.clone(),
                 after_send_seconds: None,
                 at_least_seconds: campaign.at_least.as_secs(),
             },
             MessageExpiry::AfterSend(duration) => ExpirySummary {
                 at: None,
+                zone: None,
                 after_send_seconds: Some(duration.as_secs()),
                 at_least_seconds: campaign.at_least.as_secs(),
             },
@@ -257,11 +266,21 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         samples: tally.samples,
         blocked: inputs.list_blocked.then_some(tally.blocked),
         repeats: None,
+        compared_with_ledger: false,
         ledger_head: None,
         checksum: String::new(),
     };
     file.checksum = file.compute_checksum();
-    Ok(Built { file, hash, messages, fingerprint, planned_at, approved, leave_by, sample: tally.sample })
+    Ok(Built {
+        file,
+        hash,
+        messages,
+        fingerprint,
+        planned_at,
+        approved,
+        leave_by,
+        newcomers: tally.newcomers.unwrap_or_default(),
+    })
 }
 
 fn sources(campaign: &Campaign, read: &ReadReport) -> Vec<SourceRows> {
@@ -288,7 +307,7 @@ fn absolute(path: &Path) -> String {
 /// Whether every offer still runs for `at_least` when the last message leaves.
 fn check_time(
     campaign: &Campaign,
-    tally: &Tally<'_>,
+    tally: &Tally,
     planned_at: Timestamp,
     now: Timestamp,
     estimate: Duration,
@@ -320,7 +339,7 @@ fn check_time(
     Ok(Some(leave_by))
 }
 
-impl Tally<'_> {
+impl Tally {
     fn add(&mut self, item: Item, list: bool, file_of: &impl Fn(usize) -> String) {
         self.rows += 1;
         let desired = match item {
@@ -338,18 +357,18 @@ impl Tally<'_> {
             Item::Desired(desired) => desired,
         };
         self.entries.push(desired.entry);
-        if let Some((column, ids)) = &mut self.ids
-            && let Some(id) = desired.row.get(column)
-        {
-            ids.add(id, desired.identity);
-        }
-        if self.sample_left > 0 {
-            self.sample_left -= 1;
-            self.sample.push((desired.identity, desired.likeness));
+        if let Some(column) = &self.id_column {
+            self.ids.extend(desired.row.get(column).map(|id| self.id_hasher.hash_one(id)));
         }
         match desired.standing {
-            Standing::Send(_) => {
+            Standing::Send(attempt) => {
                 self.counts.send += 1;
+                if attempt == 1
+                    && let (Some(newcomers), Some(from)) = (&mut self.newcomers, self.from)
+                {
+                    let older = self.fills_url.then(|| desired.message.older_likeness(from));
+                    newcomers.add(desired.identity, desired.likeness, older);
+                }
                 if is_american(desired.address) {
                     self.american += 1;
                 }
@@ -367,6 +386,7 @@ impl Tally<'_> {
                 }
             }
             Standing::Sent => self.counts.sent += 1,
+            Standing::Drifted => self.counts.drifted += 1,
             Standing::UnderWay => self.counts.deferred += 1,
             Standing::Unknown => self.counts.unknown += 1,
             Standing::Rejected => {
@@ -387,6 +407,12 @@ impl Tally<'_> {
                 detail: left_out.detail.clone(),
             });
         }
+    }
+
+    /// How many ids stand at several numbers. A person has one row, so an id that comes twice is of two people.
+    fn shared_ids(&mut self) -> u64 {
+        self.ids.sort_unstable();
+        self.ids.chunk_by(|one, other| one == other).filter(|same| same.len() > 1).count() as u64
     }
 
     fn check(&self, campaign: &Campaign, free: Option<u64>) -> Result<(), PlanError> {
@@ -432,25 +458,24 @@ impl Tally<'_> {
         }
     }
 
-    fn warnings(&self) -> Vec<String> {
+    fn warnings(&mut self, id: Option<&str>) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.counts.drifted > 0 {
+            warnings.push(drift_in_words(self.counts.drifted));
+        }
+        let shared_ids = self.shared_ids();
+        if let (Some(id), 1..) = (id, shared_ids) {
+            warnings.push(format!(
+                "{} of the column `{id}` {} at more than one number: each of these numbers gets a message",
+                count(usize::try_from(shared_ids).unwrap_or(usize::MAX), "value"),
+                if shared_ids == 1 { "stands" } else { "stand" }
+            ));
+        }
         if let Some(pairs) = self.reasons.get(&Reason::PossibleDuplicate) {
             warnings.push(format!(
                 "{pairs} Argentine numbers are left out because the same digits with or without the mobile `9` have an earlier row: \
                  the same people, or landlines of others; `--list-blocked` names them"
             ));
-        }
-        if let Some((column, ids)) = &self.ids {
-            match ids.with_several() {
-                0 => {}
-                1 => warnings.push(format!(
-                    "one value of the column `{column}` stands with more than one number: each number gets the message"
-                )),
-                several => warnings.push(format!(
-                    "{} values of the column `{column}` stand with more than one number: each number gets the message",
-                    words::grouped(several)
-                )),
-            }
         }
         if self.american > 0 {
             warnings.push(format!(
@@ -460,6 +485,15 @@ impl Tally<'_> {
         }
         warnings
     }
+}
+
+/// What is said of people who have other content than the campaign has now.
+pub fn drift_in_words(drifted: u64) -> String {
+    format!(
+        "{} already {} this campaign with other content, which will not be corrected; raise `edition` to send it to everybody again",
+        if drifted == 1 { "1 person".to_owned() } else { format!("{} people", words::grouped(drifted)) },
+        if drifted == 1 { "has" } else { "have" },
+    )
 }
 
 /// Whether a number has a US area code; Canada and the Caribbean share `+1`.

@@ -19,6 +19,7 @@
 
 pub mod build;
 pub mod fingerprint;
+pub mod owner;
 pub mod pass;
 pub mod repeat;
 pub mod text;
@@ -35,6 +36,7 @@ use crate::campaign::Campaign;
 use crate::gateway::kaleyra::Callback;
 use crate::ledger::Head;
 use crate::message::Canonical;
+use crate::words::grouped;
 
 pub use build::{Approved, Built, PlanError, build};
 pub use pass::{Desired, Item, Pass, Standing};
@@ -109,6 +111,8 @@ pub struct Counts {
     pub send: u64,
     /// Were sent: the provider took them.
     pub sent: u64,
+    /// Were sent, with other content than the campaign has now. They are not sent again.
+    pub drifted: u64,
     /// Wait for a later time, or are in the hands of a run that is under way.
     pub deferred: u64,
     /// Get no message; `blocked_reasons` tells why.
@@ -184,6 +188,9 @@ pub struct ExpirySummary {
     /// The instant at which every offer ends, unless each counts from its own send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
+    /// The time zone that the manifest writes that instant in: an IANA name, or an offset such as `+05:30`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// How long each offer runs, in seconds, if it counts from its own send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_send_seconds: Option<u64>,
@@ -304,9 +311,11 @@ pub struct PlanFile {
     pub samples: Vec<Sample>,
     /// What is worth a look.
     pub warnings: Vec<String>,
-    /// Another campaign that most recipients had the same message from; `apply` needs `--allow-repeat`.
+    /// Recipients who had the same message from other campaigns.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repeats: Option<repeat::Repeat>,
+    pub repeats: Option<repeat::Repeats>,
+    /// Whether the plan was compared with a ledger. Without one, everybody counts as new.
+    pub compared_with_ledger: bool,
     /// The head of the ledger's chain when the plan was made: `apply` refuses a ledger that does not hold it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger_head: Option<String>,
@@ -319,24 +328,14 @@ pub struct PlanFile {
 
 impl PlanFile {
     /// Adds what the ledger says beyond the campaign's own sends.
-    pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<repeat::Repeat>) -> Self {
-        if let Some(repeat) = &repeats {
+    pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<repeat::Repeats>) -> Self {
+        if let Some(repeats) = &repeats {
             // Behind the suppression lists that leave nobody out, which nothing else shows.
             let lists = self.suppress.iter().filter(|list| list.matched == 0).count();
-            self.warnings.insert(
-                lists.min(self.warnings.len()),
-                format!(
-                    "{} of {} recipients had the same message from the campaign `{}` (edition {}): if this is that campaign \
-                     under a new name, add `moved: {{ from: {} }}`; else `apply` needs `--allow-repeat`",
-                    crate::words::grouped(repeat.same),
-                    crate::words::grouped(repeat.of),
-                    repeat.campaign,
-                    repeat.edition,
-                    repeat.campaign
-                ),
-            );
+            self.warnings.insert(lists.min(self.warnings.len()), in_words(repeats));
         }
         self.repeats = repeats;
+        self.compared_with_ledger = head.is_some();
         self.ledger_head = head.map(|head| head.to_string());
         self.checksum = self.compute_checksum();
         self
@@ -370,6 +369,25 @@ impl PlanFile {
         }
         Ok(plan)
     }
+}
+
+/// What a plan says of people who had the same message from other campaigns.
+fn in_words(repeats: &repeat::Repeats) -> String {
+    let repeat::Repeats { people, of, campaign, edition, same, need_permission } = repeats;
+    let (people_words, of) = (grouped(*people), grouped(*of));
+    let from = if same == people {
+        format!("the campaign `{campaign}` (edition {edition})")
+    } else {
+        format!("other campaigns, most of them from `{campaign}` (edition {edition})")
+    };
+    let what_to_do = if *need_permission {
+        format!(
+            ": if this is that campaign under a new name, add `moved: {{ from: {campaign} }}`; else `apply` needs `--allow-repeat`"
+        )
+    } else {
+        String::new()
+    };
+    format!("{people_words} of {of} recipients had the same message from {from}{what_to_do}")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::audience::{Audience, E164, Entry, Identity, LeftOut, ReadReport, Reason, Row, RowPlace};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::Diagnostics;
-use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State};
+use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State, content_prefix};
 use crate::message::{Canonical, ContentDigest, Digester, Message};
 use crate::offer::{CodeTable, CouponCode, Generator, MessageExpiry, Pool, PoolAhead};
 
@@ -22,6 +22,8 @@ pub enum Standing {
     Send(u32),
     /// Accepted by the provider.
     Sent,
+    /// Accepted by the provider, with other content than the campaign has now.
+    Drifted,
     /// In the hands of a run that is under way.
     UnderWay,
     /// Started, and not known how it ended.
@@ -45,7 +47,7 @@ pub struct Desired {
     pub message: Message,
     /// A fingerprint of the message, the same for everybody who gets the same.
     pub digest: ContentDigest,
-    /// A short fingerprint of the same without code and expiry.
+    /// A short fingerprint of the same without the URL's parameter, code and expiry.
     pub likeness: i64,
     /// Where the send stands.
     pub standing: Standing,
@@ -201,6 +203,10 @@ impl<'a> Pass<'a> {
                     expiry,
                 };
                 let (digest, likeness) = digester.digests(&message);
+                let standing = match (standing, recorded.and_then(|recorded| recorded.content)) {
+                    (Standing::Sent, Some(content)) if content_prefix(&digest.0) != Some(content) => Standing::Drifted,
+                    (standing, _) => standing,
+                };
                 let entry = plan_entry(&scope, recipient.identity, recipient.address, digest);
                 let desired = Desired {
                     place: recipient.place,

@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::PlanFile;
 use crate::audience::Reason;
+use crate::offer::expiry::in_zone;
 use crate::words::{self, grouped};
 
 const BOLD: Style = Style::new().bold();
@@ -23,6 +24,13 @@ pub fn render(plan: &PlanFile) -> String {
 }
 
 fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
+    if plan.recipients == 0 {
+        let rows = match plan.rows {
+            1 => "the only row is".to_owned(),
+            rows => format!("all {} rows are", grouped(rows)),
+        };
+        writeln!(out, "{YELLOW}Nobody is left to write to{YELLOW:#}: {rows} blocked\n")?;
+    }
     let sandbox = if plan.sandbox { ", in the sandbox" } else { "" };
     writeln!(out, "{BOLD}{}{BOLD:#}, edition {}{sandbox}\n", plan.campaign, plan.edition)?;
     let counts = plan.counts;
@@ -32,6 +40,9 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
     };
     row(GREEN, "send", counts.send, "")?;
     row(Style::new(), "sent", counts.sent, if counts.sent > 0 { "already; nobody gets it twice" } else { "" })?;
+    if counts.drifted > 0 {
+        row(YELLOW, "drifted", counts.drifted, "sent with other content; not sent again")?;
+    }
     if counts.deferred > 0 {
         row(Style::new(), "deferred", counts.deferred, "a run is under way")?;
     }
@@ -84,12 +95,7 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
     writeln!(out, "  {:<10}{coupons}", "Coupons")?;
     if let Some(expiry) = &plan.expiry {
         let end = match (expiry.at, expiry.after_send_seconds) {
-            (Some(at), _) => {
-                // The plan's instant is cut to the second, so the rest is rounded to it.
-                let left =
-                    Duration::try_from(at.duration_since(plan.created_at)).unwrap_or_default() + Duration::from_secs(1);
-                format!("{at:.0}, in {}", words::duration(left))
-            }
+            (Some(at), _) => in_zone(at, expiry.zone.as_deref()),
             (None, Some(seconds)) => format!("{} after each message", words::duration(Duration::from_secs(seconds))),
             (None, None) => "none".to_owned(),
         };
@@ -126,6 +132,7 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
     writeln!(out, "  covers  messages {}, campaign {}", short(&plan.digests.messages), short(&plan.digests.campaign))?;
     match &plan.ledger_head {
         Some(head) => writeln!(out, "Ledger head {head}"),
-        None => Ok(()),
+        None if plan.compared_with_ledger => Ok(()),
+        None => writeln!(out, "Record    none yet: everybody counts as new"),
     }
 }

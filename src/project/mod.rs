@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
+use crate::manifest::yaml;
 pub use find::{as_typed, find};
 
 /// The project file's name.
@@ -88,6 +89,17 @@ pub struct Project {
     pub search: Search,
 }
 
+impl Project {
+    /// The path of a file below the root, with `/`; the file's name if it lies elsewhere.
+    pub fn path_below(&self, file: &Path) -> String {
+        let canonical = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let below = canonical.strip_prefix(&self.root).ok().or_else(|| canonical.file_name().map(Path::new));
+        let parts: Vec<_> =
+            below.unwrap_or(&canonical).components().map(|part| part.as_os_str().to_string_lossy()).collect();
+        parts.join("/")
+    }
+}
+
 /// What the search for a project has seen, for messages and for the guard against a second ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {
@@ -134,12 +146,11 @@ fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagn
 fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
     let problem =
         |message: String| Diagnostics::from(Diagnostic::error("project-file", message).in_file(file, None, None));
-    let text =
-        std::fs::read_to_string(file).map_err(|error| problem(format!("cannot read `{}`: {error}", file.display())))?;
+    let text = yaml::read(file).map_err(|error| problem(format!("cannot read `{}`: {error}", file.display())))?;
     if text.trim().is_empty() {
         return Ok(ProjectFile::default());
     }
-    serde_yaml::from_str(&text).map_err(|error| problem(format!("`{}` is wrong: {error}", file.display())))
+    yaml::parse_as(&text).map_err(|error| problem(format!("`{}` is wrong: {error}", file.display())))
 }
 
 /// Makes the directory of a ledger. One called `.sendform` ignores itself in Git.

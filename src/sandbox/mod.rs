@@ -2,6 +2,7 @@
 //!
 //! * [`form`] takes or refuses a request as the documentation says Kaleyra does.
 //! * [`fault`] makes it fail in the ways that a real provider does.
+//! * [`guard`] keeps other people's web pages out.
 //! * This module serves both, keeps what was accepted, reports to callbacks on loopback, and shows
 //!   an inbox page.
 //!
@@ -9,8 +10,8 @@
 
 pub mod fault;
 pub mod form;
+mod guard;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Multipart, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
@@ -55,13 +57,17 @@ pub struct Config {
     pub latency: Duration,
     /// How it fails.
     pub faults: Faults,
-    /// What templates look like, by name at the provider, for the inbox page.
-    pub previews: BTreeMap<String, Preview>,
+    /// What templates look like, for the inbox page.
+    pub previews: Vec<Preview>,
 }
 
-/// What a template looks like.
+/// What a template looks like. Its name and language together tell it from others.
 #[derive(Debug, Clone, Serialize)]
 pub struct Preview {
+    /// The name at the provider.
+    pub name: String,
+    /// The language code that requests carry, if they carry one.
+    pub language: Option<String>,
     /// The offer's headline.
     pub offer: String,
     /// The text with placeholders.
@@ -80,7 +86,7 @@ impl Default for Config {
             api_key: API_KEY.to_owned(),
             latency: Duration::ZERO,
             faults: Faults::default(),
-            previews: BTreeMap::new(),
+            previews: Vec::new(),
         }
     }
 }
@@ -96,6 +102,7 @@ struct Shared {
     config: Config,
     accepted: Mutex<Vec<Accepted>>,
     http: reqwest::Client,
+    nonces: guard::Nonces,
 }
 
 impl Sandbox {
@@ -117,13 +124,14 @@ impl Sandbox {
             .timeout(Duration::from_secs(5))
             .build()
             .map_err(std::io::Error::other)?;
-        let shared = Arc::new(Shared { config, accepted: Mutex::default(), http });
+        let shared = Arc::new(Shared { config, accepted: Mutex::default(), http, nonces: guard::Nonces::new()? });
         let router = Router::new()
-            .route("/", get(|| async { Html(PAGE) }))
+            .route("/", get(inbox))
             .route("/sandbox/messages", get(messages))
             .route("/sandbox/templates", get(templates))
             .route("/v1/{sid}/messages", post(send))
             .layer(DefaultBodyLimit::max(MAX_REQUEST))
+            .layer(middleware::from_fn_with_state(address, guard::check_host))
             .with_state(Arc::clone(&shared));
         let service = router.into_make_service_with_connect_info::<Abort>();
         let server = tokio::spawn(async move {
@@ -142,7 +150,8 @@ impl Sandbox {
         let data = json!({ "messages": *self.messages(), "templates": self.shared.config.previews });
         // In a script element only `<` could end it.
         let data = data.to_string().replace('<', "\\u003c");
-        PAGE.replace("/*DATA*/null", &data)
+        let (page, _) = self.shared.nonces.page(PAGE);
+        page.replace("/*DATA*/null", &data)
     }
 
     fn messages(&self) -> std::sync::MutexGuard<'_, Vec<Accepted>> {
@@ -160,6 +169,11 @@ impl Connected<IncomingStream<'_, Listener>> for Abort {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
         stream.io().abort()
     }
+}
+
+async fn inbox(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let (page, policy) = shared.nonces.page(PAGE);
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(page))
 }
 
 async fn messages(State(shared): State<Arc<Shared>>) -> Json<Value> {
@@ -183,6 +197,12 @@ async fn send(
     if drawn == Some(Fault::ResetBefore) {
         abort.now();
         return StatusCode::NO_CONTENT.into_response();
+    }
+    // Whoever has no key gets nothing read: a body may be a video.
+    let key = headers.get("api-key").map(|key| key.as_bytes());
+    if sid != shared.config.sid || key != Some(shared.config.api_key.as_bytes()) {
+        // The page shows this body and no status.
+        return refuse(StatusCode::UNAUTHORIZED, "RBC201", "error", "Incorrect SID or API key.");
     }
     let fields = match Multipart::from_request(request, &()).await {
         Ok(multipart) => match form::read(multipart).await {
@@ -211,11 +231,6 @@ async fn send(
     if fault == Some(Fault::ErrorBefore) {
         tokio::time::sleep(shared.config.latency).await;
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "WA500", "error", "Internal server error.");
-    }
-    let key = headers.get("api-key").map(|key| key.as_bytes());
-    if sid != shared.config.sid || key != Some(shared.config.api_key.as_bytes()) {
-        // The page shows this body and no status.
-        return refuse(StatusCode::UNAUTHORIZED, "RBC201", "error", "Incorrect SID or API key.");
     }
     let accepted = match form::check(&fields, Timestamp::now()) {
         Ok(accepted) => accepted,

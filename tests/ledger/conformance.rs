@@ -77,6 +77,31 @@ fn what_was_not_sent_is_claimed_again_even_by_the_commit_that_says_so() {
 }
 
 #[test]
+fn an_acceptance_is_taken_back_by_its_own_run_alone() {
+    on_both(|stage| async move {
+        let plan = start("v1:a");
+        let mut first = stage.begin(&plan).await;
+        first.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
+        first.commit(&settle(&[(1, 1, accepted()), (2, 1, accepted()), (3, 1, rejected())])).await.unwrap();
+        // Nothing but doubt takes an acceptance back, and it does so twice as well as once.
+        first.commit(&settle(&[(1, 1, rejected()), (2, 1, not_sent()), (3, 1, unknown())])).await.unwrap();
+        assert_eq!(state(&stage, &plan, 2).await, Some((State::Accepted, 1)));
+        assert_eq!(state(&stage, &plan, 3).await, Some((State::Rejected, 1)));
+        for _ in 0..2 {
+            first.commit(&settle(&[(1, 1, unknown())])).await.unwrap();
+            assert_eq!(state(&stage, &plan, 1).await, Some((State::Unknown, 1)));
+        }
+        assert_eq!(first.commit(&claim(&[(1, 2)])).await.unwrap(), [Claim::Held]);
+        finish(first).await;
+        let mut second = stage.begin(&plan).await;
+        second.commit(&settle(&[(2, 1, unknown())])).await.unwrap();
+        assert_eq!(state(&stage, &plan, 2).await, Some((State::Accepted, 1)));
+        finish(second).await;
+        sound(&stage).await;
+    });
+}
+
+#[test]
 fn what_was_refused_is_claimed_again_only_if_asked_for() {
     on_both(|stage| async move {
         let plan = start("v1:a");
@@ -367,8 +392,8 @@ impl Model {
     fn commit(&mut self, settle: &[(u8, u32, u8)], claim: &[(u8, u32)]) -> Vec<Claim> {
         for (send, attempt, kind) in settle {
             let before = self.sends.get(send).copied();
-            // Within one commit the first word counts.
-            if before.is_some_and(|stand| stand.state == State::Intent)
+            // Of an attempt of this run: its outcome, or an acceptance that it takes back.
+            if before.is_some_and(|stand| matches!(stand.state, State::Intent | State::Accepted))
                 && protocol::may_settle(before, *attempt, self.run, ending(*kind).state())
                 && let Some(stand) = self.sends.get_mut(send)
             {
@@ -393,6 +418,7 @@ async fn play(stage: Stage, steps: &[Step]) {
     let mut model = Model::default();
     let mut run = stage.begin(&plan).await;
     model.next(run.id(), false);
+    let mut decided = Vec::new();
     for step in steps {
         match step {
             Step::Commit { settle: endings, claim: claims } => {
@@ -404,7 +430,9 @@ async fn play(stage: Stage, steps: &[Step]) {
                         let new = !told.contains(&(*send, *attempt));
                         told.push((*send, *attempt));
                         let stand = model.sends.get(send);
-                        new && stand.is_none_or(|stand| stand.state != State::Unknown)
+                        // It takes back its own acceptances, not what somebody else found out.
+                        let theirs = decided.contains(&(*send, *attempt));
+                        new && !theirs && stand.is_none_or(|stand| stand.state != State::Unknown)
                     })
                     .copied()
                     .collect();
@@ -430,6 +458,7 @@ async fn play(stage: Stage, steps: &[Step]) {
                 );
                 if let (Finding::Settled, Some(stand)) = (expected, model.sends.get_mut(send)) {
                     stand.state = verdict.state();
+                    decided.push((*send, stand.attempt));
                 }
             }
             Step::Next { dies, retry_rejected } => {

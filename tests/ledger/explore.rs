@@ -64,7 +64,7 @@ type Add<'a, World> = dyn FnMut(&dyn Fn(&mut World)) + 'a;
 /// What is assumed about time: whether a request may start after its run was fenced off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pauses {
-    /// No: the engine looks at the clock right before a request ([`sendform::ledger::RunLedger::start_within`]).
+    /// No: the bytes of a request leave only while the lease holds ([`sendform::ledger::RunLedger::lease`]).
     AreNoticed,
     /// Yes: without that look.
     AreNot,

@@ -4,4 +4,4 @@ mod conformance;
 mod explore;
 mod formats;
 mod postgres;
-mod stage;
+pub mod stage;

@@ -2,6 +2,8 @@
 
 pub mod postgres;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,8 @@ pub struct Project {
     pub base_url: String,
     /// What else stands in the environment of each command.
     pub environment: Vec<(&'static str, String)>,
+    /// The ledgers that were made for it already; `None` if a test makes its own.
+    made: Option<RefCell<HashSet<String>>>,
 }
 
 impl Project {
@@ -45,6 +49,24 @@ impl Project {
             directory: tempfile::tempdir().unwrap(),
             base_url: "http://127.0.0.1:9".to_owned(),
             environment: Vec::new(),
+            made: Some(RefCell::default()),
+        }
+    }
+
+    /// From now on no ledger is made for it: `apply` says that there is none.
+    pub fn without_ledger(mut self) -> Self {
+        self.made = None;
+        self
+    }
+
+    /// Makes the ledger that a first real `apply` needs, once. Where it cannot be made, `apply` tells why.
+    fn make_ledger(&self, arguments: &[&str]) {
+        let real = arguments.first() == Some(&"apply")
+            && !arguments.iter().any(|argument| ["--sandbox", "--new-ledger", "--ledger"].contains(argument));
+        let Some(made) = self.made.as_ref().filter(|_| real) else { return };
+        let named = self.environment.iter().find(|(name, _)| *name == "SENDFORM_LEDGER");
+        if made.borrow_mut().insert(named.map(|(_, url)| url.clone()).unwrap_or_default()) {
+            let _ = self.bare(&["ledger", "create"]).output();
         }
     }
 
@@ -116,6 +138,11 @@ impl Project {
 
     /// The program, ready to run, in an environment that holds nothing of the machine's.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.make_ledger(arguments);
+        self.bare(arguments)
+    }
+
+    fn bare(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sendform"));
         command
             .args(arguments)

@@ -1,7 +1,9 @@
 //! The dispatcher.
 
 mod leave;
+mod recent_ids;
 mod record;
+mod uploads;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::leave::{Asked, share, slot};
+use self::recent_ids::RecentIds;
+use self::uploads::Uploads;
 use super::breaker::{Breaker, Verdict};
 use super::share::{Shares, Whose};
 use super::{Ending, Event, Pacer, Progress, Stop};
@@ -72,22 +76,6 @@ struct Waiting {
     tries: u32,
 }
 
-/// A moment, by both clocks: this process may be paused by a signal, or with its machine, and then
-/// one of them stands still.
-#[derive(Debug, Clone, Copy)]
-struct Moment(Instant, Timestamp);
-
-impl Moment {
-    fn now() -> Self {
-        Self(Instant::now(), Timestamp::now())
-    }
-
-    fn elapsed(self) -> Duration {
-        let by_the_wall = Duration::try_from(Timestamp::now().duration_since(self.1)).unwrap_or_default();
-        self.0.elapsed().max(by_the_wall)
-    }
-}
-
 /// What there is after a round.
 pub enum Leftover {
     /// Nothing: everybody is accounted for.
@@ -123,6 +111,7 @@ pub struct Engine<G> {
     /// A slot of time that was asked for: for how many messages.
     asked: Option<Asked>,
     breaker: Breaker,
+    recent_ids: RecentIds,
     progress: Progress,
     requests: JoinSet<Report>,
     /// What waits, before what the feed still holds.
@@ -137,6 +126,8 @@ pub struct Engine<G> {
     /// Intents whose request has not reported yet. With `unsettled` they are what would be in doubt
     /// if the process died now.
     flying: BySend<u32>,
+    /// The files that are on their way.
+    uploads: Uploads,
     /// How many failures to get through there were in a row.
     setbacks: u32,
     /// Until when nothing leaves after the last of them.
@@ -158,6 +149,7 @@ impl<G: Gateway> Engine<G> {
             pacer: if peers.is_some() { Pacer::shared(delivery.rate, now) } else { Pacer::new(delivery.rate, now) },
             shares: peers.clone().map(Shares::of),
             breaker: Breaker::new(delivery.stop_when, delivery.concurrency),
+            recent_ids: RecentIds::default(),
             ledger,
             gateway,
             delivery,
@@ -176,6 +168,7 @@ impl<G: Gateway> Engine<G> {
             feed_open: true,
             unsettled: Vec::new(),
             flying: BySend::default(),
+            uploads: Uploads::default(),
             setbacks: 0,
             held_until: None,
             silent_since: None,
@@ -288,6 +281,7 @@ impl<G: Gateway> Engine<G> {
             self.ending.get_or_insert(Ending::Changed);
             return true;
         }
+        self.uploads.seen(&desired.message);
         self.queue.push_back(Waiting { desired, attempt, tries: 0 });
         true
     }
@@ -301,7 +295,7 @@ impl<G: Gateway> Engine<G> {
         if self.ending.is_some() || (waiting < batch && self.more_comes()) || free < batch.min(waiting) {
             return 0;
         }
-        whole_batches(free.min(waiting), batch)
+        self.within_upload_budget(whole_batches(free.min(waiting), batch))
     }
 
     fn more_comes(&self) -> bool {
@@ -349,7 +343,7 @@ impl<G: Gateway> Engine<G> {
             .collect();
         let batch = Arc::new(Batch { settle: std::mem::take(&mut self.unsettled), claim });
         let (answers, asked) = self.persist(batch).await?;
-        self.pacer.committed(asked.0.elapsed());
+        self.pacer.committed(asked.elapsed());
         // The run may have been asked to stop while the ledger did not answer: then nothing was claimed.
         if answers.is_empty() && !claims.is_empty() {
             self.queue.extend(claims);
@@ -391,9 +385,10 @@ impl<G: Gateway> Engine<G> {
         Ok(())
     }
 
-    fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, asked: Moment) {
+    fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, started: Instant) {
         let gateway = Arc::clone(&self.gateway);
-        let within = self.ledger.start_within();
+        let lease = self.ledger.lease();
+        self.uploads.start(&carried[0].desired.message);
         self.requests.spawn(async move {
             let first = &carried[0].desired;
             let request = Request {
@@ -401,14 +396,10 @@ impl<G: Gateway> Engine<G> {
                 message: &first.message,
                 expires: first.message.expiry.map(|expiry| expiry.at(intent)),
                 reference: (carried.len() == 1).then(|| first.key.to_string()),
+                lease,
             };
-            let reply = if within.is_some_and(|within| asked.elapsed() > within) {
-                let reason = "this process was paused for too long between the intent and the request".to_owned();
-                Reply::NotSent(NotSent::Unreachable { reason })
-            } else {
-                gateway.send(request).await
-            };
-            Report { carried, reply, started: asked.0 }
+            let reply = gateway.send(request).await;
+            Report { carried, reply, started }
         });
     }
 
@@ -461,15 +452,19 @@ impl<G: Gateway> Engine<G> {
         for waiting in &report.carried {
             self.flying.remove(&waiting.desired.key);
         }
-        match report.reply {
-            Reply::Settled(outcomes) => {
-                let untold =
-                    std::iter::repeat_with(|| Outcome::Unknown { reason: "the answer left this one out".to_owned() });
-                for (waiting, outcome) in report.carried.into_iter().zip(outcomes.into_iter().chain(untold)) {
-                    self.settle_one(&waiting, outcome, report.started);
-                }
+        self.uploads.end(&report.carried[0].desired.message);
+        let reply = self.believed(&report.carried, report.reply);
+        let outcomes = match reply {
+            Reply::Settled(outcomes) => outcomes,
+            Reply::Refused { outcomes, reason } => {
+                self.ending.get_or_insert(Ending::Account(reason));
+                outcomes
             }
-            Reply::NotSent(not_sent) => self.not_sent(report.carried, &not_sent),
+            Reply::NotSent(not_sent) => return self.not_sent(report.carried, &not_sent),
+        };
+        let untold = std::iter::repeat_with(|| Outcome::Unknown { reason: "the answer left this one out".to_owned() });
+        for (waiting, outcome) in report.carried.into_iter().zip(outcomes.into_iter().chain(untold)) {
+            self.settle_one(&waiting, outcome, report.started);
         }
     }
 
@@ -487,6 +482,9 @@ impl<G: Gateway> Engine<G> {
             }
             Outcome::Unknown { reason } => {
                 self.progress.unknown += 1;
+                if let Some(notice) = self.gateway.take_notice() {
+                    let _ = self.events.send(Event::Notice(notice));
+                }
                 Some(("unknown", reason.clone()))
             }
         };

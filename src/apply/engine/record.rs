@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Engine, FIRST_PAUSE, Leftover, Moment, told};
+use super::{Engine, FIRST_PAUSE, Leftover, told};
 use crate::apply::{Ending, Event, Progress, Stop};
 use crate::gateway::{Gateway, Outcome};
 use crate::ledger::{self, Batch, Claim, LedgerError, SendKey, Settlement};
@@ -24,14 +24,14 @@ impl<G: Gateway> Engine<G> {
     /// Has the ledger take a batch, and waits for it while it does not answer. Answers for the
     /// claims, and the moment at which the commit that took them started; no answers if the claims
     /// were given up because the run is to stop. On failure the settlements are unsettled again.
-    pub(super) async fn persist(&mut self, mut batch: Arc<Batch>) -> Result<(Vec<Claim>, Moment), Ending> {
+    pub(super) async fn persist(&mut self, mut batch: Arc<Batch>) -> Result<(Vec<Claim>, Instant), Ending> {
         let mut stop = self.stop.clone();
         let mut was_lost = false;
         let mut pause = FIRST_PAUSE;
         let mut deadline = Instant::now() + LEDGER_PATIENCE;
         let mut gave_up = false;
         loop {
-            let asked = Moment::now();
+            let asked = Instant::now();
             let error = match self.ledger.commit(&batch).await {
                 Ok(answers) => return Ok((if gave_up { Vec::new() } else { answers }, asked)),
                 Err(error) => error,

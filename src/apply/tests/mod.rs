@@ -1,5 +1,6 @@
 //! The engine on a paused clock, with a ledger in memory and a gateway that follows a script.
 
+mod mixed_answers;
 mod rate;
 mod unknown;
 
@@ -16,7 +17,9 @@ use super::{Ending, Engine, Event, Progress, Setup, Stop};
 use crate::audience::{E164, RowPlace};
 use crate::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::ledger::{Batch, Claim, Head, LedgerError, Peers, RunCounts, RunLedger, SendKey, Snapshot, State};
+use crate::ledger::{
+    Batch, Claim, Head, Lease, LedgerError, Moment, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
+};
 use crate::message::{ContentDigest, Message, TemplateHead};
 use crate::offer::CouponCode;
 use crate::plan::{Approved, Desired, Standing};
@@ -25,6 +28,8 @@ use crate::plan::{Approved, Desired, Standing};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Accept,
+    /// Accepted, with the id that this request got.
+    Repeat(usize),
     Reject,
     Lose,
     Throttle,
@@ -58,7 +63,7 @@ struct Record {
     broken: bool,
     /// What was claimed by a commit whose answer was lost.
     doubtful: HashSet<(SendKey, u32)>,
-    start_within: Option<Duration>,
+    lease: Option<Lease>,
     /// How long a commit takes beyond a millisecond.
     slow: Duration,
     /// Where other appliers may be: the number's slots of time.
@@ -69,6 +74,13 @@ struct Record {
 impl Record {
     fn take(&mut self, batch: &Batch) -> Vec<Claim> {
         for settlement in &batch.settle {
+            if settlement.ending.state() == State::Unknown
+                && let Some(word @ &mut "accepted") =
+                    self.ended.get_mut(&settlement.key).and_then(|ended| ended.last_mut())
+            {
+                *word = "taken back";
+                continue;
+            }
             if self.open.get(&settlement.key) != Some(&settlement.attempt) {
                 // Done by an earlier try, or never claimed because its commit was lost.
                 assert!(!self.doubtful.is_empty(), "settled what was not open");
@@ -112,6 +124,7 @@ impl RunLedger for Memory {
     }
 
     async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError> {
+        let asked = Moment::now();
         let slow = self.0.lock().unwrap().slow;
         tokio::time::sleep(Duration::from_millis(1) + slow).await;
         let fault = {
@@ -137,11 +150,14 @@ impl RunLedger for Memory {
             }
             return Err(LedgerError::Lost { place: "memory".into(), problem: "scripted".into() });
         }
+        if let Some(lease) = &record.lease {
+            lease.confirmed(asked);
+        }
         Ok(record.take(batch))
     }
 
-    fn start_within(&self) -> Option<Duration> {
-        self.0.lock().unwrap().start_within
+    fn lease(&self) -> Option<Lease> {
+        self.0.lock().unwrap().lease.clone()
     }
 
     fn peers(&self) -> Option<Arc<dyn Peers>> {
@@ -170,6 +186,9 @@ struct Script {
 
 impl Gateway for Script {
     async fn send(&self, request: Request<'_>) -> Reply {
+        if request.lease.as_ref().is_some_and(|lease| !lease.holds()) {
+            return Reply::NotSent(NotSent::Unreachable { reason: "paused".to_owned() });
+        }
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
         self.starts.lock().unwrap().push(tokio::time::Instant::now());
         if let Some(reference) = &request.reference {
@@ -184,6 +203,7 @@ impl Gateway for Script {
         let reason = || "scripted".to_owned();
         match (self.steps)(number) {
             Step::Accept => all(Outcome::Accepted { message_id: format!("m:{number}") }),
+            Step::Repeat(earlier) => all(Outcome::Accepted { message_id: format!("m:{earlier}") }),
             Step::Reject => all(Outcome::Rejected { reason: reason() }),
             Step::Lose => all(Outcome::Unknown { reason: reason() }),
             Step::Throttle => Reply::NotSent(NotSent::Throttled { reason: reason(), retry_after: None }),
@@ -494,7 +514,7 @@ async fn the_first_stop_waits_for_what_is_under_way_and_the_second_does_not() {
 async fn a_process_that_was_paused_between_intent_and_request_does_not_start_it() {
     let pause = Fault::Paused(Duration::from_secs(40));
     let scene = (3..5).fold(Scene::new(30, fast(5)), |scene, commit| scene.fault(commit, pause));
-    scene.ledger.0.lock().unwrap().start_within = Some(Duration::from_secs(24));
+    scene.ledger.0.lock().unwrap().lease = Some(Lease::new(Duration::from_secs(24), Moment::now()));
     let ran = scene.run(|_| Step::Accept).await;
     assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 30));
     let record = ran.record.0.lock().unwrap();
@@ -543,7 +563,7 @@ async fn a_stop_is_heard_while_everything_is_busy() {
 #[tokio::test(start_paused = true)]
 async fn a_ledger_that_was_away_for_longer_than_a_lease_is_no_pause_of_this_process() {
     let scene = (5..30).fold(Scene::new(60, fast(5)), |scene, commit| scene.fault(commit, Fault::Lost { done: false }));
-    scene.ledger.0.lock().unwrap().start_within = Some(Duration::from_secs(24));
+    scene.ledger.0.lock().unwrap().lease = Some(Lease::new(Duration::from_secs(24), Moment::now()));
     let ran = scene.run(|_| Step::Accept).await;
     assert!(ran.took > Duration::from_secs(60), "the ledger was not away for long: {:?}", ran.took);
     assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 60));

@@ -15,7 +15,7 @@ fn command(arguments: impl IntoIterator<Item = String>) -> String {
     let mut command = "sendform".to_owned();
     for argument in arguments {
         let (option, value) = match argument.split_once('=') {
-            Some((option, value)) if option == "--ledger" => ("--ledger=", value),
+            Some(("--ledger", value)) => ("--ledger=", value),
             _ => ("", argument.as_str()),
         };
         let argument = match DatabaseUrl::parse(value) {
@@ -135,8 +135,13 @@ impl Report<'_> {
                     Exit::Done
                 });
             }
-            Ending::Account(reason) => Stop::new(Exit::Account, format!("the provider refuses the account: {reason}"))
-                .hint("check the SID, the key, the balance, and the addresses that the key may be used from"),
+            Ending::Account(reason) => {
+                Stop::new(Exit::Account, format!("the provider refuses the account or the kind of request: {reason}"))
+                    .hint("check the SID, the key, the balance, the IP addresses that the key may be used from, and `base_url`")
+            }
+            Ending::MixedAnswers(reason) => Stop::new(Exit::Unknown, format!("{reason}; nothing more was sent")).hint(
+                "ask the provider, and whoever runs a proxy on the way; compare what this run recorded with the provider's report before the next one",
+            ),
             Ending::Late(reason) => {
                 Stop::new(Exit::Limit, reason.clone()).hint("raise `edition` with a later end to reach the rest")
             }

@@ -3,6 +3,7 @@
 mod approval;
 mod close;
 mod guards;
+mod restored;
 mod send;
 mod start;
 
@@ -14,15 +15,16 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::sync::watch;
 
+use super::located::locate;
+use super::owner::OwnerArgs;
 use super::signals::Signals;
 use super::ui::Ui;
-use super::{Exit, LedgerArgs, Stop, VarArgs, context, progress};
+use super::{Exit, LedgerArgs, Stop, VarArgs, context, owner, progress};
 use crate::apply::Stop as Urgency;
 use crate::campaign::{Campaign, Rate};
 use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
 use crate::manifest::Given;
-use crate::plan::Built;
-use crate::plan::build::{Inputs, build};
+use crate::plan::build::{Inputs, build, drift_in_words};
 use crate::plan::repeat;
 use crate::plan::text::render;
 use crate::words::grouped;
@@ -63,12 +65,20 @@ pub struct ApplyArgs {
     /// Send more slowly than the campaign says, such as `10/s`
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<Rate>,
-    /// Send although most recipients had the same message from another campaign
+    /// Send although many recipients had the same message from another campaign
     #[arg(long)]
     allow_repeat: bool,
+    #[command(flatten)]
+    owner: OwnerArgs,
     /// Refuse a ledger that does not hold this head, as `plan` and `apply` printed it before
-    #[arg(long, value_name = "HEAD")]
+    #[arg(long, env = "SENDFORM_LEDGER_HEAD", value_name = "HEAD")]
     ledger_head: Option<Head>,
+    /// Make a new ledger for this run, if there is none; refused once the ledger holds a run that has ended
+    #[arg(long, conflicts_with = "sandbox")]
+    new_ledger: bool,
+    /// Send although the ledger was restored and has forgotten this many sends of the campaign
+    #[arg(long, value_name = "N", conflicts_with = "sandbox")]
+    forget_sends: Option<u64>,
     /// How long this applier may be silent before others take its place, on a shared ledger
     #[arg(long, env = "SENDFORM_LEASE", value_name = "DURATION", default_value = "30s", value_parser = lease)]
     lease: Duration,
@@ -95,7 +105,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     let approval = Approval::read(args)?;
     let (path, given) = match &approval.file {
         Some(plan) => {
-            let given = Given { vars: plan.vars.clone(), data_dirs: context::data_dirs(&args.vars) };
+            let given = Given { vars: plan.vars.clone(), data_dirs: context::data_dirs(&args.vars.data) };
             (PathBuf::from(&plan.manifest), given)
         }
         None => (args.campaign.clone().unwrap_or_default(), context::given(&args.vars)?),
@@ -110,8 +120,13 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     if let Some(rate) = args.rate {
         guards::slow_down(&mut campaign, rate)?;
     }
-    let place = context::ledger_place(&args.ledger, sandbox, &path)?;
-    refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
+    let located = locate(&args.ledger, sandbox, &path)?;
+    let place = located.ledger.clone();
+    guards::refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
+    if place.is_shared() {
+        // Without its key the database need not be asked.
+        context::key(&place)?;
+    }
     let runtime = context::runtime()?;
     let mut approved_by_user = None;
     let mut provider = None;
@@ -124,8 +139,10 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         }
         // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
         let pool = context::pool_ahead(&campaign);
-        let mut record = runtime.block_on(context::read(&place, &mut campaign))?;
-        runtime.block_on(check_heads(record.ledger.as_deref_mut(), args, &approval))?;
+        let mut record = runtime.block_on(context::read(&located, &mut campaign))?;
+        if !sandbox {
+            runtime.block_on(check_record(record.ledger.as_deref_mut(), args, &approval, &campaign))?;
+        }
         let inputs = Inputs {
             snapshot: &record.snapshot,
             key: &record.key,
@@ -134,15 +151,14 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             retry_rejected,
             sandbox,
             list_blocked: false,
+            collect_newcomers: repeat::has_others(&record.runs, &campaign.record),
             pool,
         };
+        owner::check(&record.runs, &owner::subject(&campaign, sandbox), args.owner)?;
         tracing::info!(ledger = %place, recorded = record.snapshot.sends.len(), "ledger opened");
         let mut built = build(&campaign, inputs)?;
         approval.check(&built)?;
-        let repeats = match record.ledger.as_deref_mut() {
-            Some(ledger) => runtime.block_on(repeat::find(ledger, &record.key, &campaign.record, &built.sample))?,
-            None => None,
-        };
+        let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
         built.file = built.file.with_ledger(record.head, repeats);
         let sends = (built.hash.clone(), built.file.counts.send);
         if approved_by_user.as_ref() != Some(&sends) {
@@ -150,10 +166,13 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             ui.say(&format!("Ledger    {place}"));
         }
         if built.file.counts.send == 0 {
-            ui.say("Nothing to send");
+            ui.say(&match built.file.counts.drifted {
+                0 => "Nothing to send".to_owned(),
+                drifted => format!("Nothing to send: {}", drift_in_words(drifted)),
+            });
             return Ok(if built.file.counts.unknown > 0 { Exit::Unknown } else { Exit::Done });
         }
-        check_plan(&built, args)?;
+        guards::refuse_repeats(&built, args)?;
         if let Some(ledger) = record.ledger.as_deref_mut() {
             runtime.block_on(ledger.admits(&campaign.record, &built.hash.to_string()))?;
         }
@@ -161,23 +180,28 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             ask(ui, built.file.counts.send, &target(&campaign, sandbox))?;
         }
         approved_by_user = Some(sends);
-        let provider = match &mut provider {
-            Some(provider) => provider,
+        let (provider, sid) = match &mut provider {
+            Some(opened) => opened,
             none => {
                 let secrets = if sandbox { None } else { Some(secrets(&campaign)?) };
-                none.insert(Provider::open(&runtime, &campaign, secrets)?)
+                let sid = secrets.as_ref().map(|(sid, _)| sid.clone());
+                none.insert((Provider::open(&runtime, &campaign, secrets)?, sid))
             }
         };
-        let key = if record.ledger.take().is_some() {
-            record.key
-        } else {
-            let key = context::key(&place)?;
-            runtime.block_on(place.create(&key))?;
-            key
+        let (key, id) = match record.ledger.take() {
+            Some(mut ledger) => {
+                if !sandbox {
+                    runtime.block_on(restored::told(ledger.as_mut(), &campaign))?;
+                }
+                (record.key, runtime.block_on(ledger.id())?)
+            }
+            None => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
         };
+        let account = guards::check_account(&record.runs, &campaign, &key, sid.as_ref(), args)?;
+        located.remember(ui, &campaign.name, &id)?;
         // Before the run begins: a signal must not cut it off from writing down how it ended.
         let stop = stop.get_or_insert_with(|| catch_signals(&runtime)).clone();
-        let start = start::run_start(&campaign, &built, retry_rejected, args.lease, sandbox);
+        let start = start::run_start(&campaign, &built, account, args.lease, sandbox);
         let begun = runtime.block_on(async { place.open_for_run(&key).await?.begin(&start, &record.snapshot).await });
         let run = match begun {
             Ok(run) => run,
@@ -208,21 +232,6 @@ fn catch_signals(runtime: &tokio::runtime::Runtime) -> watch::Receiver<Urgency> 
 /// How often a plan is made again because others wrote to the ledger in the meantime.
 const MAX_PLANS: usize = 5;
 
-/// What a plan may not be sent with, whoever approved it.
-fn check_plan(built: &Built, args: &ApplyArgs) -> Result<(), Stop> {
-    if let Some(repeat) = built.file.repeats.as_ref().filter(|_| !args.allow_repeat) {
-        return Err(Stop::new(
-            Exit::Error,
-            format!("most recipients had the same message from the campaign `{}`; nothing was sent", repeat.campaign),
-        )
-        .hint(format!(
-            "a renamed campaign needs `moved: {{ from: {} }}`; to send it again on purpose, pass `--allow-repeat`",
-            repeat.campaign
-        )));
-    }
-    Ok(())
-}
-
 /// Asks whether to send. Without a terminal nobody can answer.
 fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), Stop> {
     match ui.confirm(&format!("\nSend {} through {target}?", count(sends))) {
@@ -236,19 +245,26 @@ fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), Stop> {
     }
 }
 
-/// A job in a pipeline must not keep its record on a disk that goes with it.
-fn refuse_a_runners_disk(place: &LedgerLocation, fine: bool) -> Result<(), Stop> {
-    let in_pipeline = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-    match place {
-        LedgerLocation::File(path) if in_pipeline && !fine => Err(Stop::new(
-            Exit::Error,
-            format!("the ledger `{}` is on this runner's disk, which goes with the job", path.display()),
+/// Refuses a ledger that has forgotten sends, as far as it or its user can tell.
+async fn check_record(
+    mut ledger: Option<&mut (dyn Ledger + 'static)>,
+    args: &ApplyArgs,
+    approval: &Approval,
+    campaign: &Campaign,
+) -> Result<(), Stop> {
+    check_heads(ledger.as_deref_mut(), args, approval).await?;
+    let Some(ledger) = ledger else { return Ok(()) };
+    if args.new_ledger && ledger.runs().await?.iter().any(|run| run.ended_at.is_some()) {
+        return Err(Stop::new(
+            Exit::Usage,
+            format!(
+                "`--new-ledger` is for the first run, and the ledger `{}` holds a run that has ended",
+                ledger.place()
+            ),
         )
-        .hint(
-            "the next job would send everything again; use `--ledger postgres://…`, or keep the ledger on a disk that stays and pass `--ledger-is-durable`",
-        )),
-        _ => Ok(()),
+        .hint("leave it out: a pipeline that keeps it would send everything again if its ledger were lost"));
     }
+    restored::check(ledger, campaign, args.forget_sends).await
 }
 
 /// Refuses a ledger that does not hold a head that was seen before.

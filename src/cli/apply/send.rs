@@ -163,13 +163,14 @@ async fn embedded(campaign: &Campaign) -> std::io::Result<Sandbox> {
         .values()
         .map(|template| {
             let head = &template.head;
-            let preview = Preview {
+            Preview {
+                name: head.name.clone(),
+                language: head.language.clone(),
                 offer: head.offer_text.clone(),
                 body: head.body.clone(),
                 button: head.button_label.clone(),
                 url: head.button_url.clone(),
-            };
-            (head.name.clone(), preview)
+            }
         })
         .collect();
     Sandbox::start(sandbox::Config { previews, ..sandbox::Config::default() }).await

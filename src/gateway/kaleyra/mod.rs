@@ -1,11 +1,15 @@
 //! Kaleyra's WhatsApp API.
 //!
 //! * [`v1`] decides what the fields of the send-LTO page hold, and posts them.
-//! * [`multipart`] writes the form's bytes.
+//! * [`multipart`] writes the form's bytes, [`client`] posts them, [`transfer`] watches them leave, and
+//!   [`uploads`] says how many bytes of files may be under way together.
 //! * [`reply`] reads what comes back: success is read from the body, not from the status alone.
 
+mod client;
 pub mod multipart;
 pub mod reply;
+mod transfer;
+mod uploads;
 pub mod v1;
 
 use std::time::Duration;
@@ -34,8 +38,17 @@ pub struct KaleyraSpec {
     pub send_ref: bool,
     /// What `expiration_time_ms` holds.
     pub encoding: Encoding,
-    /// How long one request may take.
+    /// How long a request may take without progress: each piece of an upload, and the answer.
     pub timeout: Duration,
+}
+
+impl KaleyraSpec {
+    /// No request lives longer than this: connecting, the upload and the answer. `uploads` says
+    /// whether requests carry a file.
+    pub fn longest_request(&self, uploads: bool) -> Duration {
+        let limits = client::limits(self.timeout, uploads);
+        limits.connect.saturating_add(limits.upload).saturating_add(limits.progress)
+    }
 }
 
 /// Where reports go.

@@ -2,17 +2,14 @@
 //!
 //! reqwest's own form hands each part to the connection in several pieces, which leave in several
 //! packets: three for a message, and a third more work for both sides. Here a message without a file
-//! is one piece; a file is a piece of its own, the same bytes for all messages.
+//! is one piece and the closing boundary, which leave in one write. A file is a piece of its own, the
+//! same bytes for all messages.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use reqwest::header::HeaderValue;
 
 /// What one field holds.
@@ -36,6 +33,26 @@ pub enum Value<'a> {
 pub struct Boundary {
     text: String,
     content_type: HeaderValue,
+    /// The boundary that ends a form.
+    closing: Bytes,
+}
+
+/// A form as bytes. Without `closing` no server can take it for complete.
+#[derive(Debug, Clone)]
+pub struct Form {
+    /// Everything before the closing boundary.
+    pub pieces: VecDeque<Bytes>,
+    /// The closing boundary.
+    pub closing: Bytes,
+    /// How many bytes of it are files.
+    pub file_bytes: u64,
+}
+
+impl Form {
+    /// How many bytes it has in all.
+    pub fn len(&self) -> u64 {
+        self.pieces.iter().chain([&self.closing]).map(|piece| piece.len() as u64).sum()
+    }
 }
 
 impl Boundary {
@@ -44,7 +61,8 @@ impl Boundary {
         let text = format!("sendform-{:032x}", u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?));
         let content_type = format!("multipart/form-data; boundary={text}");
         let content_type = HeaderValue::try_from(content_type).expect("hexadecimal digits can be in a header");
-        Ok(Self { text, content_type })
+        let closing = Bytes::from(format!("--{text}--\r\n"));
+        Ok(Self { text, content_type, closing })
     }
 
     /// The header that names it.
@@ -52,13 +70,10 @@ impl Boundary {
         self.content_type.clone()
     }
 
-    /// The body that holds `fields`, in order.
-    pub fn body(&self, fields: Vec<(&'static str, Value<'_>)>) -> reqwest::Body {
-        reqwest::Body::wrap(Pieces(self.pieces(fields)))
-    }
-
-    fn pieces(&self, fields: Vec<(&'static str, Value<'_>)>) -> VecDeque<Bytes> {
+    /// The form that holds `fields`, in order.
+    pub fn form(&self, fields: Vec<(&'static str, Value<'_>)>) -> Form {
         let mut pieces = VecDeque::new();
+        let mut file_bytes = 0;
         let mut text = String::with_capacity(2_048);
         for (field, value) in fields {
             for part in ["--", &self.text, "\r\nContent-Disposition: form-data; name=\"", field, "\""] {
@@ -72,14 +87,14 @@ impl Boundary {
                 Value::File { name, mime, content } => {
                     let _ = write!(text, "; filename=\"{}\"\r\nContent-Type: {mime}\r\n\r\n", quoted(name));
                     pieces.push_back(Bytes::from(std::mem::take(&mut text)));
+                    file_bytes += content.len() as u64;
                     pieces.push_back(content);
                 }
             }
             text.push_str("\r\n");
         }
-        let _ = write!(text, "--{}--\r\n", self.text);
         pieces.push_back(Bytes::from(text));
-        pieces
+        Form { pieces, closing: self.closing.clone(), file_bytes }
     }
 }
 
@@ -89,26 +104,6 @@ fn quoted(name: &str) -> Cow<'_, str> {
         name.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A").into()
     } else {
         name.into()
-    }
-}
-
-/// A body in several pieces, whose length is known.
-struct Pieces(VecDeque<Bytes>);
-
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
     }
 }
 
@@ -123,32 +118,30 @@ mod tests {
     #[test]
     fn texts_are_one_piece_and_a_file_is_not_copied() {
         let boundary = Boundary::draw().unwrap();
-        let pieces = boundary.pieces(vec![("to", text("+919876543210")), ("params", text("\"Åsa\",\"50 %\""))]);
+        let form = boundary.form(vec![("to", text("+919876543210")), ("params", text("\"Åsa\",\"50 %\""))]);
         let b = &boundary.text;
         let expected = format!(
             "--{b}\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\n+919876543210\r\n\
-             --{b}\r\nContent-Disposition: form-data; name=\"params\"\r\n\r\n\"Åsa\",\"50 %\"\r\n--{b}--\r\n"
+             --{b}\r\nContent-Disposition: form-data; name=\"params\"\r\n\r\n\"Åsa\",\"50 %\"\r\n"
         );
-        assert_eq!(pieces, [expected]);
+        assert_eq!(form.pieces, [expected.clone()]);
+        assert_eq!(form.closing, format!("--{b}--\r\n"));
+        assert_eq!((form.len(), form.file_bytes), ((expected.len() + b.len() + 6) as u64, 0));
 
         let content = Bytes::from_static(b"\xff\xd8--not a boundary");
         let file = Value::File { name: "a\"b\r\n.jpg", mime: "image/jpeg", content: content.clone() };
-        let pieces = boundary.pieces(vec![("media", file), ("from", text("x"))]);
-        assert_eq!(pieces.len(), 3);
+        let form = boundary.form(vec![("media", file), ("from", text("x"))]);
+        assert_eq!(form.pieces.len(), 3);
         assert_eq!(
-            pieces[0],
+            form.pieces[0],
             format!(
                 "--{b}\r\nContent-Disposition: form-data; name=\"media\"; filename=\"a%22b%0D%0A.jpg\"\r\n\
                  Content-Type: image/jpeg\r\n\r\n"
             )
         );
-        assert_eq!(pieces[1].as_ptr(), content.as_ptr());
-        assert_eq!(
-            pieces[2],
-            format!("\r\n--{b}\r\nContent-Disposition: form-data; name=\"from\"\r\n\r\nx\r\n--{b}--\r\n")
-        );
-        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        assert_eq!(http_body::Body::size_hint(&Pieces(pieces)).exact(), Some(length));
+        assert_eq!(form.pieces[1].as_ptr(), content.as_ptr());
+        assert_eq!(form.pieces[2], format!("\r\n--{b}\r\nContent-Disposition: form-data; name=\"from\"\r\n\r\nx\r\n"));
+        assert_eq!(form.file_bytes, content.len() as u64);
     }
 
     #[test]

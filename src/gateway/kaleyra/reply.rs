@@ -1,348 +1,340 @@
 //! What Kaleyra's answers mean.
 //!
+//! The first row that fits decides. An answer *may hold an id* if there is anything but null and
+//! nothing in a field where a success could carry one: `data` in any shape, `id`, `message_id` or
+//! `messages` at the top.
+//!
 //! | answer | meaning |
 //! |---|---|
-//! | 2xx, an id for each recipient, no error, whatever stands in fields that are not documented as either | accepted |
-//! | 429 | provably not sent, slow down |
-//! | 4xx or 2xx with an account-level code, 401, 402, 403 with an error body | provably not sent, stop the run |
-//! | 4xx or 2xx with an error body and no id | rejected |
-//! | anything else: 5xx, 3xx, 408, a body that cannot be read, an id *and* an error | unknown |
+//! | an account code (`RBC201`, `RBC001`, `E110`, `WAV2101`), 2xx or 4xx, no id | provably not sent, stop the run |
+//! | an account code beside an id, or with another status | unknown, stop the run |
+//! | 1xx, 3xx, 5xx, 408, 409, 499 | unknown |
+//! | 429, 401, 402, 403, 404, 405, 411, 413, 415 that may hold an id | unknown |
+//! | 429, whatever else it holds | provably not sent, slow down |
+//! | 401, 402, 403, 404, 405, 411, 413, 415, whatever else they hold | provably not sent, stop the run |
+//! | any other body that is not readable JSON, or gives a key twice | unknown |
+//! | any other 4xx that may hold an id | unknown |
+//! | 2xx that may hold an id, and: an `error`, a `code` that is no success, an `error` of the entry, a `totalCount` of 0 or above the number of recipients | unknown |
+//! | 2xx with ids in `data` and none of that | accepted, where it is certain whose id it is |
+//! | 2xx for one recipient with an `id` at the top, no `data`, no `message` and none of that | accepted |
+//! | 2xx or 4xx, no id, a `code` that refuses or an `error` that says something | rejected |
+//! | 400 or 422, no id, a `message` alone | rejected |
+//! | anything else | unknown |
+//!
+//! * A `code` that repeats the 2xx status, `WA200` and `WS201` are successes. `WA500` and other codes
+//!   of a failing server prove nothing.
+//! * The vendor's page prints its error body with `\[` for `[`. Such a body is read as a refusal
+//!   or as nothing.
+//! * Whose id it is: with as many entries as recipients, the index in the ids tells, if the
+//!   indices are 0…n−1, each once; else the order does. With fewer entries, an id is somebody's
+//!   only if each entry's masked recipient fits exactly one number of the request. A mask that
+//!   contradicts the number makes that recipient unknown, see [`mask`].
+//! * Where a 2xx refuses without an id, and its `error` names some of several recipients by their
+//!   whole numbers, those are rejected, and the others are unknown.
 //!
 //! Sources: the send-LTO page (bodies, `RBC201`), `docs/whatsapp-error-codes` (statuses, 429),
-//! `docs/whatsapp-api-v2-error-codes-for-send-message` (`RBC001`, `E110`, `WAV2101`). Whether a
-//! refusal of credentials comes with status 200 is not documented, so the code decides.
+//! `docs/whatsapp-api-v2-error-codes-for-send-message` (`RBC001`, `E110`, `WAV2101`, `WA500`). Whether a
+//! refusal of credentials comes with status 200 is not documented, so the code decides. An `id` at
+//! the top alone: `nyaruka/courier`, `handlers/kaleyra/testdata/outgoing.json`.
 
-use std::collections::BTreeMap;
+mod answer;
+mod body;
+mod mask;
+#[cfg(test)]
+mod tests;
 
-use serde_json::Value;
+use std::borrow::Cow;
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 
+use self::answer::{Answer, Code, Denial, Object, Total, denial, fails_otherwise, read as read_value};
+use self::mask::Mask;
+use crate::audience::E164;
+use crate::gateway::redact::Private;
 use crate::gateway::{NotSent, Outcome, Reply};
 
-/// Codes that refuse the account, so that every further request would be refused as well:
-/// credentials (v1, v2), balance, the daily limit.
-const ACCOUNT_CODES: [&str; 4] = ["RBC201", "RBC001", "E110", "WAV2101"];
+/// Statuses that refuse every request alike, whoever it is for.
+const REFUSED_ALIKE: [u16; 8] = [401, 402, 403, 404, 405, 411, 413, 415];
 
-/// The longest reason that is kept, in characters.
-const MAX_REASON: usize = 300;
-
-/// Reads an answer to a request for `recipients` recipients.
-///
-/// `hidden` is what must not be repeated: secrets, and what belongs to the recipient.
-pub fn read(
-    status: u16,
-    retry_after: Option<std::time::Duration>,
-    body: &[u8],
-    recipients: usize,
-    hidden: &[&str],
-) -> Reply {
-    if matches!(status, 200..300)
-        && let Some(ids) = documented_success(body)
+/// Reads an answer to a request for `private.numbers`, in their order. Nothing that is private
+/// gets into the reply.
+pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8], private: &Private<'_>) -> Reply {
+    let reader = Reader { status, retry_after, private };
+    if let Ok(fields) = serde_json::from_slice::<Object<'_>>(body) {
+        return reader.read(&Answer(fields), true);
+    }
+    if let Some(fixed) = body::as_printed(body)
+        && let Ok(fields) = serde_json::from_slice::<Object<'_>>(&fixed)
     {
-        return accepted(&ids, recipients);
+        return reader.read(&Answer(fields), false);
     }
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
-    let error_text = |body: &Value| error_text(body, hidden);
-    if status == 429 {
-        let reason = parsed.as_ref().and_then(&error_text).unwrap_or_else(|| "too many requests (429)".to_owned());
-        return Reply::NotSent(NotSent::Throttled { reason, retry_after });
-    }
-    let unknown = |reason: String| Reply::Settled(vec![Outcome::Unknown { reason }; recipients]);
-    let success = (200..300).contains(&status);
-    if !success && (!(400..500).contains(&status) || status == 408) {
-        return unknown(format!("the provider answered with status {status}"));
-    }
-    let Some(body) = parsed else {
-        return unknown(format!("the answer (status {status}) is not readable"));
-    };
-    let ids = message_ids(&body);
-    match (error_text(&body), ids.is_empty()) {
-        (Some(reason), true) => {
-            let code = body.get("code").and_then(Value::as_str).unwrap_or_default();
-            if ACCOUNT_CODES.contains(&code) || matches!(status, 401..=403) {
-                Reply::NotSent(NotSent::Account { reason })
-            } else {
-                Reply::Settled(vec![Outcome::Rejected { reason }; recipients])
-            }
+    reader.unreadable(body)
+}
+
+/// Reads one answer.
+struct Reader<'a> {
+    status: u16,
+    retry_after: Option<Duration>,
+    private: &'a Private<'a>,
+}
+
+impl Reader<'_> {
+    /// `exact` says that the body is JSON as it came.
+    fn read(&self, answer: &Answer<'_>, exact: bool) -> Reply {
+        let code = answer.code(self.status);
+        if let Code::Account(_) = code {
+            return self.account(answer, &code);
         }
-        (None, false) if success => accepted(&ids, recipients),
-        (Some(reason), false) => unknown(format!("the answer holds an id and an error: {reason}")),
-        (None, _) => unknown(format!("the answer (status {status}) holds neither an id nor an error")),
+        if self.is_doubtful() {
+            return self.unknown(format!("the provider answered with status {}", self.status));
+        }
+        let may_hold_id = answer.may_hold_id();
+        if self.status == 429 || REFUSED_ALIKE.contains(&self.status) {
+            return if may_hold_id { self.id_and_refusal() } else { self.refused_alike(&self.reason(&code, answer)) };
+        }
+        let success = self.is_success();
+        match (may_hold_id, success && exact) {
+            (true, true) => match self.accepted(answer, &code) {
+                Ok(outcomes) => Reply::Settled(outcomes),
+                Err(problem) => self.unknown(problem),
+            },
+            (true, false) if success => self.unknown(format!("the answer (status {}) is not readable", self.status)),
+            (true, false) => self.id_and_refusal(),
+            (false, _) => self.refusal(answer, &code),
+        }
     }
-}
 
-/// An object of which only some fields are looked into.
-type Fields<'a> = BTreeMap<&'a str, &'a RawValue>;
-
-/// The ids of a success as it is documented, which nearly every answer is: a tree of its ten fields
-/// takes three times as long. Nothing for any other answer. Fields that say nothing of success or
-/// failure are read for their form alone: a broken `createdDateTime` puts nothing in doubt.
-fn documented_success(body: &[u8]) -> Option<Vec<String>> {
-    fn read<'a, T: serde::Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
-        serde_json::from_str(value.get()).ok()
+    /// What a body means that is no JSON object.
+    fn unreadable(&self, body: &[u8]) -> Reply {
+        if self.is_doubtful() {
+            return self.unknown(format!("the provider answered with status {}", self.status));
+        }
+        if (self.status == 429 || REFUSED_ALIKE.contains(&self.status)) && !body::may_hold_id(body) {
+            return self.refused_alike("");
+        }
+        self.unknown(format!("the answer (status {}) is not readable", self.status))
     }
-    let fields: Fields<'_> = serde_json::from_slice(body).ok()?;
-    let error = match fields.get("error") {
-        Some(error) => !read::<Fields<'_>>(error)?.is_empty(),
-        None => false,
-    };
-    if error || fields.contains_key("code") || fields.contains_key("message") {
-        return None;
-    }
-    let entries: Vec<Fields<'_>> = read(fields.get("data")?)?;
-    let id = |entry: &Fields<'_>| read::<String>(entry.get("message_id")?).filter(|id| !id.is_empty());
-    entries.iter().map(id).collect::<Option<Vec<_>>>().filter(|ids| !ids.is_empty())
-}
 
-/// Gives each recipient the id that is theirs. In a request for several, `<request>:<index>` tells
-/// whose it is; those without one are unknown, since partial failure is not documented.
-fn accepted(ids: &[String], recipients: usize) -> Reply {
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; recipients];
-    for (position, id) in ids.iter().enumerate() {
-        let index = match recipients {
-            1 => Some(0),
-            _ => id
-                .rsplit_once(':')
-                .and_then(|(_, index)| index.parse().ok())
-                .or((ids.len() == recipients).then_some(position)),
+    /// The account is refused: the run stops, whatever stands beside the code.
+    fn account(&self, answer: &Answer<'_>, code: &Code) -> Reply {
+        let reason = self.reason(code, answer);
+        if !self.is_doubtful() && !answer.may_hold_id() && answer.total(self.recipients()) != Total::TooMany {
+            return Reply::NotSent(NotSent::Account { reason });
+        }
+        let doubt = format!("the answer (status {}) refuses the account and may hold an id: {reason}", self.status);
+        Reply::Refused { outcomes: vec![Outcome::Unknown { reason: doubt }; self.recipients()], reason }
+    }
+
+    /// Not sent, and the next request would fare the same.
+    fn refused_alike(&self, words: &str) -> Reply {
+        Reply::NotSent(match (self.status, words) {
+            (429, "") => {
+                NotSent::Throttled { reason: "too many requests (429)".to_owned(), retry_after: self.retry_after }
+            }
+            (429, words) => NotSent::Throttled { reason: words.to_owned(), retry_after: self.retry_after },
+            (status, "") => NotSent::Account { reason: format!("status {status}") },
+            (status, words) => NotSent::Account { reason: format!("status {status}: {words}") },
+        })
+    }
+
+    /// No id anywhere: rejected, if the answer says so.
+    fn refusal(&self, answer: &Answer<'_>, code: &Code) -> Reply {
+        let denial = answer.denial();
+        let refuses = match code {
+            Code::Refusal(_) => denial != Denial::Unreadable,
+            Code::Absent => denial == Denial::Error,
+            Code::Success | Code::Unclear(_) | Code::Account(_) => false,
         };
-        if let Some(slot) = index.and_then(|index: usize| outcomes.get_mut(index)) {
-            slot.get_or_insert(Outcome::Accepted { message_id: id.clone() });
+        let message_alone = matches!(self.status, 400 | 422)
+            && *code == Code::Absent
+            && denial == Denial::None
+            && answer.message().is_some();
+        if !(refuses || message_alone) || answer.total(self.recipients()) == Total::TooMany {
+            let words = self.reason(code, answer);
+            let words = if words.is_empty() { words } else { format!(": {words}") };
+            return self.unknown(format!(
+                "the answer (status {}) holds neither an id nor a clear refusal{words}",
+                self.status
+            ));
         }
-    }
-    let missing = || Outcome::Unknown { reason: "the answer holds no id for this recipient".to_owned() };
-    Reply::Settled(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect())
-}
-
-fn message_ids(body: &Value) -> Vec<String> {
-    let entries = body.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    entries
-        .iter()
-        .filter_map(|entry| entry.get("message_id")?.as_str())
-        .filter(|id| !id.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-/// What an error body says, without numbers that may be somebody's. `None` if it holds no error.
-fn error_text(body: &Value, hidden: &[&str]) -> Option<String> {
-    let code = body.get("code").and_then(Value::as_str).filter(|code| !code.is_empty());
-    let details: Vec<String> = match body.get("error") {
-        Some(Value::Object(map)) => map
-            .iter()
-            .map(|(field, problem)| {
-                let problem = problem.as_str().map_or_else(|| problem.to_string(), str::to_owned);
-                if field == "error" { problem } else { format!("{field}: {problem}") }
-            })
-            .collect(),
-        Some(Value::String(text)) if !text.is_empty() => vec![text.clone()],
-        Some(Value::Array(list)) if !list.is_empty() => list.iter().map(ToString::to_string).collect(),
-        _ => Vec::new(),
-    };
-    let message = body.get("message").and_then(Value::as_str).filter(|message| !message.is_empty()).map(str::to_owned);
-    // A v2 success carries the code `WA200`; v1 carries none.
-    if details.is_empty() && (code.is_none() || code == Some("WA200")) {
-        return None;
-    }
-    let words = if details.is_empty() { message.unwrap_or_default() } else { details.join("; ") };
-    let text = match code {
-        Some(code) if words.is_empty() => code.to_owned(),
-        Some(code) => format!("{code}: {words}"),
-        None => words,
-    };
-    // Before anything else is cut or masked, which could leave half a secret standing.
-    let text = hidden.iter().filter(|part| part.len() >= 3).fold(text, |text, part| text.replace(part, "•••"));
-    Some(without_numbers(&text))
-}
-
-/// Hides runs of seven digits or more, and cuts what is endless.
-pub fn without_numbers(text: &str) -> String {
-    let mut clean = String::new();
-    let mut digits = String::new();
-    for character in text.chars().take(MAX_REASON).chain(std::iter::once('\0')) {
-        if character.is_ascii_digit() {
-            digits.push(character);
-            continue;
-        }
-        if digits.len() >= 7 {
-            clean.push_str("•••");
+        let rejected = Outcome::Rejected { reason: self.reason(code, answer) };
+        let named = if self.is_success() && self.recipients() > 1 {
+            answer.named_in_error(self.private.numbers)
         } else {
-            clean.push_str(&digits);
+            Vec::new()
+        };
+        if !named.contains(&true) {
+            return Reply::Settled(vec![rejected; self.recipients()]);
         }
-        digits.clear();
-        match character {
-            '\0' => {}
-            control if control.is_control() => clean.push(' '),
-            other => clean.push(other),
+        let other =
+            Outcome::Unknown { reason: "the answer refuses other recipients and does not name this one".to_owned() };
+        Reply::Settled(named.into_iter().map(|named| if named { rejected.clone() } else { other.clone() }).collect())
+    }
+
+    /// An outcome for each recipient, or why nobody is accepted.
+    fn accepted(&self, answer: &Answer<'_>, code: &Code) -> Result<Vec<Outcome>, String> {
+        if answer.denial() != Denial::None || answer.fails_otherwise() || !matches!(code, Code::Absent | Code::Success)
+        {
+            let words = self.reason(code, answer);
+            let words = if words.is_empty() { words } else { format!(": {words}") };
+            return Err(format!("the answer may hold an id, and holds an error{words}"));
+        }
+        match answer.total(self.recipients()) {
+            Total::Fits => {}
+            Total::None => return Err("the answer may hold an id, and its `totalCount` is 0".to_owned()),
+            Total::TooMany => return Err("the answer's `totalCount` is above the number of recipients".to_owned()),
+        }
+        let Some(data) = answer.0.get("data") else { return self.accepted_by_top_id(answer) };
+        let entries: Vec<Object<'_>> =
+            read_value(data).ok_or_else(|| "the answer's `data` is no list of messages".to_owned())?;
+        let entries: Vec<Entry<'_>> = entries.iter().map(|fields| Entry::of(fields, self.status)).collect();
+        let recipients = self.recipients();
+        let owners = match entries.len() {
+            0 => return Err("the answer holds an id and no message".to_owned()),
+            1 if recipients == 1 => vec![0],
+            many if many > recipients => return Err("the answer holds more messages than recipients".to_owned()),
+            many if many == recipients && (entries.iter().all(|entry| entry.id.is_some()) || in_order(&entries)) => {
+                by_index(&entries).unwrap_or_else(|| (0..many).collect())
+            }
+            _ => self.by_mask(&entries)?,
+        };
+        let mut outcomes =
+            vec![Outcome::Unknown { reason: "the answer holds no id for this recipient".to_owned() }; recipients];
+        for (entry, owner) in entries.iter().zip(owners) {
+            let twice = |id: &str| entries.iter().filter(|other| other.id.as_deref() == Some(id)).count() > 1;
+            let unknown = |reason: &str| Outcome::Unknown { reason: reason.to_owned() };
+            outcomes[owner] = match &entry.id {
+                None => continue,
+                Some(_) if entry.fails => unknown("the answer holds an id and an error for this recipient"),
+                Some(_) if self.is_anothers(entry.recipient.as_deref(), owner) => {
+                    unknown("the answer names another recipient")
+                }
+                Some(id) if recipients > 1 && twice(id) => unknown("the answer gives several recipients one id"),
+                Some(id) => Outcome::Accepted { message_id: self.private.id(id.to_string()) },
+            };
+        }
+        Ok(outcomes)
+    }
+
+    /// `200 {"id":"58f86fab-…:0"}`, as one client that is deployed takes it.
+    fn accepted_by_top_id(&self, answer: &Answer<'_>) -> Result<Vec<Outcome>, String> {
+        let [number] = self.private.numbers else {
+            return Err("the answer holds no id for each of its recipients".to_owned());
+        };
+        let others = answer.0.iter().any(|(key, value)| key != "id" && answer::holds_an_id(key, value));
+        let id = answer.0.get("id").and_then(id_of);
+        match id {
+            Some(id) if !others && !answer.has_message() => {
+                let recipient: Option<Cow<'_, str>> = answer.0.get("recipient").and_then(text_of);
+                if recipient.is_some_and(|mask| mask::compare(&mask, *number) == Mask::Contradicts) {
+                    return Err("the answer names another recipient".to_owned());
+                }
+                Ok(vec![Outcome::Accepted { message_id: self.private.id(id.into_owned()) }])
+            }
+            _ => Err("the answer does not hold an id where a success does".to_owned()),
         }
     }
-    clean
+
+    /// The recipient of each entry, told by its mask alone: each must fit exactly one, and each another.
+    fn by_mask(&self, entries: &[Entry<'_>]) -> Result<Vec<usize>, String> {
+        let mut owners = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let mask = entry.recipient.as_deref().unwrap_or_default();
+            let fits = |number: &E164| mask::compare(mask, *number) == Mask::Fits;
+            let mut fitting = (0..self.recipients()).filter(|at| fits(&self.private.numbers[*at]));
+            match (fitting.next(), fitting.next()) {
+                (Some(owner), None) if !owners.contains(&owner) => owners.push(owner),
+                _ => return Err("the answer leaves recipients out, and it is not certain whom".to_owned()),
+            }
+        }
+        Ok(owners)
+    }
+
+    fn is_anothers(&self, mask: Option<&str>, owner: usize) -> bool {
+        mask.is_some_and(|mask| mask::compare(mask, self.private.numbers[owner]) == Mask::Contradicts)
+    }
+
+    fn recipients(&self) -> usize {
+        self.private.numbers.len()
+    }
+
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Whether the status leaves open what happened, whatever the body says. A conflict may be with
+    /// the same message; after 408 and 499 somebody did not wait.
+    fn is_doubtful(&self) -> bool {
+        !self.is_success() && !(400..500).contains(&self.status) || matches!(self.status, 408 | 409 | 499)
+    }
+
+    fn unknown(&self, reason: String) -> Reply {
+        Reply::Settled(vec![Outcome::Unknown { reason }; self.recipients()])
+    }
+
+    fn id_and_refusal(&self) -> Reply {
+        self.unknown(format!("the provider refuses (status {}), but the answer may hold an id", self.status))
+    }
+
+    /// The code and the provider's words, without what is private.
+    fn reason(&self, code: &Code, answer: &Answer<'_>) -> String {
+        let words = answer.words();
+        let text = match code {
+            Code::Account(code) | Code::Refusal(code) | Code::Unclear(code) if words.is_empty() => code.clone(),
+            Code::Account(code) | Code::Refusal(code) | Code::Unclear(code) if !code.is_empty() => {
+                format!("{code}: {words}")
+            }
+            _ => words,
+        };
+        self.private.text(&text)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// What an entry of `data` holds.
+struct Entry<'a> {
+    id: Option<Cow<'a, str>>,
+    recipient: Option<Cow<'a, str>>,
+    /// Whether it says that it failed.
+    fails: bool,
+}
 
-    use super::*;
-
-    /// The success of the send-LTO page.
-    const SUCCESS: &str = r#"{"id":"08a72b9e-9e0e-46af-a41b-2d87bf30e036","type":"mediatemplate","body":null,
-        "createdDateTime":"2024-01-12 07:08:43+00:00","totalCount":1,
-        "data":[{"message_id":"08a72b9e-9e0e-46af-a41b-2d87bf30e036:0","recipient":"xx9986xx70xx"}],"error":{}}"#;
-    const REFUSED: &str = r#"{"code":"RBC201","message":"Incorrect SID or API key.","data":[],"error":{"error":"Incorrect SID or API key."}}"#;
-
-    fn one(status: u16, body: &str) -> Reply {
-        read(status, None, body.as_bytes(), 1, &[])
-    }
-
-    #[test]
-    fn an_id_and_no_error_is_accepted() {
-        let id = "08a72b9e-9e0e-46af-a41b-2d87bf30e036:0".to_owned();
-        assert_eq!(documented_success(SUCCESS.as_bytes()), Some(vec![id.clone()]));
-        for status in [200, 202] {
-            assert_eq!(one(status, SUCCESS), Reply::Settled(vec![Outcome::Accepted { message_id: id.clone() }]));
+impl<'a> Entry<'a> {
+    fn of(fields: &Object<'a>, status: u16) -> Self {
+        let error = fields.get("error").is_some_and(|error| denial(error) != Denial::None)
+            || !matches!(answer::code(fields, status), Code::Absent | Code::Success);
+        Self {
+            id: fields.get("message_id").and_then(id_of),
+            recipient: fields.get("recipient").and_then(text_of),
+            fails: error || fails_otherwise(fields),
         }
     }
 
-    #[test]
-    fn an_id_is_what_its_json_says_whatever_stands_around_it() {
-        let body = r#" {"data" : [ null, {"message_id":"a\u003a\u0030", "to": [1]} ], "code": 7} "#;
-        assert_eq!(one(200, body), Reply::Settled(vec![Outcome::Accepted { message_id: "a:0".into() }]));
+    /// The index behind the colon of its id.
+    fn index(&self) -> Option<usize> {
+        self.id.as_deref()?.rsplit_once(':')?.1.parse().ok()
     }
+}
 
-    #[test]
-    fn wrong_credentials_stop_the_run_whatever_the_status() {
-        for status in [200, 400, 401] {
-            let reason = "RBC201: Incorrect SID or API key.".to_owned();
-            assert_eq!(one(status, REFUSED), Reply::NotSent(NotSent::Account { reason }));
-        }
-    }
+/// A text without a copy, where it holds no escapes.
+fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { read_value::<String>(value).map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
 
-    #[test]
-    fn a_refusal_of_the_message_is_rejected_and_hides_numbers() {
-        let reply = one(400, r#"{"error":{"to":"invalid number 919876543210"}}"#);
-        assert_eq!(reply, Reply::Settled(vec![Outcome::Rejected { reason: "to: invalid number •••".into() }]));
-    }
+/// A text that can be an id: something of it is visible.
+fn id_of(value: &RawValue) -> Option<Cow<'_, str>> {
+    text_of(value).filter(|id| !crate::words::one_line(id).trim().is_empty())
+}
 
-    #[test]
-    fn what_the_provider_repeats_of_a_secret_is_hidden_whatever_the_answer() {
-        let key = "Ab1234567890cdEF";
-        for (status, data) in [(429, ""), (400, ""), (401, ""), (200, r#""data":[{"message_id":"a:0"}],"#)] {
-            let body = format!(r#"{{{data}"error":{{"x":"key {key} and HAPPY76 for 9876543210"}}}}"#);
-            let told = format!("{:?}", read(status, None, body.as_bytes(), 1, &[key, "HAPPY76"]));
-            assert!(told.contains("•••"), "{told}");
-            assert!(!told.contains("cdEF") && !told.contains("HAPPY76") && !told.contains("98765"), "{told}");
-        }
-    }
+/// The recipient of each entry by the indices of the ids, if these are 0…n−1, each once.
+fn by_index(entries: &[Entry<'_>]) -> Option<Vec<usize>> {
+    let owners: Vec<usize> = entries.iter().map(Entry::index).collect::<Option<_>>()?;
+    let mut seen = vec![false; entries.len()];
+    owners.iter().all(|owner| seen.get_mut(*owner).is_some_and(|seen| !std::mem::replace(seen, true))).then_some(owners)
+}
 
-    #[test]
-    fn what_cannot_be_told_is_unknown() {
-        for (status, body) in [
-            (200, "{"),
-            (200, ""),
-            (200, "{}"),
-            (200, r#"{"data":[],"error":{}}"#),
-            (404, "<html>not found</html>"),
-            (408, REFUSED),
-            (302, ""),
-            (500, REFUSED),
-            (502, SUCCESS),
-            (400, SUCCESS),
-            (200, r#"{"data":[{"message_id":"a:0"}],"error":{"to":"bad"}}"#),
-            (200, r#"["x","y",[{"message_id":"a:0"}],{}]"#),
-            (200, r#"{"data":[["a:0"]],"error":{}}"#),
-            (200, r#"{"data":{"message_id":"a:0"},"error":{}}"#),
-            (200, r#"{"data":[{"message_id":7},{"message_id":""},null],"error":{}}"#),
-            (200, r#"{"data":[{"message_id":"a:0"}],"error":{}} and more"#),
-            (200, r#"{"data":[{"message_id":"a:0"}],"error":{"params":"cut \ud83d"}}"#),
-            (200, r#"{"data":[{"message_id":"a:0"}],"error":{"x":1e999}}"#),
-            (200, r#"{"data":[{"message_id":"a","message_id":"b"}],"error":{"to":"bad"}}"#),
-            (200, r#"{"data":[{"message_id":"\ud800"}],"error":{"to":"bad"}}"#),
-            (200, r#"{"code":"RBC201","message":"\ud800"}"#),
-            (200, r#""a:0""#),
-        ] {
-            match one(status, body) {
-                Reply::Settled(outcomes) => {
-                    assert!(matches!(outcomes[..], [Outcome::Unknown { .. }]), "{status} {body}")
-                }
-                other => panic!("{status} {body}: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn what_stands_in_other_fields_puts_nothing_in_doubt() {
-        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
-        for body in [
-            r#"{"data":[{"message_id":"a:0","recipient":"cut \ud83d"}],"error":{}}"#,
-            r#"{"totalCount":1e999,"data":[{"message_id":"a:0"}],"error":{}}"#,
-            &format!(r#"{{"body":{deep},"data":[{{"message_id":"a:0"}}],"error":{{}}}}"#),
-        ] {
-            assert_eq!(one(200, body), Reply::Settled(vec![Outcome::Accepted { message_id: "a:0".into() }]), "{body}");
-        }
-        // But an answer that breaks off is none.
-        let broken = one(200, r#"{"data":[{"message_id":"a:0"}],"error":{},"body":"#);
-        assert!(matches!(&broken, Reply::Settled(outcomes) if matches!(outcomes[..], [Outcome::Unknown { .. }])));
-    }
-
-    #[test]
-    fn a_429_is_not_sent_with_any_body() {
-        for body in ["", REFUSED, "slow down"] {
-            assert!(matches!(one(429, body), Reply::NotSent(NotSent::Throttled { .. })));
-        }
-    }
-
-    #[test]
-    fn several_recipients_get_the_ids_that_are_theirs() {
-        let body = r#"{"data":[{"message_id":"r:2"},{"message_id":"r:0"}],"error":{}}"#;
-        match read(200, None, body.as_bytes(), 3, &[]) {
-            Reply::Settled(outcomes) => {
-                assert_eq!(outcomes[0], Outcome::Accepted { message_id: "r:0".into() });
-                assert!(matches!(outcomes[1], Outcome::Unknown { .. }));
-                assert_eq!(outcomes[2], Outcome::Accepted { message_id: "r:2".into() });
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// What the closer look makes of a body.
-    fn ids_by_the_tree(body: &str) -> Option<Vec<String>> {
-        let body: Value = serde_json::from_str(body).ok()?;
-        Some(message_ids(&body)).filter(|ids| !ids.is_empty() && error_text(&body, &[]).is_none())
-    }
-
-    proptest! {
-        #[test]
-        fn the_quick_look_at_a_success_never_finds_what_the_closer_one_does_not(
-            fields in prop::collection::vec(
-                prop::sample::select(vec![
-                    r#""id":"x""#, r#""totalCount":1"#, r#""body":null"#, r#""error":{}"#, r#""error":null"#,
-                    r#""error":[]"#, r#""error":"""#, r#""error":{"to":"bad"}"#, r#""error":"bad""#, r#""error":["bad"]"#,
-                    r#""\u0065rror":{"to":"bad"}"#, r#""code":"RBC201""#, r#""code":"WA200""#, r#""code":null"#,
-                    r#""message":"m""#, r#""data":[]"#, r#""data":null"#, r#""data":[null]"#, r#""data":[["a:0"]]"#,
-                    r#""data":{"message_id":"a"}"#, r#""data":[{"message_id":"a:0","recipient":"xx"}]"#,
-                    r#""data":[{"message_id":"a:0"}]"#, r#""data":[{"message_id":"a:1"}]"#,
-                    r#""data":[{"message_id":"a:0"},{"message_id":"a:1"}]"#, r#""data":[{"message_id":"a:0"},{}]"#,
-                    r#""data":[{"message_id":"\u0061"}]"#, r#""data":[{"message_id":"a","message_id":"b"}]"#,
-                    r#""data":[{"message_id":""}]"#, r#""data":[{"message_id":7}]"#,
-                ]),
-                2..6,
-            ),
-            cut in prop::sample::select(vec![0_usize, 0, 0, 0, 1, 2]),
-        ) {
-            let body = format!("{{{}}}", fields.join(","));
-            let body = &body[..body.len() - cut.min(body.len())];
-            if let Some(ids) = documented_success(body.as_bytes()) {
-                prop_assert_eq!(Some(ids), ids_by_the_tree(body));
-            }
-        }
-
-        #[test]
-        fn nothing_but_a_success_body_is_ever_accepted(status in 100_u16..600, body in "\\PC{0,60}") {
-            if let Reply::Settled(outcomes) = one(status, &body) {
-                let accepted = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted { .. }));
-                prop_assert!(!accepted);
-            }
-        }
-    }
+/// Whether no id speaks against the order of the entries.
+fn in_order(entries: &[Entry<'_>]) -> bool {
+    entries.iter().enumerate().all(|(at, entry)| entry.index().is_none_or(|index| index == at))
 }

@@ -12,18 +12,17 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::client::{Answer, Client, NoAnswer};
 use super::multipart::{Boundary, Value};
 use super::{Callback, KaleyraSpec, reply};
+use crate::gateway::redact::Private;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::message::Media;
 use crate::offer::Expired;
-
-/// An answer larger than this is none of Kaleyra's.
-const MAX_ANSWER: usize = 1 << 20;
 
 /// The fields of a request, in order, for a message that leaves at `now`.
 pub fn form<'a>(
@@ -81,11 +80,11 @@ pub fn form<'a>(
     Ok(fields)
 }
 
-/// The v1 API, with an open connection pool.
+/// The v1 API, with open connections.
 pub struct KaleyraV1 {
     spec: KaleyraSpec,
     url: Url,
-    client: reqwest::Client,
+    client: Client,
     secrets: [SecretString; 2],
     boundary: Boundary,
 }
@@ -123,17 +122,7 @@ impl KaleyraV1 {
         key.set_sensitive(true);
         // A second call finds the provider installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("sendform/", env!("CARGO_PKG_VERSION")))
-            .default_headers(HeaderMap::from_iter([(reqwest::header::HeaderName::from_static("api-key"), key)]))
-            .retry(reqwest::retry::never())
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .timeout(spec.timeout)
-            .connect_timeout(spec.timeout.min(std::time::Duration::from_secs(10)))
-            .pool_max_idle_per_host(connections)
-            .tcp_nodelay(true)
-            .build()
+        let client = Client::new(spec.timeout, key, connections)
             .map_err(|error| SetupError::Client(error.without_url().to_string()))?;
         let boundary = Boundary::draw().map_err(|error| SetupError::Client(error.to_string()))?;
         Ok(Self { spec, url, client, secrets: [sid, api_key], boundary })
@@ -144,37 +133,39 @@ impl KaleyraV1 {
         let unknown =
             |reason: String| Reply::Settled(vec![Outcome::Unknown { reason: self.clean(&reason) }; recipients]);
         let started = std::time::Instant::now();
-        let posted = self
-            .client
-            .post(self.url.clone())
-            .header(CONTENT_TYPE, self.boundary.content_type())
-            .body(self.boundary.body(fields))
-            .send();
-        let response = match posted.await {
-            Ok(response) => response,
-            // Only these prove that not one byte of the request left.
-            Err(error) if error.is_connect() || error.is_builder() => {
-                return Reply::NotSent(NotSent::Unreachable { reason: self.clean(&root_cause(error)) });
+        let form = self.boundary.form(fields);
+        let posted = self.client.post(self.url.clone(), self.boundary.content_type(), form, request.lease.clone());
+        let Answer { status, retry_after, body, early } = match posted.await {
+            Ok(answer) => answer,
+            Err(NoAnswer::NotSent(reason)) => {
+                return Reply::NotSent(NotSent::Unreachable { reason: self.clean(&reason) });
             }
-            Err(error) if error.is_timeout() => return unknown(format!("no answer within {:?}", self.spec.timeout)),
-            Err(error) => return unknown(format!("the connection broke: {}", root_cause(error))),
+            Err(NoAnswer::Unknown(reason)) => return unknown(reason),
         };
-        let status = response.status().as_u16();
         tracing::debug!(status, recipients, milliseconds = started.elapsed().as_millis(), "answered");
-        let retry_after = response
-            .headers()
-            .get(reqwest::header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .map(std::time::Duration::from_secs);
-        match body(response).await {
-            Ok(body) => {
-                let message = &request.message;
-                let own = message.params.iter().chain(&message.url_param).map(String::as_str);
-                let secrets = self.secrets.iter().map(|secret| secret.expose_secret());
-                let hidden: Vec<&str> = secrets.chain([message.coupon.expose()]).chain(own).collect();
-                reply::read(status, retry_after, &body, recipients, &hidden)
+        match reply::read(status, retry_after, &body, &self.private(request)) {
+            // A refusal, and a request without its end: nobody can have acted on it.
+            Reply::NotSent(not_sent) => Reply::NotSent(not_sent),
+            Reply::Settled(_) if early => {
+                unknown(format!("the provider answered (status {status}) before it had the whole request"))
             }
-            Err(reason) => unknown(format!("the answer (status {status}) broke off: {reason}")),
+            reply => reply,
+        }
+    }
+
+    /// What the answer to a request may not bring to the screen or into the ledger.
+    fn private<'a>(&'a self, request: &'a Request<'_>) -> Private<'a> {
+        let message = request.message;
+        let callback = match &self.spec.callback {
+            // Its query may hold a token.
+            Some(Callback::Url(url)) => Some(url.as_str()),
+            Some(Callback::ProfileId(_)) | None => None,
+        };
+        Private {
+            numbers: &request.to,
+            secrets: self.secrets.iter().map(|secret| secret.expose_secret()).chain(callback).collect(),
+            code: message.coupon.expose(),
+            values: message.params.iter().chain(&message.url_param).map(String::as_str).collect(),
         }
     }
 
@@ -188,32 +179,19 @@ impl KaleyraV1 {
     }
 }
 
-async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(root_cause)? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err("it is too large".to_owned());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// The innermost cause, without the URL, which holds the SID.
-fn root_cause(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
 impl Gateway for KaleyraV1 {
     async fn send(&self, request: Request<'_>) -> Reply {
         match form(&self.spec, &request, Timestamp::now()) {
             Ok(fields) => self.post(fields, &request).await,
             Err(expired) => Reply::NotSent(NotSent::Expired { reason: expired.to_string() }),
         }
+    }
+
+    fn upload_budget(&self) -> u64 {
+        self.client.uploads.budget()
+    }
+
+    fn take_notice(&self) -> Option<String> {
+        self.client.take_notice()
     }
 }

@@ -13,6 +13,7 @@
 //! campaign, run, sends by key, codes by code, chain.
 
 mod connection;
+mod copy;
 mod run;
 mod schema;
 
@@ -25,12 +26,15 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::chain::{LinkKind, StartLink};
+use super::copy::{COPY_OF, moved, unfinished};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, RunCounts, RunLedger, RunRecord, RunStart,
-    Scope, SendKey, Sends, Snapshot, Source, State, actor, host, instant, milliseconds,
+    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, MOVED_TO, Moment, Move, RunCounts,
+    RunLedger, RunRecord, RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor, content_prefix, host,
+    instant, milliseconds,
 };
 use connection::{Connection, Target};
+pub(super) use copy::{PostgresSource, PostgresTarget};
 pub use run::PostgresRun;
 
 /// How many rows are read at once.
@@ -91,6 +95,10 @@ impl PostgresLedger {
         if found > schema::FORMAT {
             return Err(LedgerError::Newer { found, known: schema::FORMAT });
         }
+        let copy_of = self.connection.with("read", async |client| schema::property(client, COPY_OF).await).await?;
+        if let Some(from) = copy_of {
+            return Err(unfinished(&self.place(), &from));
+        }
         let Some(key) = key else { return Ok(()) };
         let ledger = self
             .connection
@@ -124,6 +132,54 @@ impl PostgresLedger {
     }
 }
 
+impl PostgresLedger {
+    /// Reads the journal page by page: `sql` takes the last number seen, the runs and the size of a page.
+    async fn pages(
+        &mut self,
+        sql: &str,
+        runs: &[i64],
+        visit: &mut (dyn FnMut(&Row) -> Result<(), LedgerError> + Send),
+    ) -> Result<(), LedgerError> {
+        let target = self.connection.target.clone();
+        let client = self.connection.client().await?;
+        let mut after = i64::MIN;
+        loop {
+            let rows = client
+                .query_typed(sql, &[(&after, Type::INT8), (&runs, Type::INT8_ARRAY), (&PAGE, Type::INT8)])
+                .await
+                .map_err(|error| target.failed("read", &error))?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.get(0);
+            rows.iter().try_for_each(&mut *visit)?;
+        }
+    }
+
+    /// Reads what the sends of an edition held.
+    async fn read_contents(&mut self, scope: &Scope, snapshot: &mut Snapshot) -> Result<(), LedgerError> {
+        let Some(sends) = Arc::get_mut(&mut snapshot.sends).filter(|sends| !sends.is_empty()) else { return Ok(()) };
+        let runs = self
+            .connection
+            .with("read", async |client| {
+                client
+                    .query_typed(
+                        "SELECT r.id FROM sendform.run r JOIN sendform.campaign c ON c.id = r.campaign
+                         WHERE c.name = $1 AND r.edition = $2",
+                        &[(&scope.campaign, Type::TEXT), (&scope.edition.cast_signed(), Type::INT4)],
+                    )
+                    .await
+            })
+            .await?;
+        let runs: Vec<i64> = runs.iter().map(|row| row.get(0)).collect();
+        let sql = "SELECT seq, send_key, substring(digest FOR 6) FROM sendform.journal
+                   WHERE seq > $1 AND run = ANY($2) AND kind = 1 AND digest IS NOT NULL ORDER BY seq LIMIT $3";
+        self.pages(sql, &runs, &mut |row| {
+            sends.set_content(&key_of(row, 1), content_prefix(row.get(2)));
+            Ok(())
+        })
+        .await
+    }
+}
+
 #[async_trait]
 impl Ledger for PostgresLedger {
     fn place(&self) -> String {
@@ -131,7 +187,9 @@ impl Ledger for PostgresLedger {
     }
 
     async fn snapshot(&mut self, scope: &Scope) -> Result<Snapshot, LedgerError> {
-        snapshot(&mut self.connection, scope).await
+        let mut snapshot = snapshot(&mut self.connection, scope).await?;
+        self.read_contents(scope, &mut snapshot).await?;
+        Ok(snapshot)
     }
 
     async fn runs(&mut self) -> Result<Vec<RunRecord>, LedgerError> {
@@ -175,6 +233,27 @@ impl Ledger for PostgresLedger {
             }
         }
         client.batch_execute("COMMIT").await.map_err(fail)
+    }
+
+    async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError> {
+        let sql = "SELECT seq, run, likeness FROM sendform.journal
+                   WHERE seq > $1 AND run = ANY($2) AND kind = 1 AND likeness IS NOT NULL ORDER BY seq LIMIT $3";
+        self.pages(sql, runs, &mut |row| {
+            visit(row.get(1), row.get(2));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn moves(&mut self, runs: &[i64], visit: &mut (dyn FnMut(Move) + Send)) -> Result<(), LedgerError> {
+        let sql = "SELECT seq, run, kind, send_key, likeness FROM sendform.journal
+                   WHERE seq > $1 AND run = ANY($2) ORDER BY seq LIMIT $3";
+        self.pages(sql, runs, &mut |row| {
+            let state = State::from_kind(row.get::<_, i16>(2).into())?;
+            visit(Move { run: row.get(1), key: key_of(row, 3), state, likeness: row.get(4) });
+            Ok(())
+        })
+        .await
     }
 
     async fn chain(&mut self) -> Result<Vec<Link>, LedgerError> {
@@ -268,6 +347,14 @@ impl Ledger for PostgresLedger {
             .await
     }
 
+    async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
+        self.connection.with("read", async |client| schema::property(client, name).await).await
+    }
+
+    async fn set_property(&mut self, name: &str, value: Option<&str>) -> Result<(), LedgerError> {
+        self.connection.with("written", async |client| schema::set_property(client, name, value).await).await
+    }
+
     async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError> {
         let found = self
             .connection
@@ -290,18 +377,20 @@ impl Ledger for PostgresLedger {
         _snapshot: &Snapshot,
     ) -> Result<Box<dyn RunLedger>, LedgerError> {
         let mut tries = 0;
-        let begun = loop {
+        let (asked, begun) = loop {
+            let asked = Moment::now();
             match self.connection.with("written", async |client| begin(client, start).await).await {
                 // If an earlier try was durable after all, it is a run that never claims anything.
                 Err(LedgerError::Lost { .. }) if tries < 3 => tries += 1,
-                other => break other?,
+                other => break (asked, other?),
             }
         };
         match begun {
             Begun::Held(holder) => Err(LedgerError::Held { holder }),
+            Begun::Moved(to) => Err(moved(&self.place(), &to)),
             Begun::OtherFormat(found) => Err(LedgerError::Newer { found, known: schema::FORMAT }),
             Begun::Run { run, campaign, head } => {
-                Ok(Box::new(PostgresRun::new(self.connection, start, run, campaign, head)))
+                Ok(Box::new(PostgresRun::new(self.connection, start, asked, run, campaign, head)))
             }
         }
     }
@@ -321,6 +410,8 @@ enum Begun {
     Held(String),
     /// Another program has changed the format since this one looked.
     OtherFormat(i64),
+    /// Another program has moved the ledger since this one looked: where to.
+    Moved(String),
     Run {
         run: i64,
         campaign: i32,
@@ -334,6 +425,10 @@ async fn begin(client: &Client, start: &RunStart) -> Result<Begun, tokio_postgre
     if format != schema::FORMAT {
         client.batch_execute("ROLLBACK").await?;
         return Ok(Begun::OtherFormat(format));
+    }
+    if let Some(place) = schema::property(client, MOVED_TO).await? {
+        client.batch_execute("ROLLBACK").await?;
+        return Ok(Begun::Moved(place));
     }
     client
         .execute_typed(

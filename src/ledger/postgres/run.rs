@@ -12,8 +12,8 @@ use tokio_postgres::{Client, Row};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::{
-    Batch, Claim, Entry, Head, LONGEST_HOLD, LedgerError, Others, Peers, RunCounts, RunLedger, RunStart, Scope,
-    SendKey, Snapshot,
+    Batch, Claim, Entry, Head, LONGEST_HOLD, Lease, LedgerError, Moment, Others, Peers, RunCounts, RunLedger, RunStart,
+    Scope, SendKey, Snapshot,
 };
 use super::connection::{Connection, PATIENCE};
 use super::{DURABLE, abandon, fence_dead, head_of, key_of, schema};
@@ -42,7 +42,8 @@ WITH s AS (
   SELECT * FROM unnest($2::bytea[], $3::int[], $4::smallint[], $5::text[], $6::text[]) AS s (send_key, attempt, kind, message_id, reason)
 ), moved AS (
   UPDATE sendform.send t SET state = s.kind FROM s
-  WHERE t.send_key = s.send_key AND t.attempt = s.attempt AND t.run = $1 AND t.state IN (1, 4) AND t.state <> s.kind
+  WHERE t.send_key = s.send_key AND t.attempt = s.attempt AND t.run = $1
+    AND (t.state IN (1, 4) AND t.state <> s.kind OR t.state = 2 AND s.kind = 4)
   RETURNING s.*
 ), written AS (
   INSERT INTO sendform.journal (run, at, kind, send_key, attempt, message_id, reason)
@@ -104,7 +105,6 @@ pub struct PostgresRun {
     head: Head,
     scope: Scope,
     retry_rejected: bool,
-    lease: Duration,
     /// The batch that was offered last, if its answer was lost.
     lost: Option<Lost>,
 }
@@ -125,13 +125,23 @@ struct Shared {
     /// Intents without a durable outcome.
     open: AtomicU64,
     digest: Mutex<JournalDigest>,
+    /// Commits and heartbeats keep it. What leaves within most of the lease leaves before anybody may
+    /// call its outcome unknown.
+    lease: Lease,
     /// Whether `open` and `digest` are as the database has it. Once an answer was lost they are not:
     /// then the database is asked.
     certain: AtomicBool,
 }
 
 impl PostgresRun {
-    pub(super) fn new(connection: Connection, start: &RunStart, run: i64, campaign: i32, head: Head) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        start: &RunStart,
+        asked: Moment,
+        run: i64,
+        campaign: i32,
+        head: Head,
+    ) -> Self {
         let shared = Arc::new(Shared {
             connection: tokio::sync::Mutex::new(Connection::new(connection.target.clone())),
             run,
@@ -140,6 +150,7 @@ impl PostgresRun {
             interval: start.interval,
             open: AtomicU64::new(0),
             digest: Mutex::new(JournalDigest::default()),
+            lease: Lease::new(start.lease.mul_f32(0.8), asked),
             certain: AtomicBool::new(true),
         });
         let every = start.lease / 5;
@@ -153,12 +164,12 @@ impl PostgresRun {
             head,
             scope: Scope { campaign: start.campaign.clone(), edition: start.edition, unique_codes: start.unique_codes },
             retry_rejected: start.retry_rejected,
-            lease: start.lease,
             lost: None,
         }
     }
 
     async fn offer(&mut self, batch: &Batch, at: i64) -> Result<Vec<Claim>, LedgerError> {
+        let asked = Moment::now();
         let run = self.shared.run;
         // Until the answer is here; if it never comes, for ever.
         let was_certain = self.shared.certain.swap(false, Ordering::SeqCst);
@@ -207,6 +218,9 @@ impl PostgresRun {
                 return Err(error);
             }
         };
+        if !gate.is_empty() {
+            self.shared.lease.confirmed(asked);
+        }
         let settled: HashSet<(SendKey, u32)> =
             settled.iter().map(|row| (key_of(row, 0), row.get::<_, i32>(1).cast_unsigned())).collect();
         let mut granted: HashSet<SendKey> = claimed.iter().filter(|row| row.get(1)).map(|row| key_of(row, 0)).collect();
@@ -407,10 +421,8 @@ impl RunLedger for PostgresRun {
         result
     }
 
-    fn start_within(&self) -> Option<Duration> {
-        // A commit refreshes the heartbeat. What leaves within most of the lease leaves before
-        // anybody may call its outcome unknown.
-        Some(self.lease.mul_f32(0.8))
+    fn lease(&self) -> Option<Lease> {
+        Some(self.shared.lease.clone())
     }
 
     fn peers(&self) -> Option<Arc<dyn Peers>> {
@@ -599,7 +611,10 @@ impl Peers for Shared {
 impl Shared {
     /// Refreshes the heartbeat, and fences off those whose own is too old.
     async fn beat(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
-        client.execute_typed(BEAT, &[(&self.run, Type::INT8)]).await?;
+        let asked = Moment::now();
+        if client.execute_typed(BEAT, &[(&self.run, Type::INT8)]).await? == 1 {
+            self.lease.confirmed(asked);
+        }
         let dead = client
             .query_typed(
                 "SELECT id FROM sendform.run WHERE campaign = $1 AND id <> $2 AND ended_at IS NULL

@@ -189,27 +189,50 @@ pub(super) async fn property(client: &Client, name: &str) -> Result<Option<Strin
     Ok(rows.first().map(|row| row.get(0)))
 }
 
+pub(super) async fn set_property(
+    client: &Client,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute(super::DURABLE).await?;
+    client.execute_typed("DELETE FROM sendform.property WHERE name = $1", &[(&name, Type::TEXT)]).await?;
+    if let Some(value) = value {
+        client
+            .execute_typed(
+                "INSERT INTO sendform.property (name, value) VALUES ($1, $2)",
+                &[(&name, Type::TEXT), (&value, Type::TEXT)],
+            )
+            .await?;
+    }
+    client.batch_execute("COMMIT").await
+}
+
 /// Makes the tables, unless another applier was faster.
 pub(super) async fn create(client: &Client, fingerprint: &str, id: &str) -> Result<(), tokio_postgres::Error> {
     client.batch_execute("BEGIN").await?;
     client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&MAKING, Type::INT8)]).await?;
     if format(client).await?.is_none() {
-        client.batch_execute(SCHEMA).await?;
-        client.batch_execute(TO_2).await?;
-        let head = Head::of_ledger(id);
-        for (name, value) in
-            [("format", FORMAT.to_string().as_str()), ("ledger_id", id), ("key_fingerprint", fingerprint)]
-        {
-            client
-                .execute_typed(
-                    "INSERT INTO sendform.property (name, value) VALUES ($1, $2)",
-                    &[(&name, Type::TEXT), (&value, Type::TEXT)],
-                )
-                .await?;
-        }
-        add_link(client, head, LinkKind::Ledger, None, None).await?;
+        make(client, fingerprint, id).await?;
     }
     client.batch_execute("COMMIT").await
+}
+
+/// Makes the tables, within a transaction.
+pub(super) async fn make(client: &Client, fingerprint: &str, id: &str) -> Result<(), tokio_postgres::Error> {
+    client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&MAKING, Type::INT8)]).await?;
+    client.batch_execute(SCHEMA).await?;
+    client.batch_execute(TO_2).await?;
+    let head = Head::of_ledger(id);
+    for (name, value) in [("format", FORMAT.to_string().as_str()), ("ledger_id", id), ("key_fingerprint", fingerprint)]
+    {
+        client
+            .execute_typed(
+                "INSERT INTO sendform.property (name, value) VALUES ($1, $2)",
+                &[(&name, Type::TEXT), (&value, Type::TEXT)],
+            )
+            .await?;
+    }
+    add_link(client, head, LinkKind::Ledger, None, None).await
 }
 
 /// The last link of the chain, which nobody else may add to before this transaction ends.

@@ -8,8 +8,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::super::chain::{Head, LinkKind};
+use super::super::location::canonical_file;
 use super::super::{LedgerError, LedgerKey, actor, host};
 use super::migrate::{self, FORMAT};
+use super::place::unfinished;
 use super::{io, storage};
 
 /// `SNDF`: tells a ledger from other SQLite files.
@@ -29,6 +31,11 @@ pub(super) fn format(path: &Path, connection: &Connection) -> Result<i64, Ledger
     if found > FORMAT { Err(LedgerError::Newer { found, known: FORMAT }) } else { Ok(found) }
 }
 
+/// Tells a ledger from other SQLite files.
+pub(super) fn mark_as_ledger(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.pragma_update(None, "application_id", APPLICATION)
+}
+
 /// Refuses another key than the one that the ledger was made with.
 pub(super) fn check_key(path: &Path, connection: &Connection, key: &LedgerKey) -> Result<(), LedgerError> {
     let ledger = property(connection, "key_fingerprint").map_err(|error| storage(path, "read", &error))?;
@@ -36,8 +43,30 @@ pub(super) fn check_key(path: &Path, connection: &Connection, key: &LedgerKey) -
     if ledger == given { Ok(()) } else { Err(LedgerError::WrongKey { ledger, given }) }
 }
 
-fn property(connection: &Connection, name: &str) -> Result<Option<String>, rusqlite::Error> {
+pub(super) fn property(connection: &Connection, name: &str) -> Result<Option<String>, rusqlite::Error> {
     connection.query_row("SELECT value FROM property WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
+pub(super) fn set_property(connection: &Connection, name: &str, value: Option<&str>) -> Result<(), rusqlite::Error> {
+    match value {
+        Some(value) => connection.execute("INSERT OR REPLACE INTO property VALUES (?1, ?2)", [name, value]),
+        None => connection.execute("DELETE FROM property WHERE name = ?1", [name]),
+    }
+    .map(drop)
+}
+
+/// The property of a backup: when it was made.
+pub(super) const BACKUP: &str = "backup_made_at";
+
+/// Refuses to use a backup as a ledger: what was sent since is not in it.
+pub(super) fn refuse_backup(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
+    match property(connection, BACKUP).map_err(|error| storage(path, "read", &error))? {
+        Some(made_at) => Err(LedgerError::Refused {
+            problem: format!("`{}` is a backup of a ledger, made at {made_at}", path.display()),
+            hint: "what was sent since is not in it; `sendform ledger restore FILE` puts it in the place of the ledger",
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Adds a link to the chain.
@@ -58,9 +87,7 @@ pub(super) fn link(
 
 /// Makes a ledger. It appears under its name whole or not at all, whenever the process dies.
 pub(super) fn create(path: &Path, key: &LedgerKey) -> Result<(), LedgerError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let unfinished = PathBuf::from(name);
+    let unfinished = unfinished(path);
     let fail = |error: rusqlite::Error| storage(path, "written", &error);
     match std::fs::remove_file(&unfinished) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(path, "written", &error)),
@@ -70,7 +97,7 @@ pub(super) fn create(path: &Path, key: &LedgerKey) -> Result<(), LedgerError> {
     let mut connection = Connection::open(&unfinished).map_err(fail)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
     let transaction = connection.transaction().map_err(fail)?;
-    transaction.pragma_update(None, "application_id", APPLICATION).map_err(fail)?;
+    mark_as_ledger(&transaction).map_err(fail)?;
     migrate::create(&transaction, &key.fingerprint()).map_err(fail)?;
     transaction.commit().map_err(fail)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
@@ -140,6 +167,6 @@ pub(super) fn lease_is_taken(ledger: &Path) -> bool {
 
 /// Who holds the lease now, if anybody does.
 pub fn lease_holder(ledger: &Path) -> Option<String> {
-    let mut file = File::open(lock_path(ledger)).ok()?;
+    let mut file = File::open(lock_path(&canonical_file(ledger))).ok()?;
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| holder(&mut file))
 }

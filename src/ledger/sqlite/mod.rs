@@ -12,8 +12,12 @@
 //!
 //! WAL with `synchronous=FULL`: a commit is on the disk when it returns.
 
+mod backup;
+mod copy;
 mod file;
+mod head_file;
 mod migrate;
+mod place;
 mod run;
 mod snapshot;
 
@@ -29,13 +33,18 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transac
 use tokio::sync::mpsc;
 
 use super::chain::{JournalDigest, LinkKind, StartLink};
+use super::location::canonical_file;
 use super::protocol::{self, Finding, Stand};
 use super::{
-    BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, RunCounts, RunLedger, RunRecord, RunStart,
-    Scope, SendKey, Snapshot, Source, State, actor, host, instant, milliseconds,
+    BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Move, RunCounts, RunLedger, RunRecord,
+    RunStart, Scope, SendKey, Snapshot, Source, State, actor, host, instant, milliseconds,
 };
+pub use backup::{Forgotten, ForgottenRun, Restore, adopt, adopt_copy, backup};
+pub(super) use copy::{SqliteSource, SqliteTarget};
 pub use file::lease_holder;
 use file::{check_key, create, lease_is_taken, link, take_lease};
+pub use head_file::head_path;
+use head_file::{HeadFile, Recorded};
 use migrate::{FORMAT, migrate};
 pub use run::SqliteRun;
 use run::Writer;
@@ -56,46 +65,70 @@ pub struct SqliteLedger {
 impl SqliteLedger {
     /// Opens a ledger without the lease. `None` if there is none yet.
     pub fn open_existing(path: &Path, key: Option<&LedgerKey>) -> Result<Option<Self>, LedgerError> {
-        if !super::exists(path)? {
+        let path = canonical_file(path);
+        if !super::exists(&path)? {
+            Recorded::refuse_a_missing_ledger(&path)?;
             return Ok(None);
         }
-        let mut connection = open(path)?;
-        let found = file::format(path, &connection)?;
+        place::check(&path)?;
+        let recorded = Recorded::read(&path)?;
+        let mut connection = open(&path)?;
+        let found = file::format(&path, &connection)?;
         if found < FORMAT {
             // A run of an older version may be under way: it would not know what to make of a new format.
-            let _lease = take_lease(path)?;
-            migrate(path, &mut connection, found)?;
+            let _lease = take_lease(&path)?;
+            migrate(&path, &mut connection, found)?;
+        }
+        file::refuse_backup(&path, &connection)?;
+        copy::refuse_unfinished(&path, &connection)?;
+        if let Some(recorded) = recorded {
+            recorded.check(&path, &connection)?;
         }
         if let Some(key) = key {
-            check_key(path, &connection, key)?;
+            check_key(&path, &connection, key)?;
         }
-        Ok(Some(Self { path: path.to_owned(), connection, lease: None }))
+        Ok(Some(Self { path, connection, lease: None }))
     }
 
     /// Opens a ledger for a run, and makes it if there is none: takes the lease, or tells who has it.
     pub fn open_for_run(path: &Path, key: &LedgerKey) -> Result<Self, LedgerError> {
-        let lease = take_lease(path)?;
-        if !super::exists(path)? {
-            create(path, key)?;
+        let path = canonical_file(path);
+        let lease = take_lease(&path)?;
+        if !super::exists(&path)? {
+            Recorded::refuse_a_missing_ledger(&path)?;
+            place::refuse_a_log_without_its_ledger(&path)?;
+            create(&path, key)?;
+            HeadFile::write_now(&path, &open(&path)?)?;
         }
         Self::leased(path, key, lease)
     }
 
     /// Opens a ledger for a run: takes the lease, or tells who has it. `None` if there is no ledger.
     pub fn open_leased(path: &Path, key: &LedgerKey) -> Result<Option<Self>, LedgerError> {
-        if !super::exists(path)? {
-            return Ok(None);
+        let path = canonical_file(path);
+        let gone = || Recorded::refuse_a_missing_ledger(&path).map(|()| None);
+        if !super::exists(&path)? {
+            return gone();
         }
-        let lease = take_lease(path)?;
-        if super::exists(path)? { Self::leased(path, key, lease).map(Some) } else { Ok(None) }
+        let lease = take_lease(&path)?;
+        if super::exists(&path)? { Self::leased(path, key, lease).map(Some) } else { gone() }
     }
 
-    fn leased(path: &Path, key: &LedgerKey, lease: File) -> Result<Self, LedgerError> {
-        let mut connection = open(path)?;
-        let found = file::format(path, &connection)?;
-        check_key(path, &connection, key)?;
-        migrate(path, &mut connection, found)?;
-        Ok(Self { path: path.to_owned(), connection, lease: Some(lease) })
+    fn leased(path: PathBuf, key: &LedgerKey, lease: File) -> Result<Self, LedgerError> {
+        place::finish_creation(&path)?;
+        place::check(&path)?;
+        let recorded = Recorded::read(&path)?;
+        let mut connection = open(&path)?;
+        let found = file::format(&path, &connection)?;
+        check_key(&path, &connection, key)?;
+        migrate(&path, &mut connection, found)?;
+        file::refuse_backup(&path, &connection)?;
+        copy::refuse_unfinished(&path, &connection)?;
+        copy::refuse_moved(&path, &connection)?;
+        if let Some(recorded) = recorded {
+            recorded.check(&path, &connection)?;
+        }
+        Ok(Self { path, connection, lease: Some(lease) })
     }
 
     fn unreadable(&self, error: &rusqlite::Error) -> LedgerError {
@@ -216,6 +249,8 @@ impl SqliteLedger {
         }
         append(&transaction, &orphans).map_err(fail)?;
         transaction.commit().map_err(fail)?;
+        // Flushed before the first claim.
+        let head_file = HeadFile::write_now(&path, &connection)?;
 
         let identity = Identity::of(&path).map_err(|error| io(&path, "found", &error))?;
         let retry_rejected = start.retry_rejected;
@@ -223,6 +258,7 @@ impl SqliteLedger {
             path: path.clone(),
             connection,
             _lease: lease,
+            head_file,
             identity,
             run,
             before: Arc::clone(&snapshot.sends),
@@ -273,6 +309,50 @@ impl Ledger for SqliteLedger {
         Ok(())
     }
 
+    async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError> {
+        let mut read = || -> Result<(), rusqlite::Error> {
+            // An intent stands between the start of its run and the start of the next: no two runs have overlapped.
+            let mut starts = self.connection.prepare("SELECT id, first_seq FROM run ORDER BY id")?;
+            let starts: Vec<(i64, i64)> =
+                starts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+            let mut statement = self.connection.prepare(
+                "SELECT likeness FROM journal WHERE seq >= ?1 AND seq < ?2 AND run = ?3 AND kind = 1 AND likeness IS NOT NULL",
+            )?;
+            for (index, (run, first)) in starts.iter().enumerate().filter(|(_, (run, _))| runs.contains(run)) {
+                let next = starts.get(index + 1).map_or(i64::MAX, |(_, first)| *first);
+                let mut rows = statement.query([*first, next, *run])?;
+                while let Some(row) = rows.next()? {
+                    visit(*run, row.get(0)?);
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|error| self.unreadable(&error))
+    }
+
+    async fn moves(&mut self, runs: &[i64], visit: &mut (dyn FnMut(Move) + Send)) -> Result<(), LedgerError> {
+        let fail = |error: rusqlite::Error| self.unreadable(&error);
+        let wanted: std::collections::HashSet<i64> = runs.iter().copied().collect();
+        let first: Option<i64> = self
+            .connection
+            .query_row("SELECT min(first_seq) FROM run WHERE id = ?1", [runs.iter().min()], |row| row.get(0))
+            .map_err(fail)?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT run, kind, send_key, likeness FROM journal WHERE seq >= ?1 ORDER BY seq")
+            .map_err(fail)?;
+        let mut rows = statement.query([first.unwrap_or(i64::MAX)]).map_err(fail)?;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let run = row.get(0).map_err(fail)?;
+            if wanted.contains(&run) {
+                let state = State::from_kind(row.get(1).map_err(fail)?)?;
+                let key = SendKey(row.get(2).map_err(fail)?);
+                visit(Move { run, key, state, likeness: row.get(3).map_err(fail)? });
+            }
+        }
+        Ok(())
+    }
+
     async fn chain(&mut self) -> Result<Vec<Link>, LedgerError> {
         let read = || -> Result<Vec<Link>, rusqlite::Error> {
             let mut statement =
@@ -316,7 +396,8 @@ impl Ledger for SqliteLedger {
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
         let leased = self.lease.is_none() && lease_is_taken(&self.path);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
-        let wanted: std::collections::HashSet<SendKey> = evidence.iter().map(|piece| piece.key).collect();
+        // Ordered, not hashed: the keys may be anybody's, and equal halves of them would collide.
+        let wanted: std::collections::BTreeSet<SendKey> = evidence.iter().map(|piece| piece.key).collect();
         let mut known = stands(&transaction, |key| wanted.contains(key)).map_err(fail)?;
         let last: (i64, bool) = transaction
             .query_row("SELECT id, ended_at IS NULL FROM run ORDER BY id DESC LIMIT 1", [], |row| {
@@ -344,6 +425,14 @@ impl Ledger for SqliteLedger {
         append(&transaction, &entries).map_err(fail)?;
         transaction.commit().map_err(fail)?;
         Ok(findings)
+    }
+
+    async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
+        file::property(&self.connection, name).map_err(|error| self.unreadable(&error))
+    }
+
+    async fn set_property(&mut self, name: &str, value: Option<&str>) -> Result<(), LedgerError> {
+        file::set_property(&self.connection, name, value).map_err(|error| storage(&self.path, "written", &error))
     }
 
     async fn admits(&mut self, _campaign: &str, _plan_hash: &str) -> Result<(), LedgerError> {

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -14,8 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::protocol::{self, Stand};
 use super::super::{
-    Batch, BySend, Claim, Entry, Head, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends, Snapshot, State,
+    Batch, BySend, Claim, Entry, Head, Lease, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends,
+    Snapshot, State,
 };
+use super::head_file::HeadFile;
 use super::{Identity, SqliteLedger, append, file, head, io, stands, storage};
 
 const STOPPED: &str = "its writer has stopped";
@@ -58,7 +59,7 @@ impl RunLedger for SqliteRun {
         }
     }
 
-    fn start_within(&self) -> Option<Duration> {
+    fn lease(&self) -> Option<Lease> {
         None
     }
 
@@ -90,6 +91,7 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
     pub(super) _lease: File,
+    pub(super) head_file: HeadFile,
     pub(super) identity: Identity,
     pub(super) run: i64,
     /// Where each send stood before this run.
@@ -140,7 +142,10 @@ impl Writer {
         let now = Timestamp::now().as_millisecond();
         for settlement in &batch.settle {
             let state = settlement.ending.state();
-            let before = self.stand(&settlement.key).filter(|stand| stand.state == State::Intent);
+            // Of what this run claimed itself: an intent, or an acceptance that it takes back.
+            let own = self.changed.get(&settlement.key);
+            let before = own.map(|(state, attempt)| Stand { state: *state, attempt: *attempt, run: self.run });
+            let before = before.filter(|stand| matches!(stand.state, State::Intent | State::Accepted));
             if protocol::may_settle(before, settlement.attempt, self.run, state) {
                 changed.insert(settlement.key, (state, settlement.attempt));
                 entries.push(Entry::settled(self.run, now, settlement));
@@ -180,6 +185,9 @@ impl Writer {
         transaction.commit().map_err(fail)?;
         entries.iter().for_each(|entry| self.digest.add(entry));
         self.changed.extend(changed);
+        if !overtaken && !entries.is_empty() {
+            self.head_file.advance(self.connection.last_insert_rowid())?;
+        }
         Ok(answers)
     }
 
@@ -212,6 +220,7 @@ impl Writer {
             .map_err(fail)?;
         file::link(&transaction, after, LinkKind::End, Some(self.run), None).map_err(fail)?;
         transaction.commit().map_err(fail)?;
+        self.head_file.end(after)?;
         Ok(after)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::mpsc::IntoIter;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::super::{LedgerError, Scope, SendKey, Sends, Snapshot, State, instant};
+use super::super::{ContentPrefix, LedgerError, Scope, SendKey, Sends, Snapshot, State, content_prefix, instant};
 use super::{SqliteLedger, lease_is_taken, position};
 use crate::handover::{Giver, hand_over};
 
@@ -42,9 +42,10 @@ struct Step {
 /// Where a send stands from an entry on.
 struct Own {
     key: SendKey,
-    state: State,
     attempt: u32,
     run: i64,
+    content: Option<ContentPrefix>,
+    state: State,
 }
 
 impl Default for Piece {
@@ -66,7 +67,11 @@ impl Piece {
             return Ok(());
         }
         let own = match own {
-            true => Some(Own { key: SendKey(row.get(2)?), state, attempt: row.get(3)?, run }),
+            true => {
+                let digest = row.get_ref(5)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+                let content = digest.and_then(content_prefix);
+                Some(Own { key: SendKey(row.get(2)?), attempt: row.get(3)?, run, content, state })
+            }
             false => None,
         };
         self.steps.push(Step { own, code_bytes });
@@ -97,8 +102,9 @@ fn gather(pieces: IntoIter<Piece>, mut sends: Sends) -> (Sends, Vec<Box<str>>) {
             let (code, rest) = codes.split_at(step.code_bytes);
             codes = rest;
             match step.own {
-                Some(Own { key, state, attempt, run }) => {
-                    sends.record(key, state, attempt, (state == State::Intent).then_some((run, code)));
+                Some(Own { key, attempt, run, content, state }) => {
+                    let intent = (state == State::Intent).then_some((run, code));
+                    sends.record_with_content(key, state, attempt, intent, content);
                 }
                 None => spent.push(code.into()),
             }
@@ -143,7 +149,7 @@ impl SqliteLedger {
         let first = runs.values().map(|run| run.first_seq).min().unwrap_or(i64::MAX);
         let mut rows = self
             .connection
-            .prepare("SELECT run, kind, send_key, attempt, coupon FROM journal WHERE seq >= ?1 ORDER BY seq")?;
+            .prepare("SELECT run, kind, send_key, attempt, coupon, digest FROM journal WHERE seq >= ?1 ORDER BY seq")?;
         let mut rows = rows.query([first])?;
         let mut piece = Piece::default();
         while let Some(row) = rows.next()? {
@@ -207,7 +213,7 @@ mod tests {
             }
             let mut expected = Sends::default();
             let mut spent = Vec::new();
-            let sql = "INSERT INTO journal (run, at, kind, send_key, attempt, coupon) VALUES (?1, 0, ?2, ?3, ?4, ?5)";
+            let sql = "INSERT INTO journal (run, at, kind, send_key, attempt, coupon, digest) VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6)";
             let transaction = ledger.connection.unchecked_transaction().unwrap();
             for entry in 0..entries {
                 // Each send has an intent and an outcome, later another intent; codes of several lengths.
@@ -218,11 +224,13 @@ mod tests {
                     if entry % 2 == 0 { State::Intent } else { [State::Accepted, State::NotSent][entry / 2 % 2] };
                 let code = (state == State::Intent).then(|| format!("{}{entry}", ["A", "दी", ""][entry % 3]));
                 let attempt = 1 + entry as u32 / 1_800;
-                transaction.execute(sql, params![run, state.kind(), key.0, attempt, code]).unwrap();
+                let digest = (state == State::Intent).then(|| *blake3::hash(&entry.to_le_bytes()).as_bytes());
+                transaction.execute(sql, params![run, state.kind(), key.0, attempt, code, digest]).unwrap();
                 if run == 2 {
                     spent.extend(code.map(String::into_boxed_str));
                 } else {
-                    expected.record(key, state, attempt, code.as_deref().map(|code| (run, code)));
+                    let content = digest.as_ref().and_then(|digest| content_prefix(digest));
+                    expected.record_with_content(key, state, attempt, code.as_deref().map(|code| (run, code)), content);
                 }
             }
             transaction.commit().unwrap();

@@ -6,6 +6,7 @@
 
 mod offer;
 mod template;
+pub(super) mod unevaluated;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,8 @@ use super::source::Pointer;
 use super::types;
 use crate::audience::{AudienceSpec, E164, PhoneReader, SourceSpec, SuppressSpec};
 use crate::campaign::{Bound, Campaign, Delivery, Rate, StopWhen};
-use crate::diagnostic::{Diagnostic, Severity, did_you_mean};
-use crate::files::{Files, InputFile};
+use crate::diagnostic::{Diagnostic, Severity, did_you_mean, is_full};
+use crate::files::{FileError, Files, InputFile};
 use crate::gateway::kaleyra::{Callback, KaleyraSpec};
 use crate::message::render::{Composer, Field, NAMES, References};
 use crate::offer::expiry::{self, Encoding};
@@ -51,15 +52,7 @@ pub fn check(
     given: &BTreeMap<String, serde_json::Value>,
     now: Timestamp,
 ) -> (Option<Campaign>, Vec<Diagnostic>) {
-    let mut check = Check {
-        document,
-        files,
-        found: Vec::new(),
-        columns: BTreeMap::new(),
-        sources_at: Vec::new(),
-        suppress_at: Vec::new(),
-        now,
-    };
+    let mut check = Check::new(document, files, now);
     let vars = check.vars(manifest, given);
     let mut composer = Composer::new(&manifest.name, manifest.edition, &vars);
     let declared: BTreeSet<&str> = manifest.vars.keys().map(String::as_str).collect();
@@ -81,7 +74,7 @@ pub fn check(
     let gateway = check.gateway(&manifest.gateway);
     let audience = check.audience(&manifest.audience, manifest.templates.len(), &mut composer, &declared);
     let coupons = check.coupons(&manifest.coupons);
-    let (expiry, at_least) = check.expiry(manifest.expiry.as_ref(), timed);
+    let (expiry, at_least, zone) = check.expiry(manifest.expiry.as_ref(), timed);
     let delivery = check.delivery(&manifest.delivery, &manifest.coupons);
     if let Some(audience) = &audience {
         check.tables(audience, &composer);
@@ -99,6 +92,7 @@ pub fn check(
             composer,
             coupons: coupons?,
             expiry,
+            zone,
             at_least,
             delivery: delivery?,
             most_recipients: manifest.limits.recipients,
@@ -106,6 +100,20 @@ pub fn check(
         })
     })();
     (campaign, check.found)
+}
+
+/// Checks an audience alone, as far as it takes to read its rows: expressions may be wrong, and files that
+/// are not found are told beside the rest.
+pub fn audience(
+    audience: &types::Audience,
+    document: &Document,
+    files: &Files,
+) -> Result<(AudienceSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut check = Check::new(document, files, Timestamp::UNIX_EPOCH);
+    let mut composer = Composer::new("", 1, &BTreeMap::new());
+    let Some(spec) = check.audience(audience, 1, &mut composer, &BTreeSet::new()) else { return Err(check.found) };
+    let about_file = |problem: &Diagnostic| FileError::CODES.contains(&problem.code);
+    Ok((spec, check.found.into_iter().filter(about_file).collect()))
 }
 
 struct Check<'a> {
@@ -120,8 +128,25 @@ struct Check<'a> {
     now: Timestamp,
 }
 
+impl<'a> Check<'a> {
+    fn new(document: &'a Document, files: &'a Files, now: Timestamp) -> Self {
+        Self {
+            document,
+            files,
+            found: Vec::new(),
+            columns: BTreeMap::new(),
+            sources_at: Vec::new(),
+            suppress_at: Vec::new(),
+            now,
+        }
+    }
+}
+
 impl Check<'_> {
     fn report(&mut self, at: &Pointer, mut problem: Diagnostic) {
+        if is_full(&self.found) {
+            return;
+        }
         problem.place = self.document.sources.value(at);
         self.found.push(problem);
     }
@@ -155,6 +180,18 @@ impl Check<'_> {
         given: &BTreeMap<String, serde_json::Value>,
     ) -> BTreeMap<String, serde_json::Value> {
         let mut vars = BTreeMap::new();
+        for (name, value) in
+            given.iter().filter(|(_, value)| !value.is_string() && !value.is_number() && !value.is_boolean())
+        {
+            let kind = if value.is_null() { "nothing" } else { "a list or a mapping" };
+            self.found.push(
+                Diagnostic::error("var-type", format!("the value given for variable `{name}` is {kind}"))
+                    .hint("a variable is a text, a number, or true or false"),
+            );
+            if is_full(&self.found) {
+                break;
+            }
+        }
         for (name, var) in &manifest.vars {
             let default = var.default.as_ref().map(|scalar| &scalar.0);
             match (given.get(name), default) {
@@ -178,7 +215,15 @@ impl Check<'_> {
                 }
             }
         }
+        for (name, value) in given {
+            if let Some(opener) = value.as_str().and_then(unevaluated::opener) {
+                self.found.push(unevaluated::problem(&format!("--var {name}"), opener));
+            }
+        }
         for name in given.keys().filter(|name| !manifest.vars.contains_key(*name)) {
+            if is_full(&self.found) {
+                break;
+            }
             let near = did_you_mean(name, manifest.vars.keys().map(String::as_str));
             self.found.push(
                 Diagnostic::error("var-unknown", format!("the campaign has no variable `{name}`"))
@@ -207,14 +252,16 @@ impl Check<'_> {
                 return None;
             }
         };
-        for unknown in &references.unknown {
+        // Nothing is added once there are more errors than are told, so nothing is compared either.
+        let full = is_full(&self.found);
+        for unknown in references.unknown.iter().filter(|_| !full) {
             let hint = match did_you_mean(unknown, NAMES) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("a column is `recipient.{unknown}`, a variable is `vars.{unknown}`"),
             };
             self.error(at, "unknown-name", format!("there is no `{unknown}` here"), hint);
         }
-        for var in references.vars.iter().filter(|var| !vars.contains(var.as_str())) {
+        for var in references.vars.iter().filter(|var| !full && !vars.contains(var.as_str())) {
             let hint = match did_you_mean(var, vars.iter().copied()) {
                 Some(near) => format!("did you mean `vars.{near}`?"),
                 None => format!("add it under `vars:`, as `{var}: {{ default: … }}`"),
@@ -447,6 +494,9 @@ impl Check<'_> {
                 .map(|(column, at)| (column.clone(), at.clone()))
                 .collect();
             for (column, at) in absent {
+                if is_full(&self.found) {
+                    break;
+                }
                 let problem = table.no_column(&column);
                 self.report(&at, problem);
             }

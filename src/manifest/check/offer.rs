@@ -8,7 +8,7 @@ use crate::campaign::CouponSpec;
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::manifest::source::Pointer;
 use crate::offer::coupon::{self, CouponCode};
-use crate::offer::expiry::{self, ExpiryError, ExpiryRule};
+use crate::offer::expiry::{self, ExpiryError, ExpiryRule, WrittenEnd};
 use crate::offer::pool::PoolSpec;
 use crate::words;
 
@@ -88,8 +88,14 @@ impl Check<'_> {
         })
     }
 
-    pub(super) fn expiry(&mut self, expiry: Option<&types::Expiry>, timed: bool) -> (Option<ExpiryRule>, Duration) {
+    /// The rule, how long an offer must still run, and the time zone that the end is written in.
+    pub(super) fn expiry(
+        &mut self,
+        expiry: Option<&types::Expiry>,
+        timed: bool,
+    ) -> (Option<ExpiryRule>, Duration, Option<String>) {
         let root = at!("expiry");
+        let mut zone = None;
         let Some(expiry) = expiry else {
             if timed {
                 self.error(
@@ -99,7 +105,7 @@ impl Check<'_> {
                     "add `expiry: { after: 14d }`, or `at:` with a `timezone`",
                 );
             }
-            return (None, DEFAULT_AT_LEAST);
+            return (None, DEFAULT_AT_LEAST, None);
         };
         if !timed {
             self.error(
@@ -123,7 +129,11 @@ impl Check<'_> {
                         "remove `from`",
                     );
                 }
-                self.expiry_at(&root, at, expiry.timezone.as_deref(), at_least)
+                let end = self.expiry_at(&root, at, expiry.timezone.as_deref(), at_least);
+                end.map(|end| {
+                    zone = end.zone;
+                    ExpiryRule::At(end.instant)
+                })
             }
             (None, Some(after)) => {
                 if expiry.timezone.is_some() {
@@ -167,7 +177,7 @@ impl Check<'_> {
                 None
             }
         };
-        (rule, at_least)
+        (rule, at_least, zone)
     }
 
     fn expiry_at(
@@ -176,20 +186,18 @@ impl Check<'_> {
         at: &str,
         timezone: Option<&str>,
         at_least: Duration,
-    ) -> Option<ExpiryRule> {
-        let instant = match expiry::parse_at(at, timezone) {
-            Ok(instant) => instant,
+    ) -> Option<WrittenEnd> {
+        let end = match expiry::parse_at(at, timezone) {
+            Ok(end) => end,
             Err(error) => {
-                let key = if matches!(error, ExpiryError::UnknownZone(_) | ExpiryError::ZoneTwice(_)) {
-                    "timezone"
-                } else {
-                    "at"
-                };
+                let of_the_zone = matches!(error, ExpiryError::UnknownZone(_) | ExpiryError::ZoneTwice(_));
+                let key = if of_the_zone && timezone.is_some() { "timezone" } else { "at" };
                 self.expiry_error(&root.join(key), &error);
                 return None;
             }
         };
         let at = root.join("at");
+        let instant = end.instant;
         if instant.instant().as_second() < 86_400 * 365 {
             self.error(
                 &at,
@@ -207,11 +215,16 @@ impl Check<'_> {
                 "choose a later end, or set `at_least`",
             );
         }
-        Some(ExpiryRule::At(instant))
+        Some(end)
     }
 
     pub(super) fn expiry_error(&mut self, at: &Pointer, error: &ExpiryError) {
         let hint = match error {
+            ExpiryError::NoTime(date) => {
+                let day = date.split('[').next().unwrap_or_default();
+                format!("say when on that day the offer ends, such as `{day}T23:59:59` for its last second")
+            }
+            ExpiryError::ZoneContradicts { .. } => "keep the one that is meant: the offset or the zone".to_owned(),
             ExpiryError::NotATime(_) => "such as \"2026-12-31T23:59:59\"".to_owned(),
             ExpiryError::BareNumber(number) => match number.parse::<f64>() {
                 Ok(milliseconds) if (864_000.0..1e12).contains(&milliseconds) => {
@@ -224,11 +237,8 @@ impl Check<'_> {
             ExpiryError::NoZone(_) => {
                 "add `timezone:`, such as `Asia/Kolkata`, or an offset, such as `+05:30`".to_owned()
             }
-            ExpiryError::ZoneTwice(_) => "remove `timezone`, or the offset".to_owned(),
-            ExpiryError::UnknownZone(zone) => match nearest_zone(zone) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "a name of the IANA time zone database, such as `Asia/Kolkata`".to_owned(),
-            },
+            ExpiryError::ZoneTwice(_) => "remove `timezone`, or what `at` says of it".to_owned(),
+            ExpiryError::UnknownZone(zone) => zone_hint(zone),
             ExpiryError::Gap(..) => "choose a time an hour earlier or later".to_owned(),
             ExpiryError::Fold(..) => "say which one with an offset, such as `+02:00`, and remove `timezone`".to_owned(),
             ExpiryError::NotADuration(_) => "durations are written `14d`, `36h` or `90m`".to_owned(),
@@ -242,7 +252,22 @@ fn plain_warning() -> Diagnostic {
         .hint("Meta states no character set; some clients refuse others, so send one to yourself first")
 }
 
-fn nearest_zone(zone: &str) -> Option<String> {
+/// What to write instead of a time zone that the IANA database does not have.
+fn zone_hint(zone: &str) -> String {
+    match expiry::zones_of_abbreviation(zone) {
+        Some([only]) => return format!("abbreviations are not unique; did you mean `{only}`?"),
+        Some([first, others @ ..]) => {
+            let others: Vec<String> = others.iter().map(|zone| format!("`{zone}`")).collect();
+            return format!(
+                "abbreviations are not unique; did you mean `{first}`? Others use it too: {}",
+                others.join(", ")
+            );
+        }
+        _ => {}
+    }
     let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-    did_you_mean(zone, names.iter().map(String::as_str)).map(str::to_owned)
+    match did_you_mean(zone, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "a name of the IANA time zone database, such as `Asia/Kolkata`".to_owned(),
+    }
 }

@@ -297,9 +297,9 @@ fn what_must_not_be_shown_is_hidden_and_still_noticed() {
         ("env: KALEYRA_API_KEY", "exec: [curl, s3cret]", "s3cret", "exec: [curl, s3cres]"),
         (
             "    from:",
-            "    callback: { url: \"https://me:word@hooks.example.com/a?token=1\" }\n    from:",
+            "    callback: { url: \"https://hooks.example.com/a?token=1\" }\n    from:",
             "token",
-            "    callback: { url: \"https://me:word@hooks.example.com/a?token=2\" }\n    from:",
+            "    callback: { url: \"https://hooks.example.com/a?token=2\" }\n    from:",
         ),
         (
             "  phone: mobile",

@@ -1,0 +1,295 @@
+//! Which ledger a command uses, whether it is the right one, and whether a new one may be made.
+//!
+//! A second ledger is the surest way to send everything twice: it knows nobody. So a real `apply` makes
+//! one only on request, and says why it found none; and a ledger that is not the one that the project
+//! pins, or that the campaign was sent with, is refused.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::ui::Ui;
+use super::{Exit, LedgerArgs, Stop, context};
+use crate::campaign::Campaign;
+use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO, sqlite};
+use crate::project::memory::{self, MemoryError, Remembered};
+use crate::project::{self, Project};
+
+/// The environment variable that names the ledger.
+pub const LEDGER_VARIABLE: &str = "SENDFORM_LEDGER";
+
+/// The project of a command, and the ledger that it uses.
+#[derive(Debug)]
+pub struct Located {
+    /// The project.
+    pub project: Project,
+    /// The ledger.
+    pub ledger: LedgerLocation,
+    /// What names the ledger.
+    pub source: Source,
+    /// The directory that the command was started in.
+    current: PathBuf,
+}
+
+/// What names a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// `--ledger`.
+    Option,
+    /// `SENDFORM_LEDGER`.
+    Environment,
+    /// `sendform.yaml`.
+    ProjectFile,
+    /// Nothing: it is the project's own.
+    Default,
+    /// It is the sandbox's, which holds no real sends.
+    Sandbox,
+}
+
+/// Finds the project of a path and the ledger that is used for it.
+pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located, Stop> {
+    let current = std::env::current_dir()
+        .map_err(|error| Stop::new(Exit::Error, format!("cannot read the current directory: {error}")))?;
+    let project = project::find(start, &current)?;
+    let variable = || std::env::var(LEDGER_VARIABLE).ok().filter(|url| !url.trim().is_empty());
+    let named = match &args.ledger {
+        Some(url) => Some((url.clone(), Source::Option)),
+        None => variable().map(|url| (url, Source::Environment)),
+    };
+    let (ledger, source) = match named {
+        // A trial has a ledger of its own, whatever the environment names for real runs.
+        _ if sandbox => {
+            let path = project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db");
+            // It holds no real sends, so a copied one may go on.
+            sqlite::adopt_copy(&path)?;
+            (LedgerLocation::File(path), Source::Sandbox)
+        }
+        Some((url, source)) => {
+            let location = LedgerLocation::parse(&url, &project.root).map_err(|problem| {
+                let from = if source == Source::Option { "--ledger" } else { LEDGER_VARIABLE };
+                Stop::new(Exit::Usage, format!("`{from}`: {problem}"))
+                    .hint("such as `sqlite:/var/lib/offers/ledger.db` or `postgres://USER@HOST/DATABASE`")
+            })?;
+            (location, source)
+        }
+        None if project.names_ledger => (project.ledger.clone(), Source::ProjectFile),
+        None => (project.ledger.clone(), Source::Default),
+    };
+    // Below the current directory a short path is easier to read.
+    let ledger = match ledger {
+        LedgerLocation::File(path) => {
+            LedgerLocation::File(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path))
+        }
+        database => database,
+    };
+    Ok(Located { project, ledger, source, current })
+}
+
+impl Located {
+    /// Refuses a ledger that is not the one that the project pins, that the campaign was sent with, or
+    /// that was moved elsewhere.
+    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), Stop> {
+        refuse_moved(ledger, &self.ledger).await?;
+        if self.source == Source::Sandbox {
+            return Ok(());
+        }
+        let id = ledger.id().await?;
+        if let Some(pinned) = self.project.pinned_id.as_ref().filter(|pinned| **pinned != id) {
+            return Err(Stop::new(
+                Exit::Error,
+                format!("`{}` pins the ledger {pinned}, and `{}` is the ledger {id}; nothing was sent", project::FILE, self.ledger),
+            )
+            .hint("use the ledger that is pinned; in another one nobody is recorded, and people would get the offer twice"));
+        }
+        match self.recall(&context::names(campaign))? {
+            Some(before) if before.ledger != id => Err(Stop::new(
+                Exit::Error,
+                format!(
+                    "the campaign `{}` was sent with the ledger {} at `{}`, and this is another ledger: {id} at `{}`; nothing was sent",
+                    campaign.name, before.ledger, before.at, self.ledger
+                ),
+            )
+            .hint(format!(
+                "people would get it twice: name the first ledger with `--ledger` or `{LEDGER_VARIABLE}`; if this one holds everything that was sent, say so with `sendform ledger adopt {}`",
+                campaign.path.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where there is no ledger: refuses to take that for a first start if the project knows of one.
+    pub fn check_absent(&self, names: &[String]) -> Result<(), Stop> {
+        if self.source == Source::Sandbox {
+            return Ok(());
+        }
+        let known = match (&self.project.pinned_id, self.recall(names)?) {
+            (Some(pinned), _) => format!("`{}` pins the ledger {pinned}", project::FILE),
+            (None, Some(before)) => {
+                format!(
+                    "the campaign `{}` was sent with the ledger {} at `{}`",
+                    names.first().map_or("", String::as_str),
+                    before.ledger,
+                    before.at
+                )
+            }
+            (None, None) => return Ok(()),
+        };
+        Err(Stop::new(Exit::Error, format!("{known}, and there is no ledger at `{}`; nothing was sent", self.ledger))
+            .hint(format!(
+                "a new ledger would send everything again: name the first one with `--ledger` or `{LEDGER_VARIABLE}`"
+            )))
+    }
+
+    fn recall(&self, names: &[String]) -> Result<Option<Remembered>, Stop> {
+        for name in names {
+            if let Some(found) =
+                memory::recall(&self.project.search.directories, name).map_err(|error| unusable(&error))?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps which ledger the campaign is sent with, before the first claim.
+    pub fn remember(&self, ui: &Ui, campaign: &str, id: &str) -> Result<(), Stop> {
+        if self.source == Source::Sandbox {
+            return Ok(());
+        }
+        match memory::remember(&self.project.root, campaign, id, &self.ledger.url()) {
+            Ok(()) => Ok(()),
+            // A checkout that cannot be written to, with a ledger elsewhere: there is nothing to keep it in.
+            Err(MemoryError::Io { error, .. })
+                if self.source != Source::Default
+                    && matches!(
+                        error.kind(),
+                        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+                    ) =>
+            {
+                ui.say(&format!(
+                    "Note: `{}` cannot be written to, so it is not kept there which ledger `{campaign}` was sent with",
+                    self.project.root.display()
+                ));
+                Ok(())
+            }
+            Err(error) => Err(unusable(&error)),
+        }
+    }
+
+    /// Which ledger would be made, and why there is none.
+    pub fn why_none(&self) -> String {
+        let mut why = format!("There is no ledger at `{}`. ", self.full());
+        let search = &self.project.search;
+        let _ = match self.source {
+            Source::Option => write!(why, "`--ledger` names it."),
+            Source::Environment => write!(why, "`{LEDGER_VARIABLE}` names it."),
+            Source::ProjectFile => write!(why, "`{}` names it.", self.project.root.join(project::FILE).display()),
+            Source::Sandbox => write!(why, "It is the sandbox's."),
+            Source::Default if search.marked => {
+                write!(why, "It is the ledger of the project `{}`.", self.project.root.display())
+            }
+            Source::Default => {
+                let bound = match &search.stopped_at {
+                    Some(repository) => format!("up to the Git repository `{}`", repository.display()),
+                    None => "above it".to_owned(),
+                };
+                write!(
+                    why,
+                    "Neither `--ledger`, `{LEDGER_VARIABLE}` nor a `{}` names one, and no directory from `{}` {bound} holds one.",
+                    project::FILE,
+                    search.start.display()
+                )
+            }
+        };
+        for mark in &search.ignored {
+            let _ = write!(why, " `{}` does not count: it belongs to somebody else.", mark.display());
+        }
+        if let Some(other) = &search.further_up {
+            let _ = write!(why, " Further up there is the ledger `{other}`, which belongs to another project.");
+        }
+        if let LedgerLocation::File(path) = &self.ledger {
+            let key = LedgerKey::path(path);
+            if key.exists() {
+                let _ = write!(why, " Its key `{}` is there: perhaps the ledger was deleted.", key.display());
+            }
+        }
+        why
+    }
+
+    fn full(&self) -> String {
+        match &self.ledger {
+            LedgerLocation::File(path) => self.current.join(path).display().to_string(),
+            database => database.to_string(),
+        }
+    }
+
+    /// Refuses a second ledger below one that is further up, unless it is named.
+    pub fn refuse_below_another(&self) -> Result<(), Stop> {
+        match &self.project.search.further_up {
+            Some(other) if self.source == Source::Default => Err(Stop::new(
+                Exit::Error,
+                format!(
+                    "there is a ledger further up, `{other}`, and a second one below it would not know what that one sent; nothing was sent"
+                ),
+            )
+            .hint(format!(
+                "use it with `--ledger`, or name the new one: `--ledger sqlite:{}`",
+                self.full()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the ledger of an `apply`: a real one only if the user asks for it. Returns its key and its id.
+    pub async fn create_on_request(&self, ui: &Ui, requested: bool) -> Result<(LedgerKey, String), Stop> {
+        if self.source != Source::Sandbox {
+            let why = self.why_none();
+            if requested {
+                self.refuse_below_another()?;
+                ui.say(&why);
+            } else {
+                match ui
+                    .confirm_that(&format!("\n{why}\nMake a new ledger there? Nobody is recorded in it."), "makes it")
+                {
+                    Some(true) => {}
+                    Some(false) => return Err(Stop::new(Exit::Error, "no ledger was made; nothing was sent")),
+                    None => {
+                        return Err(Stop::new(Exit::Error, format!("{why} Nothing was sent")).hint(
+                            "if this is the first campaign, make it with `sendform ledger create`, or pass `--new-ledger` for this one run; else name the ledger that was used before with `--ledger`",
+                        ));
+                    }
+                }
+            }
+        }
+        self.create(ui).await
+    }
+
+    /// Makes the ledger. Returns its key and its id.
+    pub async fn create(&self, ui: &Ui) -> Result<(LedgerKey, String), Stop> {
+        let key = context::key(&self.ledger)?;
+        self.ledger.create(&key).await?;
+        let id = match self.ledger.open(Some(&key)).await? {
+            Some(mut ledger) => ledger.id().await?,
+            None => return Err(Stop::new(Exit::Error, format!("the ledger `{}` is gone again", self.ledger))),
+        };
+        if self.source != Source::Sandbox {
+            ui.say(&format!("Made the ledger {id} at `{}`", self.ledger));
+        }
+        Ok((key, id))
+    }
+}
+
+fn unusable(error: &MemoryError) -> Stop {
+    Stop::new(Exit::Error, format!("{error}; nothing was sent"))
+        .hint("it guards against sending a campaign with two ledgers; remove the file if you know which ledger is the right one")
+}
+
+/// Refuses a ledger that was moved to another place.
+pub async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -> Result<(), Stop> {
+    match ledger.property(MOVED_TO).await? {
+        Some(place) => {
+            Err(Stop::new(Exit::Error, format!("the ledger `{at}` was moved to `{place}`; nothing was written"))
+                .hint("use it there; this one is kept for reading, and does not know what the other has sent since"))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,47 @@
+//! The check that a campaign's record is its own, for `plan` and `apply`.
+
+use clap::Args;
+
+use super::{Exit, Stop};
+use crate::campaign::Campaign;
+use crate::ledger::RunRecord;
+pub use crate::plan::owner::Subject;
+use crate::plan::owner::{self, Allowed};
+use crate::project;
+
+/// What a person says of a plan that does not fit the record.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct OwnerArgs {
+    /// The provider moved to another host since the campaign was sent
+    #[arg(long)]
+    gateway_moved: bool,
+    /// It is the same campaign, though its file, sender or account is another than before
+    #[arg(long)]
+    allow_same_name: bool,
+}
+
+/// What a plan says of itself, to be compared with the record.
+pub fn subject(campaign: &Campaign, sandbox: bool) -> Subject {
+    Subject {
+        record: campaign.record.clone(),
+        edition: campaign.edition,
+        manifest: manifest_path(campaign),
+        destination: campaign.destination(sandbox),
+        sender: campaign.gateway.from.to_string(),
+        account: None,
+    }
+}
+
+/// Refuses a plan whose record belongs to another campaign or host.
+pub fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(), Stop> {
+    let allowed = Allowed { gateway_moved: args.gateway_moved, same_name: args.allow_same_name };
+    owner::check(runs, subject, allowed)
+        .map_err(|refused| Stop::new(Exit::Error, format!("{refused}; nothing was sent")).hint(refused.hint()))
+}
+
+/// A manifest's path below the project's root, with `/`, whatever links lead to it.
+pub fn manifest_path(campaign: &Campaign) -> String {
+    let current = std::env::current_dir().unwrap_or_default();
+    project::find(&campaign.path, &current)
+        .map_or_else(|_| campaign.path.display().to_string(), |project| project.path_below(&campaign.path))
+}

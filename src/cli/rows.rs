@@ -1,0 +1,128 @@
+//! Where the people of recorded sends stand in a campaign's audience.
+//!
+//! The ledger holds no number in the clear. With its key, each row's number makes the send key that
+//! the ledger has, so the row of a send is found by reading the audience again.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use csv::StringRecord;
+
+use super::ui::Ui;
+use super::{Stop, context};
+use crate::audience::AudienceSpec;
+use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::ledger::{LedgerError, LedgerKey, LedgerLocation, RunRecord, SendKey};
+use crate::manifest;
+use crate::table::Table;
+
+/// The rows of some sends.
+pub struct Rows {
+    found: HashMap<SendKey, String>,
+    /// Whether every row was read: then who was not found is not in the audience.
+    complete: bool,
+}
+
+/// What is known of the row of one send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row<'a> {
+    /// It stands there, as `FILE:LINE`.
+    At(&'a str),
+    /// The audience has no row with this person's number any more.
+    Gone,
+    /// Not all of the audience could be read.
+    NotFound,
+}
+
+impl Rows {
+    /// Where the person of this send stands.
+    pub fn of(&self, key: &SendKey) -> Row<'_> {
+        match self.found.get(key) {
+            Some(place) => Row::At(place),
+            None if self.complete => Row::Gone,
+            None => Row::NotFound,
+        }
+    }
+
+    /// Finds the first row of each person among `wanted`, in the audience of a manifest. Tells once why
+    /// there are no rows, or not all.
+    pub async fn find(
+        ui: &Ui,
+        place: &LedgerLocation,
+        manifest: &Path,
+        data_dirs: &[PathBuf],
+        runs: &[&RunRecord],
+        wanted: &HashSet<SendKey>,
+    ) -> Result<Option<Self>, Stop> {
+        let key = match context::key_of_recorded(place).await {
+            Ok(key) => key,
+            Err(problem @ (LedgerError::Key(_) | LedgerError::WrongKey { .. })) => {
+                ui.say(&format!("The rows of these sends are not shown, since that takes the ledger's key: {problem}"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let read = match manifest::audience(manifest, data_dirs) {
+            Ok((audience, problems)) => read(&audience, problems, &key, runs, wanted),
+            Err(problems) => Read { rows: Self { found: HashMap::new(), complete: false }, problems },
+        };
+        if !read.problems.0.is_empty() {
+            let warning = |problem| Diagnostic { severity: Severity::Warning, ..problem };
+            ui.problems(&read.problems.0.into_iter().map(warning).collect::<Vec<_>>());
+            ui.say("\nThe audience could not be read as a whole, so rows may be missing below.\n");
+        }
+        Ok(Some(read.rows))
+    }
+}
+
+struct Read {
+    rows: Rows,
+    problems: Diagnostics,
+}
+
+/// How many broken rows are told one by one.
+const MOST_TOLD: usize = 5;
+
+/// Reads the sources until every wanted send is found. Rows that get no message today (who is on a
+/// suppression list since, whom `where` does not select) are found as well.
+fn read(
+    audience: &AudienceSpec,
+    Diagnostics(mut problems): Diagnostics,
+    key: &LedgerKey,
+    runs: &[&RunRecord],
+    wanted: &HashSet<SendKey>,
+) -> Read {
+    let scopes: HashSet<(&str, u32)> = runs.iter().map(|run| (run.campaign.as_str(), run.edition)).collect();
+    let keys: Vec<_> = scopes.into_iter().map(|(campaign, edition)| key.send_keys(campaign, edition)).collect();
+    let mut found = HashMap::new();
+    let mut record = StringRecord::new();
+    for source in &audience.sources {
+        let open = Table::open(&source.path, source.delimiter, source.multiline)
+            .and_then(|table| table.require(&audience.phone).map(|phone| (table, phone)));
+        let (mut table, phone) = match open {
+            Ok(open) => open,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        while found.len() < wanted.len() {
+            let line = match table.next(&mut record) {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(problem) => {
+                    problems.push(problem);
+                    if problems.len() >= MOST_TOLD {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let Ok(number) = audience.reader.read(record.get(phone).unwrap_or_default()) else { continue };
+            for key in keys.iter().map(|keys| keys.of(number.identity())).filter(|key| wanted.contains(key)) {
+                found.entry(key).or_insert_with(|| format!("{}:{line}", source.path.display()));
+            }
+        }
+    }
+    Read { rows: Rows { found, complete: problems.is_empty() }, problems: Diagnostics(problems) }
+}

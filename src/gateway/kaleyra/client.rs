@@ -1,0 +1,307 @@
+//! The HTTP exchange: one request, at most one answer, within bounds.
+//!
+//! The client never tries again and follows no redirect. What it says of a request that got no
+//! answer is what the connection has taken of it: nothing (*not sent*), or a part or all (*unknown*).
+//!
+//! # Connections
+//!
+//! Connections are used again for as long as they were idle for less than [`IDLE`]. Whoever closes an
+//! idle connection on the other side may do so while a request is on its way, and what became of that
+//! request nobody can tell. So the first time that a used connection breaks before its answer, the
+//! client goes over to a connection for each request, for good.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpInfo;
+use reqwest::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use url::Url;
+
+use super::multipart::Form;
+use super::transfer::{GiveUp, Limits, Overdue, Taken, Transfer};
+use super::uploads::{Moved, Uploads};
+use crate::ledger::Lease;
+
+/// An answer larger than this is none of Kaleyra's.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// How long an idle connection is kept. Servers and what stands before them keep theirs for five
+/// seconds and more.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// The longest that connecting may take, whatever `timeout` is.
+const MAX_CONNECT: Duration = Duration::from_secs(10);
+
+/// How many times `timeout` an upload may take that makes progress.
+const UPLOAD_TIMEOUTS: u32 = 10;
+
+/// What the lease's end means for a request that has not left.
+const LEASE_OVER: &str = "this process was paused for too long between the intent and the request";
+
+/// How long each step of a request may take. `timeout` bounds the time without progress.
+pub(super) fn limits(timeout: Duration, uploads: bool) -> Limits {
+    Limits {
+        connect: (timeout / 2).min(MAX_CONNECT),
+        progress: timeout,
+        upload: if uploads { timeout.saturating_mul(UPLOAD_TIMEOUTS) } else { timeout },
+    }
+}
+
+/// What the provider answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Vec<u8>,
+    /// Whether it began before the connection had taken the whole request. The rest of the request
+    /// has not left since.
+    pub(super) early: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// Not one byte of the request left.
+    NotSent(String),
+    /// The provider may have it.
+    Unknown(String),
+}
+
+/// The connections to one account.
+pub(super) struct Client {
+    timeout: Duration,
+    api_key: HeaderValue,
+    pooled: reqwest::Client,
+    /// One connection for each request, once a used one broke.
+    unpooled: OnceLock<reqwest::Client>,
+    /// The local ports of connections that have brought an answer.
+    used: Ports,
+    /// Whether the user is still to be told that the pool is not used any more.
+    notice: AtomicBool,
+    pub(super) uploads: Arc<Uploads>,
+}
+
+impl Client {
+    /// A client that keeps up to `connections` idle connections.
+    pub(super) fn new(timeout: Duration, api_key: HeaderValue, connections: usize) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            timeout,
+            pooled: build(timeout, &api_key, connections)?,
+            api_key,
+            unpooled: OnceLock::new(),
+            used: Ports::default(),
+            notice: AtomicBool::new(false),
+            uploads: Arc::new(Uploads::new(timeout)),
+        })
+    }
+
+    /// Posts a form, and reads the answer. While `lease` does not hold, nothing of it leaves.
+    pub(super) async fn post(
+        &self,
+        url: Url,
+        content_type: HeaderValue,
+        form: Form,
+        lease: Option<Lease>,
+    ) -> Result<Answer, NoAnswer> {
+        let limits = limits(self.timeout, form.file_bytes > 0);
+        let transfer = Transfer::new(limits, lease, &form, &self.uploads);
+        let _given_up_at_the_end = GiveUp(Arc::clone(&transfer));
+        let mut request = match self.unpooled.get() {
+            Some(client) => client.post(url).header(CONNECTION, "close"),
+            None => self.pooled.post(url),
+        };
+        request = request.header(CONTENT_TYPE, content_type).body(transfer.body(form));
+        tokio::select! {
+            biased;
+            answer = self.exchange(request, &transfer) => answer,
+            overdue = transfer.overdue() => Err(self.too_late(overdue, limits, &transfer)),
+        }
+    }
+
+    async fn exchange(&self, request: reqwest::RequestBuilder, transfer: &Transfer) -> Result<Answer, NoAnswer> {
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Err(self.broken(error, transfer)),
+        };
+        // From here on no closing boundary follows an answer that came before it.
+        let early = transfer.stop() != Taken::All;
+        transfer.ended(if early { Moved::Untold } else { Moved::All });
+        if let Some(info) = response.extensions().get::<HttpInfo>() {
+            self.used.add(info.local_addr().port());
+        }
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(Duration::from_secs);
+        match body(response).await {
+            Ok(body) => Ok(Answer { status, retry_after, body, early }),
+            Err(reason) => Err(NoAnswer::Unknown(format!("the answer (status {status}) broke off: {reason}"))),
+        }
+    }
+
+    /// The request failed before an answer began.
+    fn broken(&self, error: reqwest::Error, transfer: &Transfer) -> NoAnswer {
+        let taken = transfer.stop();
+        if transfer.lease_is_over() {
+            return match taken {
+                Taken::Nothing => NoAnswer::NotSent(LEASE_OVER.to_owned()),
+                _ => NoAnswer::Unknown("this process was paused while the request left".to_owned()),
+            };
+        }
+        // The second says the same of DNS, TCP and TLS; it stands here should the first ever err.
+        if error.is_builder() || error.is_connect() || taken == Taken::Nothing {
+            return NoAnswer::NotSent(root_cause(error));
+        }
+        if local_port(&error).is_none_or(|port| self.used.holds(port)) {
+            self.leave_the_pool();
+        }
+        NoAnswer::Unknown(format!("the connection broke: {}", root_cause(error)))
+    }
+
+    fn too_late(&self, overdue: Overdue, limits: Limits, transfer: &Transfer) -> NoAnswer {
+        let taken = transfer.stop();
+        transfer.ended(Moved::TooLittle);
+        let reason = match overdue {
+            Overdue::Connection => format!("no connection within {:?}", limits.connect),
+            Overdue::Progress => format!("the upload made no progress for {:?}", limits.progress),
+            Overdue::Upload => format!("the upload took longer than {:?}", limits.upload),
+            Overdue::Answer => format!("no answer within {:?}", limits.progress),
+        };
+        if taken == Taken::Nothing { NoAnswer::NotSent(reason) } else { NoAnswer::Unknown(reason) }
+    }
+
+    /// From now on each request has a connection of its own.
+    fn leave_the_pool(&self) {
+        if self.unpooled.get().is_some() {
+            return;
+        }
+        // It was built once with the same settings. Should it fail, the next break tries again.
+        if let Ok(client) = build(self.timeout, &self.api_key, 0)
+            && self.unpooled.set(client).is_ok()
+        {
+            self.notice.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// What the user should know, once.
+    pub(super) fn take_notice(&self) -> Option<String> {
+        self.notice.swap(false, Ordering::SeqCst).then(|| {
+            "the provider closed a connection that was about to be used again, and its send is unknown; \
+             from now on each request has a connection of its own"
+                .to_owned()
+        })
+    }
+}
+
+fn build(timeout: Duration, api_key: &HeaderValue, connections: usize) -> Result<reqwest::Client, reqwest::Error> {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("sendform/", env!("CARGO_PKG_VERSION")))
+        .default_headers(HeaderMap::from_iter([(HeaderName::from_static("api-key"), api_key.clone())]))
+        .retry(reqwest::retry::never())
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        // There is no `timeout` here: `Transfer` has a limit for each step.
+        .connect_timeout(limits(timeout, false).connect)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(connections)
+        .tcp_nodelay(true);
+    // What the kernel has taken and cannot deliver ends the connection as well.
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let builder = builder.tcp_user_timeout(timeout);
+    builder.build()
+}
+
+/// A set of ports. A port that another connection had before counts as used; that is rare, and only
+/// makes the client leave the pool.
+struct Ports(Box<[AtomicU64]>);
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self((0..(1 << 16) / 64).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Ports {
+    fn add(&self, port: u16) {
+        let (word, bit) = Self::place(port);
+        // Nearly always it is there already: then no processor has to have the line for itself.
+        if self.0[word].load(Ordering::Relaxed) & bit == 0 {
+            self.0[word].fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    fn holds(&self, port: u16) -> bool {
+        let (word, bit) = Self::place(port);
+        self.0[word].load(Ordering::Relaxed) & bit != 0
+    }
+
+    fn place(port: u16) -> (usize, u64) {
+        (usize::from(port) / 64, 1 << (port % 64))
+    }
+}
+
+/// The local port of the connection that failed, if the error names its connection.
+fn local_port(error: &reqwest::Error) -> Option<u16> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<legacy::Error>() {
+            let mut extras = Default::default();
+            error.connect_info()?.get_extras(&mut extras);
+            return extras.get::<HttpInfo>().map(|info| info.local_addr().port());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(root_cause)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err("it is too large".to_owned());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The innermost cause, without the URL, which holds the SID.
+fn root_cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connecting_takes_at_most_half_of_the_timeout() {
+        let seconds = |timeout: u64, uploads: bool| {
+            let limits = limits(Duration::from_secs(timeout), uploads);
+            (limits.connect.as_secs(), limits.progress.as_secs(), limits.upload.as_secs())
+        };
+        assert_eq!(seconds(30, false), (10, 30, 30));
+        assert_eq!(seconds(4, false), (2, 4, 4));
+        assert_eq!(seconds(60, true), (10, 60, 600));
+    }
+
+    #[test]
+    fn ports_are_told_apart() {
+        let ports = Ports::default();
+        for port in [0, 63, 64, 40_000, u16::MAX] {
+            assert!(!ports.holds(port));
+            ports.add(port);
+            assert!(ports.holds(port));
+        }
+        assert!(!ports.holds(40_001) && !ports.holds(1));
+    }
+}

@@ -1,0 +1,232 @@
+//! A ledger's file as the source or the target of a move; see [`crate::ledger::copy`].
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ToSql, params_from_iter};
+
+use super::super::copy::{COPY_OF, Kind, Row, Source, Table, Target, Value, moved, refused, unfinished};
+use super::super::location::canonical_file;
+use super::super::{LedgerError, LedgerKey, MOVED_TO};
+use super::file::{self, property, set_property, take_lease};
+use super::head_file::{HeadFile, ledger_id};
+use super::migrate;
+use super::{SqliteLedger, check_key, io, storage};
+
+/// A file that nobody can write to: the lease is held, and a write transaction is open.
+pub(crate) struct SqliteSource {
+    ledger: SqliteLedger,
+}
+
+impl SqliteSource {
+    pub(crate) fn open(path: &Path, key: &LedgerKey) -> Result<Self, LedgerError> {
+        let lease = take_lease(&canonical_file(path))?;
+        let ledger = SqliteLedger::open_existing(path, Some(key))?.ok_or_else(|| {
+            refused(format!("there is no ledger at `{}`", path.display()), "name the ledger that is to be moved")
+        })?;
+        let ledger = SqliteLedger { lease: Some(lease), ..ledger };
+        ledger.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| storage(&ledger.path, "read", &error))?;
+        Ok(Self { ledger })
+    }
+
+    pub(crate) fn moved_to(&self) -> Result<Option<String>, LedgerError> {
+        property(&self.ledger.connection, MOVED_TO).map_err(|error| self.ledger.unreadable(&error))
+    }
+}
+
+fn value(cell: ValueRef<'_>) -> Value {
+    match cell {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Number(number),
+        // No column holds one.
+        ValueRef::Real(_) => Value::Null,
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => Value::Bytes(bytes.to_owned()),
+    }
+}
+
+#[async_trait]
+impl Source for SqliteSource {
+    async fn page(&mut self, table: Table, after: i64, limit: usize) -> Result<Vec<Row>, LedgerError> {
+        let columns = table.columns();
+        let first = columns[0].0;
+        let list = table.list().replace("campaign, edition, name,", "campaign, edition, coalesce(name, campaign),");
+        let sql = match table {
+            Table::Property => format!("SELECT {list} FROM property WHERE ?1 = ?1 AND ?2 = ?2 ORDER BY name"),
+            _ => format!("SELECT {list} FROM {} WHERE {first} > ?1 ORDER BY {first} LIMIT ?2", table.name()),
+        };
+        let read = || -> Result<Vec<Row>, rusqlite::Error> {
+            let mut statement = self.ledger.connection.prepare_cached(&sql)?;
+            let rows = statement.query_map((after, limit as i64), |row| {
+                (0..columns.len()).map(|column| row.get_ref(column).map(value)).collect()
+            })?;
+            rows.collect()
+        };
+        read().map_err(|error| self.ledger.unreadable(&error))
+    }
+
+    async fn mark_moved(self: Box<Self>, to: &str) -> Result<(), LedgerError> {
+        let ledger = self.ledger;
+        set_property(&ledger.connection, MOVED_TO, Some(to))
+            .and_then(|()| ledger.connection.execute_batch("COMMIT"))
+            .map_err(|error| storage(&ledger.path, "written", &error))
+    }
+}
+
+/// A file that is being written under a temporary name.
+pub(crate) struct SqliteTarget {
+    path: PathBuf,
+    temporary: tempfile::NamedTempFile,
+    connection: Connection,
+    from: String,
+    _lease: File,
+}
+
+impl SqliteTarget {
+    pub(crate) fn open(path: &Path, key: &LedgerKey, from: &str) -> Result<Self, LedgerError> {
+        let path = canonical_file(path);
+        let lease = take_lease(&path)?;
+        if super::super::exists(&path)? {
+            // Only what an earlier try left, which cannot be used, is replaced.
+            let there = super::open(&path)?;
+            file::format(&path, &there)?;
+            let of = property(&there, COPY_OF).map_err(|error| storage(&path, "read", &error))?;
+            if of.as_deref() != Some(from) {
+                return Err(refused(
+                    format!("there is a ledger at `{}` already", path.display()),
+                    "move it to a place where nothing stands yet",
+                ));
+            }
+            drop(there);
+            for part in ["", "-wal", "-shm"] {
+                let mut name = path.as_os_str().to_owned();
+                name.push(part);
+                match std::fs::remove_file(&name) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(io(&path, "written", &error));
+                    }
+                    _ => {}
+                }
+            }
+            let _ = std::fs::remove_file(super::head_path(&path));
+        }
+        super::Recorded::refuse_a_missing_ledger(&path)?;
+        super::place::refuse_a_log_without_its_ledger(&path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|error| io(&path, "written", &error))?;
+        let fail = |error: rusqlite::Error| storage(&path, "written", &error);
+        let connection = Connection::open(temporary.path()).map_err(fail)?;
+        let made = || -> Result<(), rusqlite::Error> {
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            file::mark_as_ledger(&connection)?;
+            migrate::create(&connection, &key.fingerprint())?;
+            connection.execute_batch("DELETE FROM link; DELETE FROM property;")
+        };
+        made().map_err(fail)?;
+        Ok(Self { path, temporary, connection, from: from.to_owned(), _lease: lease })
+    }
+
+    /// The old ledger is marked: this one may be used.
+    pub(crate) fn finish(path: &Path, key: &LedgerKey) -> Result<(), LedgerError> {
+        let path = canonical_file(path);
+        let _lease = take_lease(&path)?;
+        if !super::super::exists(&path)? {
+            return Err(refused(
+                format!("the ledger was moved to `{}`, and it is not there", path.display()),
+                "put it back there",
+            ));
+        }
+        let connection = super::open(&path)?;
+        file::format(&path, &connection)?;
+        check_key(&path, &connection, key)?;
+        set_property(&connection, COPY_OF, None).map_err(|error| storage(&path, "written", &error))?;
+        HeadFile::write_now(&path, &connection).map(drop)
+    }
+}
+
+#[async_trait]
+impl Target for SqliteTarget {
+    async fn insert(&mut self, table: Table, rows: &[Row]) -> Result<(), LedgerError> {
+        let columns = table.columns();
+        let marks = vec!["?"; columns.len()].join(", ");
+        let (more, value) = if table == Table::Run { (", first_seq", ", 1") } else { ("", "") };
+        let sql = format!("INSERT INTO {} ({}{more}) VALUES ({marks}{value})", table.name(), table.list());
+        let written = || -> Result<(), rusqlite::Error> {
+            let mut insert = self.connection.prepare_cached(&sql)?;
+            for row in rows {
+                let cells = row.iter().zip(columns).map(|(cell, (_, kind))| -> Box<dyn ToSql> {
+                    match cell {
+                        // Older runs in a file have no sender, those in a database have an empty one.
+                        Value::Text(text) if text.is_empty() && *kind == Kind::Text && table == Table::Run => {
+                            Box::new(rusqlite::types::Null)
+                        }
+                        Value::Null => Box::new(rusqlite::types::Null),
+                        Value::Number(number) => Box::new(*number),
+                        Value::Text(text) => Box::new(text.clone()),
+                        Value::Bytes(bytes) => Box::new(bytes.clone()),
+                    }
+                });
+                insert.execute(params_from_iter(cells))?;
+            }
+            Ok(())
+        };
+        written().map_err(|error| storage(&self.path, "written", &error))
+    }
+
+    async fn complete(self: Box<Self>) -> Result<[u64; 5], LedgerError> {
+        let Self { path, temporary, connection, from, _lease } = *self;
+        let fail = |error: rusqlite::Error| storage(&path, "written", &error);
+        let derived = || -> Result<[u64; 5], rusqlite::Error> {
+            let firsts: HashMap<i64, i64> = connection
+                .prepare("SELECT run, min(seq) FROM journal GROUP BY run")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_, _>>()?;
+            let next: i64 =
+                connection.query_row("SELECT coalesce(max(seq), 0) + 1 FROM journal", [], |row| row.get(0))?;
+            let runs: Vec<i64> =
+                connection.prepare("SELECT id FROM run")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            for run in runs {
+                let first = firsts.get(&run).copied().unwrap_or(next);
+                connection.execute("UPDATE run SET first_seq = ?1 WHERE id = ?2", [first, run])?;
+            }
+            let mut counts = [0; 5];
+            for (table, count) in Table::ALL.into_iter().zip(&mut counts) {
+                let sql = format!("SELECT count(*) FROM {}", table.name());
+                *count = connection.query_row(&sql, [], |row| row.get::<_, i64>(0))?.cast_unsigned();
+            }
+            set_property(&connection, COPY_OF, Some(&from))?;
+            connection.execute_batch("COMMIT")?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            Ok(counts)
+        };
+        let counts = derived().map_err(fail)?;
+        ledger_id(&path, &connection)?;
+        connection.close().map_err(|(_, error)| fail(error))?;
+        let written = |error: std::io::Error| io(&path, "written", &error);
+        temporary.as_file().sync_all().map_err(written)?;
+        temporary.persist_noclobber(&path).map_err(|error| written(error.error))?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(written)?;
+        Ok(counts)
+    }
+}
+
+/// Refuses a copy that is not finished.
+pub(super) fn refuse_unfinished(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
+    match property(connection, COPY_OF).map_err(|error| storage(path, "read", &error))? {
+        Some(from) => Err(unfinished(&path.display().to_string(), &from)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to begin a run on a ledger that was moved.
+pub(super) fn refuse_moved(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
+    match property(connection, MOVED_TO).map_err(|error| storage(path, "read", &error))? {
+        Some(to) => Err(moved(&path.display().to_string(), &to)),
+        None => Ok(()),
+    }
+}
