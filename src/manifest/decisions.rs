@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::types::ApiVersion;
 use super::{read, schema};
 use crate::diagnostic::{Diagnostic, Diagnostics, limit};
+use crate::files::Files;
 use crate::ledger::protocol::Verdict;
 use crate::ledger::{Intent, SendKey, State};
 use crate::message::ContentDigest;
@@ -101,6 +103,9 @@ pub struct Lost {
     pub edition: u32,
     /// The run.
     pub run: i64,
+    /// The instant of the run's plan.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub planned_at: Timestamp,
     /// The number with its middle hidden.
     pub to: String,
     /// The code that the recipient got.
@@ -155,7 +160,7 @@ pub struct Checked {
 
 /// Reads a file of decisions.
 pub fn load(path: &Path) -> Result<Vec<Checked>, Diagnostics> {
-    let document = read::read(path)?;
+    let document = read::read(path, &Files::beside(path)?, &schema::of::<Decisions>())?;
     let found = schema::validate_as::<Decisions>(&document);
     if !found.is_empty() {
         return Err(Diagnostics(limit(found)));
