@@ -166,15 +166,15 @@ async fn keys_of(
 fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
     let told = send.last.reason.as_deref().or(send.last.message_id.as_deref()).unwrap_or_default();
     let told = one_line(told);
-    let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(in_words(rows.of(&send.last.key)))));
+    let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(&in_words(rows.of(&send.last.key)))));
     format!("{}  {:<9} {:<17} {}{row}  {told}\n", send.last.key, send.state.to_string(), send.masked, send.campaign)
 }
 
-fn in_words(row: Row<'_>) -> &str {
+fn in_words(row: Row) -> String {
     match row {
         Row::At(place) => place,
-        Row::Gone => "not in the audience now",
-        Row::NotFound => "row not found",
+        Row::Gone => "not in the audience now".to_owned(),
+        Row::NotFound => "row not found".to_owned(),
     }
 }
 
@@ -217,7 +217,7 @@ fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Stop> 
     for send in sends {
         // Each on one line of the comment: none may end it.
         let told = one_line(send.last.reason.as_deref().unwrap_or_default());
-        let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(in_words(rows.of(&send.last.key)))));
+        let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(&in_words(rows.of(&send.last.key)))));
         let _ = write!(
             out,
             "  # {} of {}{row}, {}: {told}\n  - send: \"{}\"\n    attempt: {}\n    as: # accepted, rejected or not-sent\n",
