@@ -180,7 +180,7 @@ async fn commit(run: &mut dyn RunLedger, number: &mut u64, before: &mut Vec<Sett
         .collect();
     let next = claim.iter().map(settled).collect();
     let batch = Arc::new(Batch { settle: std::mem::replace(before, next), claim });
-    assert!(run.commit(&batch).await.unwrap().iter().all(|claim| *claim == Claim::Granted));
+    assert!(run.commit(&batch).await.unwrap().claims.iter().all(|claim| *claim == Claim::Granted));
 }
 
 /// The ledger that is, beside the two that might be: a table with a unique index on the key, and

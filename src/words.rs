@@ -33,6 +33,14 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
+/// A number of bytes in millions.
+pub fn megabytes(bytes: u64) -> String {
+    match bytes {
+        0..100_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{} MB", grouped(bytes / 1_000_000)),
+    }
+}
+
 /// A foreign text on one line that shows all it holds: line breaks, other control characters and
 /// line or paragraph separators become spaces, format characters go.
 pub fn one_line(text: &str) -> Cow<'_, str> {
@@ -91,6 +99,8 @@ mod tests {
         assert_eq!(count(1, "code"), "1 code");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(grouped(0), "0");
+        assert_eq!(megabytes(160_000), "0.2 MB");
+        assert_eq!(megabytes(1_500_000_000), "1,500 MB");
     }
 
     #[test]

@@ -341,7 +341,7 @@ fn a_trial_ignores_the_ledger_that_real_runs_are_given() {
     output(project.command(&apply).arg("--sandbox").env("SENDFORM_LEDGER", named)).expect(0);
     assert!(!project.path().join("real.db").exists());
     project.apply(&["--sandbox", "--ledger", named]).expect(64);
-    output(project.command(&apply).env("SENDFORM_LEDGER", named)).expect(0);
+    output(project.command(&apply).arg("--new-ledger").env("SENDFORM_LEDGER", named)).expect(0);
     assert_eq!(sandbox.messages().len(), 3);
 }
 

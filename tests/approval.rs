@@ -213,11 +213,15 @@ fn what_changes_after_the_approval_is_refused_and_named() {
 
 #[test]
 fn trying_rejected_sends_again_is_part_of_the_approval() {
-    let server = crate::kaleyra::Recorder::start(|request| {
+    let accepted = std::sync::atomic::AtomicU64::new(0);
+    let server = crate::kaleyra::Recorder::start(move |request| {
         let rejected = String::from_utf8_lossy(&request.body).contains("+919876543211");
         match rejected {
             true => (400, r#"{"code":"E13001","message":"x","data":[],"error":{"to":"invalid number"}}"#.to_owned()),
-            false => (200, r#"{"id":"r","data":[{"message_id":"r:0"}],"error":{}}"#.to_owned()),
+            false => {
+                let id = accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                (200, format!(r#"{{"id":"r{id}","data":[{{"message_id":"r{id}:0"}}],"error":{{}}}}"#))
+            }
         }
     });
     let mut project = Project::new();

@@ -114,6 +114,21 @@ fn files_that_use_files_are_counted() {
     assert_eq!(output.stderr.matches("too-many-files").count(), 1, "{}", output.stderr);
 }
 
+#[test]
+fn what_a_campaign_opens_and_keeps_is_counted() {
+    let (before, rest) = CAMPAIGN.split_once("  en:\n").unwrap();
+    let (template, after) = rest.split_once("audience:\n").unwrap();
+    let many: String = (0..5_000).map(|key| format!("  t{key}: *t\n")).collect();
+    let text = format!("{before}  en: &t\n{template}{many}audience:\n{after}");
+    let project = Project::new();
+    project.write("campaign.yaml", text);
+    let output = in_time("templates", &project, &["validate", "campaign.yaml"]).expect(3);
+    assert!(output.stderr.contains("templates; it can have 250"), "{:.2000}", output.stderr);
+    let sources = format!("sources: [{}]", vec!["{ csv: people.csv }"; 20_000].join(", "));
+    let text = CAMPAIGN.replace("sources: [{ csv: people.csv }]", &sources);
+    validated("sources", &text, "`audience.sources` has 20000 files; it can have 250");
+}
+
 /// What doubles in each step makes gigabytes in thirty steps, whatever each step costs.
 #[test]
 fn expressions_that_double_a_list_are_refused() {

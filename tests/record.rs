@@ -58,7 +58,12 @@ fn what_was_decided_not_sent_is_sent_under_a_new_attempt() {
     let list = project.run(&["sends", "list", "test-offer", "--state", "unknown"]).expect(0).stdout;
     let send = list.split_whitespace().next().unwrap().to_owned();
     assert_eq!(project.plan_json()["counts"]["send"], 0);
-    project.run(&["resolve", &send, "--as", "not-sent", "--reason", "missing in the report"]).expect(0);
+    // The request may have arrived just now, and its answer may still come.
+    let decide = ["resolve", &send, "--as", "not-sent", "--reason", "missing in the report"];
+    let early = project.run(&decide).expect(1);
+    assert!(early.stderr.contains("may still come: run 1 gave its last sign"), "{}", early.stderr);
+    assert_eq!(project.plan_json()["counts"]["unknown"], 1);
+    project.run(&[&decide[..], &["--force"]].concat()).expect(0);
     let plan = project.plan_json();
     assert_eq!((&plan["counts"]["send"], &plan["counts"]["unknown"]), (&Value::from(1), &Value::from(0)));
     let healthy = Sandbox::start(&[]);
@@ -89,7 +94,10 @@ fn decisions_come_from_a_reviewed_file() {
         let filled =
             file.replace("as: #", "as: rejected #").replace("reason: \"\"", "reason: the report of 23 November");
         project.write("decisions.yaml", &filled);
-        let output = project.run(&["resolve", "--file", "decisions.yaml", "--format", "json"]).expect(0).json();
+        let early = project.run(&["resolve", "--file", "decisions.yaml"]).expect(1);
+        assert!(early.stderr.contains("may still come"), "{}", early.stderr);
+        let output =
+            project.run(&["resolve", "--file", "decisions.yaml", "--force", "--format", "json"]).expect(0).json();
         assert_eq!((&output["settled"], &output["refused"]), (&Value::from(1), &Value::from(0)));
         // Again: it says the same already. Twice the same send, a wrong word, no reason: refused whole.
         project.run(&["resolve", "--file", "decisions.yaml"]).expect(0);

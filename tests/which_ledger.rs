@@ -625,8 +625,11 @@ fn a_moved_ledger_goes_on_at_its_new_place_alone_and_holds_everything() {
     // In the new place the rest is sent, and nobody gets it twice; codes stay with whom they were given to.
     let resumed = project.apply(&[]);
     assert_eq!(resumed.code, 7, "{}", resumed.stderr);
-    let last = nothing_twice(&sandbox);
-    assert_eq!(last, 80);
+    // What was under way at the kill is in doubt, whether it arrived or not.
+    let counts = project.counts();
+    assert_eq!((counts.pending, counts.total()), (0, 80));
+    let got = nothing_twice(&sandbox);
+    assert!((counts.accepted..=80).contains(&got), "{got} arrived, {counts:?}");
     project.run(&["ledger", "check"]).expect(0);
     // And on the database likewise.
     let second = postgres::shared().database();
@@ -634,7 +637,7 @@ fn a_moved_ledger_goes_on_at_its_new_place_alone_and_holds_everything() {
     project.environment = vec![key, ("SENDFORM_LEDGER", second)];
     project.crowd(100, &[]);
     project.apply(&[]).expect(7);
-    assert_eq!(nothing_twice(&sandbox), 100);
+    assert_eq!(nothing_twice(&sandbox), got + 20);
     project.run(&["ledger", "check"]).expect(0);
 }
 
@@ -720,7 +723,7 @@ fn secrets_are_read_before_the_lease_and_a_ledger_that_moved_is_planned_again() 
     // While the key is fetched, nobody holds the ledger, and somebody settles a doubt.
     let program = env!("CARGO_BIN_EXE_sendform");
     let script = format!(
-        "#!/bin/sh\n{program} ledger unlock >>holder.txt\n{program} resolve {send} --as not-sent --reason report >/dev/null 2>&1\necho sandbox-key\n"
+        "#!/bin/sh\n{program} ledger unlock >>holder.txt\n{program} resolve {send} --as not-sent --force --reason report >/dev/null 2>&1\necho sandbox-key\n"
     );
     project.write("key.sh", script);
     project.campaign(&[
@@ -829,7 +832,7 @@ fn a_callback_in_the_clear_stays_on_this_machine() {
     let from = "    from: \"+919900112233\"";
     for (url, code) in [
         ("http://hooks.example.com/status", 3),
-        ("https://me:hunter2@hooks.example.com/status", 3),
+        ("ftp://hooks.example.com/status", 3),
         ("https://hooks.example.com/status", 0),
         ("http://127.0.0.1:4010/status", 0),
     ] {

@@ -33,7 +33,7 @@ use jiff::Timestamp;
 
 use crate::ledger::Others;
 
-pub use engine::{Engine, Feed, Leftover, Setup};
+pub use engine::{Engine, Feed, Forgotten, Leftover, Setup};
 pub use pace::Pacer;
 
 /// How urgently a run is asked to stop.
@@ -73,6 +73,8 @@ pub enum Ending {
     Ledger(String),
     /// Others took this run for dead: it is granted nothing more.
     Fenced(String),
+    /// The ledger has lost commits of this run that were durable.
+    Forgotten,
     /// A message was none of the approved plan's: the files changed during the run.
     Changed,
     /// A code of the plan went to somebody else since the plan was made.
@@ -132,6 +134,11 @@ pub enum Event {
     Others(Others),
     /// Something that the gateway found out about the provider.
     Notice(String),
-    /// No further claims; what is under way is waited for.
+    /// The user asked to stop: no further claims; what is under way is waited for.
     Stopping,
+    /// The same, for a reason that the run found itself.
+    StoppingItself {
+        /// How many sends are under way.
+        under_way: u64,
+    },
 }

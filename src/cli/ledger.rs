@@ -6,12 +6,13 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::resolve::whole_seconds;
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context, ledger_files};
 use crate::ledger::postgres::PostgresLedger;
 use crate::ledger::{Entry, Head, LedgerLocation, report, sqlite};
 use crate::plan::FORMAT_VERSION;
-use crate::words::grouped;
+use crate::words::{self, grouped};
 
 /// Create, check, back up, restore or unlock the ledger
 #[derive(Debug, Args)]
@@ -68,6 +69,9 @@ struct UnlockArgs {
     /// The run to call dead: it is granted nothing more, and what it left open is unknown
     #[arg(long)]
     run: Option<i64>,
+    /// Call the run dead although its requests may still be under way
+    #[arg(long, requires = "run")]
+    force: bool,
 }
 
 pub fn run(ui: &Ui, args: &LedgerCommand) -> Result<Exit, Stop> {
@@ -118,6 +122,7 @@ async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, Stop> {
             if let Some(head) = head {
                 ui.data(&format!("Ledger head {head}\n"));
             }
+            check.contradicting.iter().for_each(|found| ui.data(&format!("  contradiction: {found}\n")));
             check.problems.iter().for_each(|problem| ui.data(&format!("  {problem}\n")));
         }
     }
@@ -163,7 +168,8 @@ async fn export(args: &ExportArgs) -> Result<Exit, Stop> {
 async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
     let place = context::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
     let mut ledger = context::open_recorded(&place).await?;
-    let live: Vec<_> = ledger.runs().await?.into_iter().filter(|run| run.live).collect();
+    let runs = ledger.runs().await?;
+    let live: Vec<_> = runs.iter().filter(|run| run.live).collect();
     match (&place, args.run) {
         (LedgerLocation::File(path), None) => {
             match sqlite::lease_holder(path) {
@@ -194,6 +200,20 @@ async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
             Ok(Exit::Done)
         }
         (LedgerLocation::Database(url), Some(run)) => {
+            let open = runs.iter().find(|other| other.id == run && other.ended_at.is_none());
+            if let Some(open) = open.filter(|open| !args.force && !open.may_live_for().is_zero()) {
+                return Err(Stop::new(
+                    Exit::Held,
+                    format!(
+                        "run {run} may still be under way: its last sign came {} ago",
+                        words::duration(whole_seconds(open.silent))
+                    ),
+                )
+                .hint(format!(
+                    "in {} no request of it can live any more, unless it gives another sign; `--force` calls it dead now",
+                    words::duration(whole_seconds(open.may_live_for()))
+                )));
+            }
             let Some(mut ledger) = PostgresLedger::open_existing(url.expose(), None).await? else {
                 return Ok(Exit::Done);
             };

@@ -127,6 +127,7 @@ impl From<LedgerError> for Stop {
             }
             LedgerError::NotALedger(_) => Stop::new(Exit::Error, message).hint("name another file with `--ledger sqlite:PATH`"),
             LedgerError::Storage { .. } => Stop::new(Exit::Error, message).hint("the ledger must be on a disk that can be written to; nothing is sent without it"),
+            LedgerError::NotDurable { .. } => Stop::new(Exit::Error, message).hint("set `fsync = on` in the server's configuration; nothing was sent"),
             LedgerError::Outdated => Stop::new(Exit::Held, message).hint("run it again: it plans with what is recorded now"),
             LedgerError::Refused { hint, .. } => Stop::new(Exit::Error, message).hint(hint),
             LedgerError::Key(_) | LedgerError::Location(_) => Stop::new(Exit::Error, message),

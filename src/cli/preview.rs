@@ -16,6 +16,7 @@ use crate::diagnostic::Diagnostics;
 use crate::gateway::Request;
 use crate::gateway::kaleyra::multipart::Value;
 use crate::gateway::kaleyra::v1::form;
+use crate::offer::expiry::in_zone;
 use crate::plan::{Desired, Item, Pass};
 use crate::table::Table;
 
@@ -137,7 +138,7 @@ fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<St
     let _ = writeln!(out, "{}, {}\n", desired.address.masked(), row(campaign, desired.place));
     let _ = writeln!(out, "  {}", message.template.offer_text);
     if let Some(expires) = expires {
-        let _ = writeln!(out, "  Ends {expires}");
+        let _ = writeln!(out, "  Ends {}", in_zone(expires.instant(), campaign.zone.as_deref()));
     }
     let _ = writeln!(out, "\n  {}\n", message.body().replace('\n', "\n  "));
     let _ = writeln!(

@@ -12,8 +12,9 @@ use super::rows::{Row, Rows};
 use super::ui::Ui;
 use super::{DataArgs, Exit, Format, LedgerArgs, Stop, context, status};
 use crate::audience::E164;
+use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, SendRecord};
-use crate::ledger::{Entry, Ledger, RunRecord, SendKey, State};
+use crate::ledger::{Contradiction, Entry, Ledger, RunRecord, SendKey, State};
 use crate::plan::FORMAT_VERSION;
 use crate::words::one_line;
 
@@ -167,15 +168,15 @@ async fn keys_of(
 fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
     let told = send.last.reason.as_deref().or(send.last.message_id.as_deref()).unwrap_or_default();
     let told = one_line(told);
-    let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(in_words(rows.of(&send.last.key)))));
+    let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(&in_words(rows.of(&send.last.key)))));
     format!("{}  {:<9} {:<17} {}{row}  {told}\n", send.last.key, send.state.to_string(), send.masked, send.campaign)
 }
 
-fn in_words(row: Row<'_>) -> &str {
+fn in_words(row: Row) -> String {
     match row {
         Row::At(place) => place,
-        Row::Gone => "not in the audience now",
-        Row::NotFound => "row not found",
+        Row::Gone => "not in the audience now".to_owned(),
+        Row::NotFound => "row not found".to_owned(),
     }
 }
 
@@ -218,7 +219,7 @@ fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Stop> 
     for send in sends {
         // Each on one line of the comment: none may end it.
         let told = one_line(send.last.reason.as_deref().unwrap_or_default());
-        let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(in_words(rows.of(&send.last.key)))));
+        let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(&in_words(rows.of(&send.last.key)))));
         let _ = write!(
             out,
             "  # {} of {}{row}, {}: {told}\n  - send: \"{}\"\n    attempt: {}\n    as: # accepted, rejected or not-sent\n",
@@ -240,6 +241,7 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, Stop> {
         return Err(Stop::new(Exit::Error, format!("nothing is recorded of the send {}", args.send)));
     }
     let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
+    let contradictions = report::contradictions(ledger.as_mut(), args.send).await?;
     match args.format {
         Format::Json => {
             let list: Vec<Value> = entries.iter().map(|entry| report::entry_json(entry, false)).collect();
@@ -250,15 +252,16 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, Stop> {
             };
             ui.data(&format!(
                 "{:#}\n",
-                json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs })
+                json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs,
+                    "contradictions": contradictions.iter().map(ContradictionJson::from).collect::<Vec<_>>() })
             ));
         }
-        Format::Text => ui.data(&story(args.send, &entries, &runs)),
+        Format::Text => ui.data(&story(args.send, &entries, &runs, &contradictions)),
     }
     Ok(Exit::Done)
 }
 
-fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>) -> String {
+fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contradictions: &[Contradiction]) -> String {
     let mut out = format!("Send {key}\n");
     for entry in entries {
         let _ = write!(out, "\n  {}  attempt {}  {}", report::time(entry.at), entry.attempt, entry.state);
@@ -284,6 +287,9 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>) -> Str
         if let (Some(source), Some(actor)) = (entry.source, &entry.actor) {
             let _ = writeln!(out, "    {} of {}", source.as_str(), one_line(actor));
         }
+    }
+    for found in contradictions {
+        let _ = writeln!(out, "\n  {}  contradiction\n    {}", report::time(found.at), found.sentence());
     }
     out
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::ui::Ui;
 use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::RunRecord;
+use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, CampaignStatus};
 use crate::manifest::{read, schema};
 use crate::plan::FORMAT_VERSION;
@@ -69,7 +70,7 @@ pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<
     match named {
         None => Ok((here(), None, None)),
         Some(text) if Path::new(text).is_file() => {
-            let (name, edition) = identity(Path::new(text))?;
+            let (name, edition) = recorded_identity(Path::new(text))?;
             Ok((PathBuf::from(text), Some(name), Some(edition)))
         }
         Some(name) => Ok((here(), Some(name.to_owned()), None)),
@@ -78,11 +79,27 @@ pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<
 
 /// Name and edition of a manifest that may have other mistakes: what was sent stays true.
 pub fn identity(path: &Path) -> Result<(String, u32), Stop> {
-    let document = read::read(path, &read::files(path, &[])?, schema::campaign())?;
-    let name = document.value["name"]
+    identity_in(path, &manifest(path)?)
+}
+
+/// The name that a manifest's sends are found under, and its edition. A campaign that was renamed and
+/// not sent since is recorded under its name before.
+fn recorded_identity(path: &Path) -> Result<(String, u32), Stop> {
+    let manifest = manifest(path)?;
+    let (name, edition) = identity_in(path, &manifest)?;
+    Ok((manifest["moved"]["from"].as_str().map_or(name, ToOwned::to_owned), edition))
+}
+
+/// A manifest as it is written, with what it uses.
+fn manifest(path: &Path) -> Result<Value, Stop> {
+    Ok(read::read(path, &read::files(path, &[])?, schema::campaign())?.value)
+}
+
+fn identity_in(path: &Path, manifest: &Value) -> Result<(String, u32), Stop> {
+    let name = manifest["name"]
         .as_str()
         .ok_or_else(|| Stop::new(Exit::Invalid, format!("`{}` has no `name`", path.display())))?;
-    let edition = document.value["edition"].as_u64().and_then(|edition| u32::try_from(edition).ok()).unwrap_or(1);
+    let edition = manifest["edition"].as_u64().and_then(|edition| u32::try_from(edition).ok()).unwrap_or(1);
     Ok((name.to_owned(), edition))
 }
 
@@ -101,10 +118,14 @@ fn describe(campaign: &CampaignStatus) -> Value {
         "edition": campaign.edition,
         "recipients": campaign.recipients,
         "counts": counts(campaign.accepted, campaign.rejected, campaign.unknown, pending(campaign), campaign.in_flight),
+        "contradictions": campaign.contradictions.iter().map(ContradictionJson::from).collect::<Vec<_>>(),
         "last_run": campaign.runs.first(),
         "runs": campaign.runs,
     })
 }
+
+/// How many contradictions are listed one by one.
+const MOST_CONTRADICTIONS: usize = 20;
 
 /// How many runs are told one by one.
 const MOST_RUNS: usize = 5;
@@ -119,6 +140,19 @@ fn text(campaign: &CampaignStatus) -> String {
         grouped(campaign.unknown),
         grouped(pending(campaign)),
     );
+    let contradictions = &campaign.contradictions;
+    if !contradictions.is_empty() {
+        out.push_str(&format!(
+            "  contradictions {:>6}: what a run saw and the record could not follow\n",
+            contradictions.len()
+        ));
+    }
+    for found in contradictions.iter().take(MOST_CONTRADICTIONS) {
+        out.push_str(&format!("    send {}: {}\n", found.key, found.sentence()));
+    }
+    if contradictions.len() > MOST_CONTRADICTIONS {
+        out.push_str("    and more; `--format json` has all\n");
+    }
     campaign.runs.iter().take(MOST_RUNS).for_each(|run| out.push_str(&run_text(run)));
     let more = campaign.runs.len().saturating_sub(MOST_RUNS);
     if more > 0 {

@@ -107,7 +107,11 @@ fn campaigns(paths: &[PathBuf], found: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
                     .hint("a campaign is a YAML file with `apiVersion: sendform/v1` and `kind: Campaign`"),
             );
         }
-        campaigns.extend(below.into_iter().map(|named| named.path));
+        // As a user would type them: `.` gives no path its beginning.
+        campaigns.extend(below.into_iter().map(|named| match named.path.strip_prefix(".") {
+            Ok(short) => short.to_owned(),
+            Err(_) => named.path,
+        }));
     }
     campaigns
 }

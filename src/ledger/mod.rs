@@ -14,6 +14,9 @@
 //!                        └───────────────────────┼──▶ accepted
 //!                                                ├──▶ rejected
 //!                                                └──▶ not sent
+//!
+//!  not sent or rejected, whoever said so ───the late acceptance of an attempt, by its own run───▶ accepted
+//!  accepted ───its own run takes it back───▶ unknown
 //! ```
 //!
 //! | move | who may make it | durable before |
@@ -22,6 +25,7 @@
 //! | settle | the run that claimed this attempt | its place in the concurrency is given to another claim |
 //! | accepted → unknown | the run that settled it, when it learns that the answer may have been another's | it ends |
 //! | settle, late | the same run, after it was fenced off: nobody knows better what it saw | – |
+//! | not sent or rejected → accepted | the run that claimed that attempt, or an earlier one | – |
 //! | intent → unknown | whoever finds that the run is over: the next run, another applier, `resolve` | anything else is said of that send |
 //! | evidence | a person's decision, the provider's report, a receipt; never a timer | – |
 //!
@@ -37,18 +41,33 @@
 //! * Each run has a number that rises: its epoch. A run that was fenced off is granted nothing more.
 //!   The bytes of a request leave only while [`RunLedger::lease`] holds, so that no request is complete
 //!   after others may have called its outcome unknown.
+//! * An acceptance only ever prevents a send, so it is taken however late it comes. If a later attempt
+//!   is open, unknown or accepted, the record cannot follow. Then it stays, what the run saw is kept
+//!   beside it as a [`Contradiction`], and no further attempt is granted. So is a late refusal of what
+//!   a person has called accepted. An id that comes after such a decision is added to it.
+//! * A code that belongs to one recipient for ever, of a pool or generated, is unique in the ledger:
+//!   a claim with a code that somebody else holds is answered with [`Claim::CodeTaken`].
+//! * If the record holds no intent for an outcome, it has lost commits that were durable. The run
+//!   stops, keeps its outcomes ([`Committed::forgotten`]), and a person puts them back
+//!   ([`Ledger::restore_sends`]).
 //! * After [`LedgerError::Lost`] it is not known whether the batch is durable. The same run may offer
 //!   it again: what is durable of it already is recognised, and its claims are granted again, since
 //!   no request of theirs can have started.
+//!
+//! * Nobody can know that a send was not sent while a request of its run may live
+//!   ([`RunRecord::may_live_for`]). `resolve` and `unlock` wait for that, unless they are forced.
 //!
 //! [`protocol`] is this machine as pure functions; every ledger follows it, and `ledger check` holds
 //! a journal against it.
 
 pub mod chain;
+pub mod contradiction;
 pub mod copy;
+mod hearing;
 pub mod key;
 mod lease;
 pub mod location;
+pub mod lost;
 pub mod postgres;
 pub mod protocol;
 pub mod report;
@@ -67,13 +86,15 @@ use crate::gateway::Outcome;
 use crate::message::ContentDigest;
 use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
+pub use contradiction::Contradiction;
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};
 pub use lease::{Lease, Moment};
 pub use location::LedgerLocation;
+pub use lost::LostSend;
 pub use sends::{ContentPrefix, InTurn, Recorded, Sends, content_prefix};
 
 /// What the ledger is told before a request starts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// Whose send.
     pub key: SendKey,
@@ -133,7 +154,7 @@ impl Ending {
 }
 
 /// An attempt and how it ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
     /// Whose send.
     pub key: SendKey,
@@ -150,6 +171,21 @@ pub struct Batch {
     pub settle: Vec<Settlement>,
     /// Attempts about to start. No two are of one send.
     pub claim: Vec<Intent>,
+}
+
+/// What a commit came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The answer to each claim, in order.
+    pub claims: Vec<Claim>,
+    /// Whether this commit went through another connection than the one before, or to a server that was
+    /// started meanwhile: it may not hold what was durable before.
+    pub reconnected: bool,
+    /// How many settlements the record could not take: others had settled those sends otherwise.
+    pub not_taken: u64,
+    /// Outcomes of which the record holds no intent. The ledger has lost commits that were durable:
+    /// the run must stop, and keep these outcomes.
+    pub forgotten: Vec<Settlement>,
 }
 
 /// The answer to a claim.
@@ -290,6 +326,12 @@ pub struct RunRecord {
     /// How long a request of this run could live.
     #[serde(skip)]
     pub longest_request: Option<Duration>,
+    /// How long the run may be silent before others call it dead; nothing where a lock tells.
+    #[serde(skip)]
+    pub lease: Duration,
+    /// How long ago the run gave its last sign, by the clock of the store.
+    #[serde(skip)]
+    pub silent: Duration,
     /// Where.
     pub host: String,
     /// Who.
@@ -313,6 +355,24 @@ pub struct RunRecord {
     /// The digest of its part of the journal, written when it ended.
     #[serde(skip)]
     pub digest: Option<[u8; 32]>,
+}
+
+/// How long a request could live in a run of a version that did not record it.
+const LONGEST_OF_OLD_RUNS: Duration = Duration::from_secs(120);
+
+/// How runs end that others have ended.
+const ENDED_BY_OTHERS: [&str; 2] = ["lost", "unlocked"];
+
+impl RunRecord {
+    /// How long a request of this run may still live, and its answer come. Until then nobody can know
+    /// that a send of it without an outcome was not sent.
+    pub fn may_live_for(&self) -> Duration {
+        let request = self.longest_request.unwrap_or(LONGEST_OF_OLD_RUNS);
+        let ended_itself =
+            self.ended_at.is_some() && self.ending.as_deref().is_some_and(|ending| !ENDED_BY_OTHERS.contains(&ending));
+        let whole = if ended_itself { request } else { self.lease + request };
+        whole.saturating_sub(self.silent)
+    }
 }
 
 /// One entry of the journal.
@@ -524,6 +584,14 @@ pub enum LedgerError {
         /// What happened.
         problem: String,
     },
+    /// A commit would not survive a crash.
+    #[error("the ledger `{place}` does not keep what it commits: {problem}")]
+    NotDurable {
+        /// Which database.
+        place: String,
+        /// Which setting, and what follows.
+        problem: String,
+    },
     /// Others wrote to the ledger after the plan was made: what it would send may have changed.
     #[error("the ledger was written to after the plan was made")]
     Outdated,
@@ -602,8 +670,14 @@ pub trait Ledger: Send {
     /// Whether the store itself is sound: what the file or the database says of itself.
     async fn sound(&mut self) -> Result<Vec<String>, LedgerError>;
 
+    /// What runs reported that the record could not follow, in order.
+    async fn contradictions(&mut self) -> Result<Vec<Contradiction>, LedgerError>;
+
     /// Weighs evidence and records what it settles, all of it or nothing. One finding for each, in order.
     async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<protocol::Finding>, LedgerError>;
+
+    /// Puts sends into the record that it has lost, all of it or nothing. One finding for each, in order.
+    async fn restore_sends(&mut self, lost: &[LostSend]) -> Result<Vec<protocol::Finding>, LedgerError>;
 
     /// The ledger's id: 32 hexadecimal digits, which a moved ledger keeps.
     async fn id(&mut self) -> Result<String, LedgerError> {
@@ -637,7 +711,13 @@ pub trait RunLedger: Send + 'static {
     /// Makes a batch durable, and answers each claim in order. An error means that nothing of the
     /// batch is known to be durable: no request of it may start. After [`LedgerError::Lost`] the
     /// same batch may be offered again, or its claims settled as not sent.
-    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError>;
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Committed, LedgerError>;
+
+    /// What whoever started the run should know of the store, such as a setting that makes it less
+    /// durable than it could be.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
 
     /// What says whether the bytes of a granted request may still leave. `None`: as long as the process
     /// lives, nobody else can take the lease.

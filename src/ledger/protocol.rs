@@ -32,18 +32,84 @@ pub fn may_claim(before: Option<Stand>, attempt: u32, retry_rejected: bool) -> b
     }
 }
 
-/// Whether an outcome that `run` reports for `attempt` moves the send. Only the run that claimed
-/// the attempt is heard; it is heard late as well, as long as nothing but doubt was recorded. It may
-/// take back an acceptance of its own when it learns that the answer may have been another's.
+/// What the record holds of a send when one of its runs reports an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Held {
+    /// Where the send stands: its last attempt.
+    pub stand: Stand,
+    /// Whether the record holds the intent that the outcome is about: this attempt, by this run.
+    pub claimed: bool,
+    /// Whether the send stands where it stands because the reporting run said so of this attempt.
+    pub own_word: bool,
+    /// Whether the provider's id is recorded for the attempt that the outcome is about.
+    pub has_id: bool,
+}
+
+/// What an outcome comes to that a run reports for one of its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hearing {
+    /// The send moves.
+    Moves,
+    /// The send stands at `accepted` already; the provider's id is added.
+    AddsId,
+    /// There is nothing to record: the record says the same, or knows more.
+    Known,
+    /// The record knows something else and stays. What the run saw is not recorded.
+    Overruled,
+    /// The record cannot follow, and a person may have got it twice or not at all: what the run saw
+    /// is kept as a contradiction.
+    Contradicts,
+    /// The record holds no such intent: it has lost it.
+    NotRecorded,
+}
+
+impl Hearing {
+    /// Whether what the run saw is in the record, in one way or another.
+    pub fn taken(self) -> bool {
+        matches!(self, Hearing::Moves | Hearing::AddsId | Hearing::Known)
+    }
+}
+
+/// Whether an outcome that `run` reports for `attempt` moves the send, as far as its last attempt
+/// alone can tell: [`hear`] decides about everything else.
 pub fn may_settle(before: Option<Stand>, attempt: u32, run: i64, to: State) -> bool {
     before.is_some_and(|stand| {
         stand.attempt == attempt
             && stand.run == run
             && to != State::Intent
             && to != stand.state
-            && (matches!(stand.state, State::Intent | State::Unknown)
-                || (stand.state, to) == (State::Accepted, State::Unknown))
+            && matches!(stand.state, State::Intent | State::Unknown)
     })
+}
+
+/// What an outcome comes to that `run` reports for `attempt`, however late.
+///
+/// An acceptance makes the send `accepted` wherever that only prevents a send: also where others
+/// have called the attempt, or a later one, rejected or not sent. A run may take its own acceptance
+/// back, since it may find that two answers carry one id.
+pub fn hear(held: Option<Held>, attempt: u32, run: i64, to: State) -> Hearing {
+    let Some(held) = held.filter(|held| held.claimed) else { return Hearing::NotRecorded };
+    let stand = held.stand;
+    let last = stand.attempt == attempt && stand.run == run;
+    match (to, stand.state) {
+        (State::Intent, _) => Hearing::Known,
+        (State::Accepted, State::Accepted) if last => {
+            if held.has_id {
+                Hearing::Known
+            } else {
+                Hearing::AddsId
+            }
+        }
+        (State::Accepted, State::NotSent | State::Rejected) => Hearing::Moves,
+        (State::Unknown, State::Accepted) if last && held.own_word => Hearing::Moves,
+        _ if may_settle(Some(stand), attempt, run, to) => Hearing::Moves,
+        // A later attempt is open, unknown or accepted.
+        (State::Accepted, _) => Hearing::Contradicts,
+        // A person called it accepted.
+        (State::Rejected | State::NotSent, State::Accepted) if last => Hearing::Contradicts,
+        (State::Rejected, State::NotSent) | (State::NotSent, State::Rejected) if last => Hearing::Overruled,
+        _ => Hearing::Known,
+    }
 }
 
 /// What evidence shows of an attempt.

@@ -8,11 +8,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::chain::{EndLink, Head, JournalDigest, Link, LinkKind, StartLink};
-use super::protocol::{self, Stand};
-use super::{BySend, Entry, Ledger, LedgerError, RunCounts, RunRecord, SendKey, Source, State};
+use super::contradiction::ContradictionJson;
+use super::protocol::{self, Hearing, Held, Stand};
+use super::{BySend, Contradiction, Entry, Ledger, LedgerError, RunCounts, RunRecord, SendKey, Source, State};
 
 /// One campaign's figures, for `status`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct CampaignStatus {
     /// The campaign.
     pub campaign: String,
@@ -28,6 +29,8 @@ pub struct CampaignStatus {
     pub unknown: u64,
     /// Being sent by runs that are under way now.
     pub in_flight: u64,
+    /// What its runs reported that the record could not follow.
+    pub contradictions: Vec<Contradiction>,
     /// Its runs, the latest first.
     pub runs: Vec<RunRecord>,
 }
@@ -50,7 +53,7 @@ pub struct SendRecord {
 }
 
 /// What `ledger check` found.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Check {
     /// How many runs were looked at.
     pub runs: u64,
@@ -62,6 +65,11 @@ pub struct Check {
     pub unsealed: u64,
     /// What is wrong. Empty if all is well.
     pub problems: Vec<String>,
+    /// What runs reported that the record could not follow. The record is sound all the same.
+    pub contradictions: Vec<ContradictionJson>,
+    /// The same in words.
+    #[serde(skip)]
+    pub contradicting: Vec<String>,
 }
 
 /// How many problems are told one by one.
@@ -124,13 +132,19 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
             rejected: 0,
             unknown: 0,
             in_flight: 0,
+            contradictions: Vec::new(),
             runs: Vec::new(),
         });
         // A run that did not get to say how it ended still has its entries.
         let counts = run.counts.or_else(|| counts.get(&run.id).copied()).or(Some(RunCounts::default()));
         status.runs.push(RunRecord { counts, ..run.clone() });
     }
-    for (state, run) in sends.into_values() {
+    let accepted = accepted_before(ledger).await?;
+    for (key, (state, run)) in sends {
+        let state = match state {
+            State::NotSent | State::Rejected if accepted.contains(&key) => State::Accepted,
+            state => state,
+        };
         let Some(run) = runs.get(&run) else { continue };
         let Some(status) = found.get_mut(&(run.campaign.clone(), run.edition)) else { continue };
         match state {
@@ -139,6 +153,12 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
             State::Intent if run.live => status.in_flight += 1,
             State::Intent | State::Unknown => status.unknown += 1,
             State::NotSent => {}
+        }
+    }
+    for contradiction in ledger.contradictions().await? {
+        let Some(run) = runs.get(&contradiction.run) else { continue };
+        if let Some(status) = found.get_mut(&(run.campaign.clone(), run.edition)) {
+            status.contradictions.push(contradiction);
         }
     }
     let mut found: Vec<CampaignStatus> = found.into_values().collect();
@@ -153,6 +173,13 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
     Ok(found)
 }
 
+/// Sends of which an earlier attempt was accepted, as its run reported too late: whatever became of
+/// later attempts, nothing more is sent.
+async fn accepted_before(ledger: &mut dyn Ledger) -> Result<HashSet<SendKey>, LedgerError> {
+    let contradictions = ledger.contradictions().await?;
+    Ok(contradictions.iter().filter(|found| found.said == State::Accepted).map(|found| found.key).collect())
+}
+
 /// The sends that `wanted` picks by key, as they stand, in the order of their last entries.
 pub async fn sends(
     ledger: &mut dyn Ledger,
@@ -165,6 +192,7 @@ pub async fn sends(
         return Ok(Vec::new());
     }
     let runs: HashMap<i64, RunRecord> = all.into_iter().map(|run| (run.id, run)).collect();
+    let accepted = accepted_before(ledger).await?;
     let mut found: HashMap<SendKey, SendRecord> = HashMap::new();
     ledger
         .journal(recorded_as.as_deref(), &mut |entry| {
@@ -196,8 +224,18 @@ pub async fn sends(
         if record.state == State::Intent && runs.get(&record.run).is_some_and(|run| !run.live) {
             record.state = State::Unknown;
         }
+        if matches!(record.state, State::NotSent | State::Rejected) && accepted.contains(&record.last.key) {
+            record.state = State::Accepted;
+        }
     }
     found.sort_by_key(|record| record.last.seq);
+    Ok(found)
+}
+
+/// What runs reported of one send that the record could not follow.
+pub async fn contradictions(ledger: &mut dyn Ledger, key: SendKey) -> Result<Vec<Contradiction>, LedgerError> {
+    let mut found = ledger.contradictions().await?;
+    found.retain(|contradiction| contradiction.key == key);
     Ok(found)
 }
 
@@ -243,26 +281,43 @@ pub async fn check(ledger: &mut dyn Ledger) -> Result<Check, LedgerError> {
     // Appliers may begin and end meanwhile. So the chain is read first and the runs last: what the
     // chain says of a run is in the journal by then, and recorded.
     let links = ledger.chain().await?;
-    let mut stands: BySend<Stand> = BySend::default();
+    let mut known: BySend<Known> = BySend::default();
+    // Late acceptances of earlier attempts: the intents that they are about are looked for afterwards.
+    let mut late: HashMap<(SendKey, u32), i64> = HashMap::new();
     let mut digests: HashMap<i64, JournalDigest> = HashMap::new();
     let mut entries = 0;
     ledger
         .journal(None, &mut |entry| {
             entries += 1;
             digests.entry(entry.run).or_default().add(&entry);
-            if let Some(problem) = illegal(stands.get(&entry.key).copied(), &entry) {
+            let before = known.get(&entry.key).copied();
+            if let Some(problem) = illegal(before, &entry) {
                 problems.push(format!("entry {}, send {}: {problem}", entry.seq, entry.key));
             }
-            let run = if entry.state == State::Intent {
-                entry.run
-            } else {
-                stands.get(&entry.key).map_or(entry.run, |stand| stand.run)
-            };
-            stands.insert(entry.key, Stand { state: entry.state, attempt: entry.attempt, run });
+            if before.is_some_and(|before| before.stand.attempt > entry.attempt) {
+                late.insert((entry.key, entry.attempt), entry.run);
+            }
+            known.insert(entry.key, Known::after(before, &entry));
         })
         .await?;
+    if !late.is_empty() {
+        ledger
+            .journal(None, &mut |entry| {
+                if entry.state == State::Intent && late.get(&(entry.key, entry.attempt)) == Some(&entry.run) {
+                    late.remove(&(entry.key, entry.attempt));
+                }
+            })
+            .await?;
+        problems.extend(
+            late.keys().map(|(key, attempt)| format!("send {key}: attempt {attempt} was accepted and never began")),
+        );
+    }
+    let contradictions = ledger.contradictions().await?;
+    check.contradicting =
+        contradictions.iter().map(|found| format!("send {}: {}", found.key, found.sentence())).collect();
+    check.contradictions = contradictions.iter().map(ContradictionJson::from).collect();
     check.entries = entries;
-    check.sends = stands.len() as u64;
+    check.sends = known.len() as u64;
     let runs: BTreeMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
     check.runs = runs.len() as u64;
     for run in digests.keys().filter(|run| !runs.contains_key(run)) {
@@ -291,22 +346,61 @@ pub async fn check(ledger: &mut dyn Ledger) -> Result<Check, LedgerError> {
     Ok(check)
 }
 
-/// Why an entry may not follow what is recorded before it.
-fn illegal(before: Option<Stand>, entry: &Entry) -> Option<String> {
-    let stand = |before: Option<Stand>| match before {
-        None => "nothing".to_owned(),
-        Some(stand) => format!("{} of attempt {}", stand.state, stand.attempt),
-    };
-    let allowed = match (entry.state, entry.source) {
-        // Whether refused sends may be tried again was up to the run.
-        (State::Intent, _) => protocol::may_claim(before, entry.attempt, true),
-        (state, None) => before.is_some_and(|stand| protocol::may_settle(before, entry.attempt, stand.run, state)),
-        (_, Some(Source::Abandoned)) => {
-            before.is_some_and(|stand| stand.state == State::Intent && stand.attempt == entry.attempt)
+/// What `check` knows of a send.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    stand: Stand,
+    /// Of which attempt its run said so itself.
+    own_word: Option<u32>,
+    /// Whether an id is recorded for it.
+    has_id: bool,
+}
+
+impl Known {
+    fn after(before: Option<Self>, entry: &Entry) -> Self {
+        let (attempt, run) = match before {
+            Some(before) if entry.state != State::Intent => (before.stand.attempt.max(entry.attempt), before.stand.run),
+            _ => (entry.attempt, entry.run),
+        };
+        Self {
+            stand: Stand { state: entry.state, attempt, run },
+            own_word: entry.source.is_none().then_some(entry.attempt),
+            has_id: entry.message_id.is_some(),
         }
-        (_, Some(_)) => before.is_some_and(|stand| stand.state == State::Unknown && stand.attempt == entry.attempt),
+    }
+}
+
+/// Why an entry may not follow what is recorded before it.
+fn illegal(before: Option<Known>, entry: &Entry) -> Option<String> {
+    let stand = before.map(|before| before.stand);
+    let open =
+        |states: &[State]| stand.is_some_and(|stand| stand.attempt == entry.attempt && states.contains(&stand.state));
+    let allowed = match (entry.state, entry.source) {
+        // An intent that the ledger had lost comes back with whatever attempt it was.
+        (State::Intent, Some(Source::Decision)) => stand.is_none_or(|stand| stand.attempt < entry.attempt),
+        // Whether refused sends may be tried again was up to the run.
+        (State::Intent, _) => protocol::may_claim(stand, entry.attempt, true),
+        (state, None) => before.is_some_and(|before| {
+            let stand = before.stand;
+            // Format 1 did not say that the run of an attempt was over: others wrote `unknown`.
+            let run = if state == State::Unknown || entry.attempt < stand.attempt { stand.run } else { entry.run };
+            let own_word = before.own_word == Some(entry.attempt);
+            let held = Held { stand, claimed: true, own_word, has_id: before.has_id };
+            matches!(protocol::hear(Some(held), entry.attempt, run, state), Hearing::Moves | Hearing::AddsId)
+        }),
+        (_, Some(Source::Abandoned)) => open(&[State::Intent]),
+        // A lost send that comes back makes no send pending that may have arrived.
+        (State::Accepted | State::Unknown, Some(Source::Decision)) => {
+            open(&[State::Unknown]) && entry.state == State::Accepted
+                || stand.is_some_and(|stand| {
+                    stand.attempt >= entry.attempt && matches!(stand.state, State::NotSent | State::Rejected)
+                })
+        }
+        (_, Some(_)) => open(&[State::Unknown]),
     };
-    (!allowed).then(|| format!("{} of attempt {} after {}", entry.state, entry.attempt, stand(before)))
+    let before =
+        stand.map_or_else(|| "nothing".to_owned(), |stand| format!("{} of attempt {}", stand.state, stand.attempt));
+    (!allowed).then(|| format!("{} of attempt {} after {before}", entry.state, entry.attempt))
 }
 
 /// Computes the chain anew from the runs. Tells which runs it says have ended.

@@ -131,7 +131,8 @@ impl Sends {
         };
         let slot = &mut slots[place];
         slot.state = state;
-        slot.attempt = attempt;
+        // A late acceptance may be about an attempt before the last.
+        slot.attempt = slot.attempt.max(attempt);
         if let Some((run, code)) = intent {
             // Runs are numbered one by one.
             slot.run = u32::try_from(run).expect("fewer than four thousand million runs");
@@ -151,6 +152,16 @@ impl Sends {
     pub fn set_content(&mut self, key: &SendKey, content: Option<ContentPrefix>) {
         if let Some(place) = self.place(key) {
             self.slots[place].content = content.unwrap_or_default();
+        }
+    }
+
+    /// A run reported that an earlier attempt of this send was accepted, when the record could not
+    /// follow any more: whatever became of later attempts, nothing more is to be sent.
+    pub fn accepted_before(&mut self, key: &SendKey) {
+        if let Some(place) = self.place(key)
+            && matches!(self.slots[place].state, State::NotSent | State::Rejected)
+        {
+            self.slots[place].state = State::Accepted;
         }
     }
 

@@ -116,7 +116,9 @@ pub struct Kaleyra {
     /// milliseconds that the offer still runs. Only change this if a trial message shows the wrong end.
     #[serde(default)]
     pub expiry_encoding: ExpiryEncoding,
-    /// How long one request may take, such as `30s` (the default).
+    /// How long a request may take without progress, such as `30s` (the default): half of it to connect,
+    /// this long for each piece of an upload, and this long for the answer once the request is complete.
+    /// An upload that makes progress may take ten times as long in all.
     pub timeout: Option<String>,
 }
 

@@ -161,6 +161,7 @@ struct Tally {
     blocked: Vec<BlockedRow>,
     without_code: u64,
     american: u64,
+    upload_bytes: u64,
     first_problem: Option<(LeftOut, String)>,
     /// Collected if other campaigns are recorded.
     newcomers: Option<Newcomers>,
@@ -263,6 +264,7 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         }),
         rate: campaign.delivery.rate.to_string(),
         estimated_seconds: estimate.as_secs(),
+        upload_bytes: tally.upload_bytes,
         samples: tally.samples,
         blocked: inputs.list_blocked.then_some(tally.blocked),
         repeats: None,
@@ -363,6 +365,7 @@ impl Tally {
         match desired.standing {
             Standing::Send(attempt) => {
                 self.counts.send += 1;
+                self.upload_bytes += desired.message.upload_bytes();
                 if attempt == 1
                     && let (Some(newcomers), Some(from)) = (&mut self.newcomers, self.from)
                 {

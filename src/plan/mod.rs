@@ -104,6 +104,10 @@ impl FromStr for PlanHash {
     }
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// How many rows stand where.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
@@ -307,6 +311,10 @@ pub struct PlanFile {
     pub rate: String,
     /// How long the sending takes at this rate, in seconds.
     pub estimated_seconds: u64,
+    /// How many bytes of files the requests upload, if each carries one send. The line may need longer
+    /// for them than `estimated_seconds`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub upload_bytes: u64,
     /// The first messages that would be sent.
     pub samples: Vec<Sample>,
     /// What is worth a look.

@@ -136,6 +136,8 @@ fn host_in_words(destination: &str) -> String {
 mod tests {
     use jiff::Timestamp;
 
+    use std::time::Duration;
+
     use super::*;
     use crate::ledger::RunCounts;
 
@@ -166,6 +168,8 @@ mod tests {
             sender: Some(subject.sender.clone()),
             environment: None,
             longest_request: None,
+            lease: Duration::ZERO,
+            silent: Duration::ZERO,
             host: String::new(),
             actor: String::new(),
             pid: 1,

@@ -110,6 +110,17 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
             words::duration(Duration::from_secs(plan.estimated_seconds.max(1)))
         )?;
     }
+    if plan.upload_bytes > 0 {
+        let at = |mbit: u64| words::duration(Duration::from_secs((plan.upload_bytes * 8).div_ceil(mbit * 1_000_000)));
+        writeln!(
+            out,
+            "  {:<10}{} of files: {} at 100 Mbit/s, {} at 5 Mbit/s",
+            "Upload",
+            words::megabytes(plan.upload_bytes),
+            at(100),
+            at(5)
+        )?;
+    }
     if !plan.samples.is_empty() {
         writeln!(out)?;
     }

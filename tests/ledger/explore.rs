@@ -1,5 +1,6 @@
 //! The protocol, explored exhaustively: every interleaving of two appliers, with a crash, a pause
-//! or a lost answer at every step, and a person who decides truthfully about what is unknown.
+//! or a lost answer at every step, and a person who decides about what is unknown: truthfully, once
+//! no answer can come any more, or (`--force`) at any time and wrongly.
 //!
 //! The ledger's side is made of the product's own functions ([`sendform::ledger::protocol`]), to
 //! which the conformance suite holds both ledgers.
@@ -7,10 +8,10 @@
 use std::collections::HashSet;
 
 use sendform::ledger::State;
-use sendform::ledger::protocol::{self, Finding, Stand, Verdict};
+use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand, Verdict};
 
 const APPLIERS: usize = 2;
-const MOST_ATTEMPTS: u32 = 2;
+const MOST_ATTEMPTS: u32 = 3;
 const MOST_RUNS: i64 = 4;
 
 /// How far an exploration goes.
@@ -56,6 +57,16 @@ struct World<const SENDS: usize> {
     /// What the provider saw: requests started for each attempt, messages taken for each send.
     started: [[u8; MOST_ATTEMPTS as usize + 1]; SENDS],
     taken: [u8; SENDS],
+    /// The run that claimed each attempt.
+    claimed: [[i64; MOST_ATTEMPTS as usize + 1]; SENDS],
+    /// Of which attempt its run itself said where a send stands.
+    own_word: [Option<u32>; SENDS],
+    /// Of which attempts a run was told that they were accepted, and whether the record tells.
+    heard: [[bool; MOST_ATTEMPTS as usize + 1]; SENDS],
+    recorded: [[bool; MOST_ATTEMPTS as usize + 1]; SENDS],
+    contradicted: [[bool; MOST_ATTEMPTS as usize + 1]; SENDS],
+    /// Whether an attempt was claimed after the record had heard that an earlier one was accepted.
+    sent_after_all: bool,
 }
 
 /// Takes a change that makes the next world.
@@ -68,6 +79,15 @@ enum Pauses {
     AreNoticed,
     /// Yes: without that look.
     AreNot,
+}
+
+/// When a person decides about a send.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Decisions {
+    /// Once no answer can come any more, by what is there at the provider.
+    InTime,
+    /// At any time, and in any way.
+    Forced,
 }
 
 impl<const SENDS: usize> Applier<SENDS> {
@@ -87,6 +107,12 @@ impl<const SENDS: usize> World<SENDS> {
             appliers: [Applier::gone(); APPLIERS],
             started: [[0; MOST_ATTEMPTS as usize + 1]; SENDS],
             taken: [0; SENDS],
+            claimed: [[0; MOST_ATTEMPTS as usize + 1]; SENDS],
+            own_word: [None; SENDS],
+            heard: [[false; MOST_ATTEMPTS as usize + 1]; SENDS],
+            recorded: [[false; MOST_ATTEMPTS as usize + 1]; SENDS],
+            contradicted: [[false; MOST_ATTEMPTS as usize + 1]; SENDS],
+            sent_after_all: false,
         }
     }
 
@@ -96,21 +122,48 @@ impl<const SENDS: usize> World<SENDS> {
 
     fn end(&mut self, run: i64) {
         self.over[usize::try_from(run).unwrap()] = true;
-        for stand in self.sends.iter_mut().flatten().filter(|stand| stand.run == run && stand.state == State::Intent) {
-            stand.state = State::Unknown;
+        for (stand, own_word) in self.sends.iter_mut().zip(&mut self.own_word) {
+            if let Some(stand) = stand.as_mut().filter(|stand| stand.run == run && stand.state == State::Intent) {
+                stand.state = State::Unknown;
+                *own_word = None;
+            }
         }
     }
 
     fn settle(&mut self, send: usize, attempt: u32, run: i64, to: State) {
-        if protocol::may_settle(self.sends[send], attempt, run, to)
-            && let Some(stand) = &mut self.sends[send]
-        {
-            stand.state = to;
+        let place = attempt as usize;
+        let held = self.sends[send].map(|stand| Held {
+            stand,
+            claimed: self.claimed[send][place] == run,
+            own_word: self.own_word[send] == Some(attempt),
+            has_id: self.recorded[send][place],
+        });
+        let accepted = to == State::Accepted;
+        self.heard[send][place] |= accepted;
+        match protocol::hear(held, attempt, run, to) {
+            Hearing::Moves => {
+                if let Some(stand) = &mut self.sends[send] {
+                    stand.state = to;
+                }
+                self.own_word[send] = Some(attempt);
+                self.recorded[send][place] |= accepted;
+            }
+            Hearing::AddsId => self.recorded[send][place] = true,
+            Hearing::Contradicts => self.contradicted[send][place] |= accepted,
+            Hearing::Known | Hearing::Overruled => {}
+            Hearing::NotRecorded => panic!("an attempt was settled that nobody had claimed"),
         }
     }
 
+    fn decide(&mut self, send: usize, verdict: Verdict) {
+        if let Some(stand) = &mut self.sends[send] {
+            stand.state = verdict.state();
+        }
+        self.own_word[send] = None;
+    }
+
     /// Every world that is one step away.
-    fn next(&self, pauses: Pauses) -> Vec<Self> {
+    fn next(&self, pauses: Pauses, decisions: Decisions) -> Vec<Self> {
         let mut worlds = Vec::new();
         let mut add = |change: &dyn Fn(&mut Self)| {
             let mut world = self.clone();
@@ -147,17 +200,21 @@ impl<const SENDS: usize> World<SENDS> {
                 add(&|world| world.end(run));
             }
         }
-        // A person looks the send up at the provider and decides by what is there.
         for send in 0..SENDS {
-            let verdict = if self.taken[send] > 0 { Verdict::Accepted } else { Verdict::NotSent };
             let live = self.sends[send].is_some_and(|stand| !self.is_over(stand.run));
+            if decisions == Decisions::Forced {
+                for verdict in Verdict::ALL {
+                    if protocol::weigh(self.sends[send], live, None, verdict) == Finding::Settled {
+                        add(&|world| world.decide(send, verdict));
+                    }
+                }
+                continue;
+            }
+            // A person looks the send up at the provider and decides by what is there.
+            let verdict = if self.taken[send] > 0 { Verdict::Accepted } else { Verdict::NotSent };
             let under_way = self.appliers.iter().any(|applier| matches!(applier.phases[send], Phase::Flying(..)));
             if !under_way && protocol::weigh(self.sends[send], live, None, verdict) == Finding::Settled {
-                add(&|world| {
-                    if let Some(stand) = &mut world.sends[send] {
-                        stand.state = verdict.state();
-                    }
-                });
+                add(&|world| world.decide(send, verdict));
             }
         }
         worlds
@@ -182,8 +239,12 @@ impl<const SENDS: usize> World<SENDS> {
                 let Some(attempt) = self.appliers[at].planned[send] else { return };
                 let claim = move |world: &mut Self, answer: bool| {
                     world.appliers[at].planned[send] = None;
-                    if !world.is_over(run) && protocol::may_claim(world.sends[send], attempt, false) {
+                    let contradicted = world.contradicted[send].contains(&true);
+                    if !world.is_over(run) && !contradicted && protocol::may_claim(world.sends[send], attempt, false) {
+                        world.sent_after_all |= world.heard[send].contains(&true);
                         world.sends[send] = Some(Stand { state: State::Intent, attempt, run });
+                        world.claimed[send][attempt as usize] = run;
+                        world.own_word[send] = Some(attempt);
                         world.appliers[at].phases[send] =
                             if answer { Phase::Granted(attempt) } else { Phase::Lost(attempt) };
                     }
@@ -239,13 +300,29 @@ impl<const SENDS: usize> World<SENDS> {
     }
 
     /// What is wrong with this world, if anything is.
-    fn broken(&self) -> Option<&'static str> {
+    fn broken(&self, decisions: Decisions) -> Option<&'static str> {
+        if self.sent_after_all {
+            return Some("a send was claimed although an acceptance of it had been heard");
+        }
         for send in 0..SENDS {
+            for attempt in 1..=MOST_ATTEMPTS as usize {
+                let trace = self.recorded[send][attempt] || self.contradicted[send][attempt];
+                if self.heard[send][attempt] && !trace {
+                    return Some("an acceptance has left no trace");
+                }
+                if self.started[send][attempt] > 1 {
+                    return Some("two requests were started for one attempt");
+                }
+            }
+            let accepted = self.sends[send].is_some_and(|stand| stand.state == State::Accepted);
+            if self.recorded[send].contains(&true) && !accepted {
+                return Some("what was recorded as accepted is not accepted any more");
+            }
+            if decisions == Decisions::Forced {
+                continue;
+            }
             if self.taken[send] > 1 {
                 return Some("the provider took a send twice");
-            }
-            if self.started[send].iter().any(|requests| *requests > 1) {
-                return Some("two requests were started for one attempt");
             }
             let stand = self.sends[send];
             let flying = self.appliers.iter().any(|applier| matches!(applier.phases[send], Phase::Flying(..)));
@@ -267,14 +344,14 @@ impl<const SENDS: usize> World<SENDS> {
 }
 
 /// Goes through every world that can be reached; what is wrong, and how many there are.
-fn explore<const SENDS: usize>(bounds: Bounds, pauses: Pauses) -> (Option<&'static str>, usize) {
+fn explore<const SENDS: usize>(bounds: Bounds, pauses: Pauses, decisions: Decisions) -> (Option<&'static str>, usize) {
     let mut seen: HashSet<World<SENDS>> = HashSet::new();
     let mut next = vec![World::new(bounds)];
     while let Some(world) = next.pop() {
-        if let Some(problem) = world.broken() {
+        if let Some(problem) = world.broken(decisions) {
             return (Some(problem), seen.len());
         }
-        for world in world.next(pauses) {
+        for world in world.next(pauses, decisions) {
             if !seen.contains(&world) {
                 seen.insert(world.clone());
                 next.push(world);
@@ -286,7 +363,7 @@ fn explore<const SENDS: usize>(bounds: Bounds, pauses: Pauses) -> (Option<&'stat
 
 #[test]
 fn no_interleaving_of_two_appliers_breaks_the_promise() {
-    let (problem, worlds) = explore::<1>(Bounds { runs: 4, attempts: 2 }, Pauses::AreNoticed);
+    let (problem, worlds) = explore::<1>(Bounds { runs: 4, attempts: 2 }, Pauses::AreNoticed, Decisions::InTime);
     assert_eq!(problem, None);
     eprintln!("{worlds} worlds of one send");
     assert!(worlds > 10_000, "only {worlds} worlds: the exploration is cut short");
@@ -294,7 +371,7 @@ fn no_interleaving_of_two_appliers_breaks_the_promise() {
 
 #[test]
 fn no_interleaving_over_two_sends_breaks_the_promise() {
-    let (problem, worlds) = explore::<2>(Bounds { runs: 2, attempts: 1 }, Pauses::AreNoticed);
+    let (problem, worlds) = explore::<2>(Bounds { runs: 2, attempts: 1 }, Pauses::AreNoticed, Decisions::InTime);
     assert_eq!(problem, None);
     eprintln!("{worlds} worlds of two sends");
     assert!(worlds > 10_000, "only {worlds} worlds: the exploration is cut short");
@@ -302,7 +379,18 @@ fn no_interleaving_over_two_sends_breaks_the_promise() {
 
 #[test]
 fn the_exploration_finds_what_happens_if_a_pause_is_not_noticed() {
-    let (problem, _) = explore::<1>(Bounds { runs: 3, attempts: 2 }, Pauses::AreNot);
+    let (problem, _) = explore::<1>(Bounds { runs: 3, attempts: 2 }, Pauses::AreNot, Decisions::InTime);
     let harm = ["the provider took a send twice", "what the provider took is recorded as not sent"];
     assert!(problem.is_some_and(|problem| harm.contains(&problem)), "{problem:?}");
+}
+
+/// The record is told that an attempt was not sent while its answer is under way, another attempt
+/// follows, and a third may. Whatever the answers are, each acceptance is found in the record, and
+/// nothing is claimed once one was heard.
+#[test]
+fn a_decision_while_the_answer_is_under_way_loses_no_acceptance() {
+    let (problem, worlds) = explore::<1>(Bounds { runs: 3, attempts: 3 }, Pauses::AreNoticed, Decisions::Forced);
+    assert_eq!(problem, None);
+    eprintln!("{worlds} worlds of one send with decisions at any time");
+    assert!(worlds > 10_000, "only {worlds} worlds: the exploration is cut short");
 }

@@ -3,5 +3,6 @@
 mod conformance;
 mod explore;
 mod formats;
+mod lookup;
 mod postgres;
 pub mod stage;

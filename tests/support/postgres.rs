@@ -101,6 +101,17 @@ impl Postgres {
         Self { keeper, answers, port }
     }
 
+    /// A standby that follows this server asynchronously, for as long as the process lives.
+    pub fn standby(&self, directory: &std::path::Path) -> Child {
+        Command::new(programs().join("pg_receivewal"))
+            .args(["-h", "127.0.0.1", "-U", "sendform", "-p", &self.port.to_string(), "-D"])
+            .arg(directory)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
     fn tell(&mut self, what: &str, answer: &str) {
         use std::io::Write;
         writeln!(self.keeper.stdin.as_mut().unwrap(), "{what}").unwrap();

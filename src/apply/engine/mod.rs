@@ -1,6 +1,7 @@
 //! The dispatcher.
 
 mod leave;
+mod recent;
 mod recent_ids;
 mod record;
 mod uploads;
@@ -15,6 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::leave::{Asked, share, slot};
+pub use self::recent::Forgotten;
+use self::recent::Recent;
 use self::recent_ids::RecentIds;
 use self::uploads::Uploads;
 use super::breaker::{Breaker, Verdict};
@@ -136,7 +139,16 @@ pub struct Engine<G> {
     silent_since: Option<Instant>,
     /// Until when the user knows that the number is reserved.
     known_to_wait: Option<Instant>,
+    said_that_it_stops: bool,
     ending: Option<Ending>,
+    /// What this run has told the ledger lately.
+    recent: Recent,
+    /// Whether the ledger is still to be asked what it has forgotten.
+    compare_again: bool,
+    /// How many outcomes the record could not take.
+    not_taken: u64,
+    /// Outcomes that the record holds no intent of.
+    forgotten: Vec<Forgotten>,
 }
 
 impl<G: Gateway> Engine<G> {
@@ -148,6 +160,10 @@ impl<G: Gateway> Engine<G> {
         Self {
             pacer: if peers.is_some() { Pacer::shared(delivery.rate, now) } else { Pacer::new(delivery.rate, now) },
             shares: peers.clone().map(Shares::of),
+            recent: Recent::new(peers.is_some(), delivery.concurrency),
+            compare_again: false,
+            not_taken: 0,
+            forgotten: Vec::new(),
             breaker: Breaker::new(delivery.stop_when, delivery.concurrency),
             recent_ids: RecentIds::default(),
             ledger,
@@ -173,6 +189,7 @@ impl<G: Gateway> Engine<G> {
             held_until: None,
             silent_since: None,
             known_to_wait: None,
+            said_that_it_stops: false,
             ending: None,
         }
     }
@@ -180,6 +197,16 @@ impl<G: Gateway> Engine<G> {
     /// What happened so far.
     pub fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// How many outcomes the record could not take, because others had settled those sends otherwise.
+    pub fn not_taken(&self) -> u64 {
+        self.not_taken
+    }
+
+    /// Outcomes of which the record holds no intent: it has lost commits that were durable.
+    pub fn forgotten(&self) -> &[Forgotten] {
+        &self.forgotten
     }
 
     /// How many sends of this edition the record holds as unknown now, whoever left them so.
@@ -227,14 +254,28 @@ impl<G: Gateway> Engine<G> {
                     continue;
                 }
                 self.progress.not_sent += self.queue.drain(..).len() as u64;
-                break self.ending.take().unwrap_or(Ending::Finished);
+                break match self.ending.take() {
+                    // Nobody was left to be stopped before, unless other appliers have left something.
+                    Some(Ending::TooManyUnknown(_)) if nothing_left && self.peers.is_none() => Ending::Finished,
+                    ending => ending.unwrap_or(Ending::Finished),
+                };
             }
+            self.say_that_it_stops();
             self.wait(&mut feed).await;
         };
         self.parked = None;
         self.ahead = Vec::new().into_iter();
         self.tell();
         ending
+    }
+
+    /// Says once that the run stops by itself and waits for what is under way: that may take a while.
+    fn say_that_it_stops(&mut self) {
+        let by_itself = self.ending.as_ref().is_some_and(|ending| *ending != Ending::Interrupted);
+        if by_itself && !self.said_that_it_stops && !self.requests.is_empty() {
+            self.said_that_it_stops = true;
+            let _ = self.events.send(Event::StoppingItself { under_way: self.flying.len() as u64 });
+        }
     }
 
     /// How many sends may be open now: one until one was accepted, and one after a setback.
@@ -352,6 +393,10 @@ impl<G: Gateway> Engine<G> {
             self.tell();
             return Ok(());
         }
+        if !self.forgotten.is_empty() {
+            self.give_up(claims, &answers);
+            return Ok(());
+        }
         let mut together: Vec<Waiting> = Vec::new();
         let mut not_granted = 0;
         for (waiting, answer) in claims.into_iter().zip(answers) {
@@ -383,6 +428,22 @@ impl<G: Gateway> Engine<G> {
         self.pacer.give_back(not_granted);
         self.tell();
         Ok(())
+    }
+
+    /// The ledger has forgotten something of this run, so nothing more starts: what was granted is
+    /// settled as not sent.
+    fn give_up(&mut self, claims: Vec<Waiting>, answers: &[Claim]) {
+        for (waiting, answer) in claims.iter().zip(answers) {
+            if *answer == Claim::Granted {
+                self.progress.granted += 1;
+                self.progress.attempts_not_sent += 1;
+                let reason = "the run was stopped before the request could start".to_owned();
+                let ending = ledger::Ending::NotSent { reason };
+                self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, ending });
+            }
+        }
+        self.queue.extend(claims);
+        self.tell();
     }
 
     fn start(&mut self, carried: Vec<Waiting>, intent: Timestamp, started: Instant) {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::recent::Forgotten;
 use super::{Engine, FIRST_PAUSE, Leftover, told};
 use crate::apply::{Ending, Event, Progress, Stop};
 use crate::gateway::{Gateway, Outcome};
-use crate::ledger::{self, Batch, Claim, LedgerError, SendKey, Settlement};
+use crate::ledger::{self, Batch, Claim, Committed, LedgerError, SendKey, Settlement};
 
 /// How long a ledger that does not answer is waited for.
 pub(super) const LEDGER_PATIENCE: Duration = Duration::from_secs(600);
@@ -33,7 +34,10 @@ impl<G: Gateway> Engine<G> {
         loop {
             let asked = Instant::now();
             let error = match self.ledger.commit(&batch).await {
-                Ok(answers) => return Ok((if gave_up { Vec::new() } else { answers }, asked)),
+                Ok(committed) => {
+                    let Committed { claims, .. } = self.note(batch, committed, was_lost).await;
+                    return Ok((if gave_up { Vec::new() } else { claims }, asked));
+                }
                 Err(error) => error,
             };
             let stopping = *self.stop.borrow() > Stop::No;
@@ -68,6 +72,54 @@ impl<G: Gateway> Engine<G> {
             }
             pause = (pause * 2).min(Duration::from_secs(5));
         }
+    }
+
+    /// Takes note of what a commit came to. After a lost connection, and once the ledger has forgotten
+    /// anything, it is asked what else it has forgotten of this run.
+    async fn note(&mut self, batch: Arc<Batch>, committed: Committed, was_lost: bool) -> Committed {
+        self.not_taken += committed.not_taken;
+        self.recent.add(batch);
+        let first = self.forgotten.is_empty();
+        self.forget(committed.forgotten.iter().cloned());
+        let reconnected = was_lost || committed.reconnected || self.compare_again;
+        if self.peers.is_some() && (reconnected || first && !self.forgotten.is_empty()) {
+            let again = Batch { settle: self.recent.settlements(), claim: Vec::new() };
+            // A ledger that does not answer now is asked again after the next commit.
+            let compared = self.ledger.commit(&Arc::new(again)).await;
+            self.compare_again = compared.is_err();
+            if let Ok(compared) = compared {
+                self.forget(compared.forgotten.into_iter());
+            }
+        }
+        committed
+    }
+
+    /// Keeps outcomes that the ledger holds no intent of, and brings the run to its end.
+    fn forget(&mut self, forgotten: impl Iterator<Item = Settlement>) {
+        for settlement in forgotten {
+            let known = |other: &Forgotten| {
+                (other.settlement.key, other.settlement.attempt) == (settlement.key, settlement.attempt)
+            };
+            if self.forgotten.iter().any(known) {
+                continue;
+            }
+            self.uncount(&settlement);
+            self.forgotten.push(self.recent.forgotten(settlement));
+        }
+        if !self.forgotten.is_empty() {
+            self.ending.get_or_insert(Ending::Forgotten);
+        }
+    }
+
+    /// The record does not know this outcome, so it counts as unknown.
+    fn uncount(&mut self, settlement: &Settlement) {
+        let counted = match &settlement.ending {
+            ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
+            ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
+            ledger::Ending::Outcome(Outcome::Unknown { .. }) | ledger::Ending::NotSent { .. } => return,
+        };
+        *counted = counted.saturating_sub(1);
+        self.progress.unknown += 1;
     }
 
     /// After the ledger failed nothing more starts. What is under way is waited for, and its
@@ -124,7 +176,10 @@ impl<G: Gateway> Engine<G> {
         let deadline = Instant::now() + LAST_PATIENCE;
         loop {
             match tokio::time::timeout_at(deadline, self.ledger.commit(&batch)).await {
-                Ok(Ok(_)) => return,
+                Ok(Ok(committed)) => {
+                    self.note(batch, committed, false).await;
+                    return;
+                }
                 Ok(Err(LedgerError::Lost { .. })) if Instant::now() + FIRST_PAUSE < deadline => {
                     tokio::time::sleep(FIRST_PAUSE).await;
                 }
@@ -133,13 +188,7 @@ impl<G: Gateway> Engine<G> {
         }
         // The record does not know these outcomes, so nobody does.
         for lost in &batch.settle {
-            let counted = match &lost.ending {
-                ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
-                ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
-                ledger::Ending::Outcome(Outcome::Unknown { .. }) | ledger::Ending::NotSent { .. } => continue,
-            };
-            *counted = counted.saturating_sub(1);
-            self.progress.unknown += 1;
+            self.uncount(lost);
         }
     }
 

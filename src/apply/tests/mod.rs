@@ -18,9 +18,9 @@ use crate::audience::{E164, RowPlace};
 use crate::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
-    Batch, Claim, Head, Lease, LedgerError, Moment, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
+    Batch, Claim, Committed, Head, Lease, LedgerError, Moment, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
 };
-use crate::message::{ContentDigest, Message, TemplateHead};
+use crate::message::{ContentDigest, Media, MediaFile, MediaKind, Message, TemplateHead};
 use crate::offer::CouponCode;
 use crate::plan::{Approved, Desired, Standing};
 
@@ -123,7 +123,7 @@ impl RunLedger for Memory {
         Head::of_ledger("memory")
     }
 
-    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError> {
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Committed, LedgerError> {
         let asked = Moment::now();
         let slow = self.0.lock().unwrap().slow;
         tokio::time::sleep(Duration::from_millis(1) + slow).await;
@@ -153,7 +153,7 @@ impl RunLedger for Memory {
         if let Some(lease) = &record.lease {
             lease.confirmed(asked);
         }
-        Ok(record.take(batch))
+        Ok(Committed { claims: record.take(batch), ..Committed::default() })
     }
 
     fn lease(&self) -> Option<Lease> {
@@ -182,9 +182,14 @@ struct Script {
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
     starts: Mutex<Vec<tokio::time::Instant>>,
+    upload_budget: u64,
 }
 
 impl Gateway for Script {
+    fn upload_budget(&self) -> u64 {
+        self.upload_budget
+    }
+
     async fn send(&self, request: Request<'_>) -> Reply {
         if request.lease.as_ref().is_some_and(|lease| !lease.holds()) {
             return Reply::NotSent(NotSent::Unreachable { reason: "paused".to_owned() });
@@ -275,11 +280,22 @@ struct Scene {
     /// When the user asks to stop, and how.
     stops: Vec<(Duration, Stop)>,
     latency: Duration,
+    /// How many bytes the file of each message has, and how many may be under way.
+    file: usize,
+    upload_budget: u64,
 }
 
 impl Scene {
     fn new(people: u64, delivery: Delivery) -> Self {
-        Self { people, delivery, ledger: Memory::default(), stops: Vec::new(), latency: Duration::from_millis(20) }
+        Self {
+            people,
+            delivery,
+            ledger: Memory::default(),
+            stops: Vec::new(),
+            latency: Duration::from_millis(20),
+            file: 0,
+            upload_budget: 0,
+        }
     }
 
     /// Lets other appliers use the number, with so much time between two messages.
@@ -302,8 +318,17 @@ impl Scene {
             under_way: AtomicUsize::new(0),
             most_under_way: AtomicUsize::new(0),
             starts: Mutex::default(),
+            upload_budget: self.upload_budget,
         });
-        let messages: Vec<Box<Desired>> = (0..self.people).map(desired).collect();
+        let mut messages: Vec<Box<Desired>> = (0..self.people).map(desired).collect();
+        if self.file > 0 {
+            let content = bytes::Bytes::from(vec![7; self.file]);
+            let file = Arc::new(MediaFile { name: "a.mp4".into(), mime: "video/mp4", content, digest: [7; 32] });
+            let media = |message: &mut Box<Desired>| {
+                message.message.media = Some((MediaKind::Video, Media::File(Arc::clone(&file))));
+            };
+            messages.iter_mut().for_each(media);
+        }
         let approved = Approved::of(messages.iter().map(|message| message.entry).collect());
         let (sender, feed) = mpsc::channel(64);
         tokio::spawn(async move {
@@ -568,4 +593,27 @@ async fn a_ledger_that_was_away_for_longer_than_a_lease_is_no_pause_of_this_proc
     assert!(ran.took > Duration::from_secs(60), "the ledger was not away for long: {:?}", ran.took);
     assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 60));
     assert_eq!(ran.progress.attempts_not_sent, 0, "claims were burnt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn uploads_beyond_the_budget_wait_without_an_intent() {
+    for (budget, at_once) in [(0, 1), (999, 1), (3_500, 3), (u64::MAX, 20)] {
+        let mut scene = Scene::new(60, fast(20));
+        (scene.file, scene.upload_budget) = (1_000, budget);
+        let ran = scene.run(|_| Step::Accept).await;
+        assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 60));
+        assert_eq!(ran.gateway.most_under_way.load(Ordering::SeqCst), at_once, "budget {budget}");
+        assert_eq!(ran.record.0.lock().unwrap().most_open, at_once, "budget {budget}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_upload_for_several_recipients_counts_once() {
+    let mut scene = Scene::new(60, Delivery { batch: 5, ..fast(20) });
+    (scene.file, scene.upload_budget) = (1_000, 2_000);
+    let ran = scene.run(|_| Step::Accept).await;
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 60));
+    // The first goes alone; then two requests of five at once.
+    assert_eq!(ran.gateway.most_under_way.load(Ordering::SeqCst), 2);
+    assert_eq!(ran.record.0.lock().unwrap().most_open, 10);
 }

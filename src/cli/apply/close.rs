@@ -1,6 +1,6 @@
 //! The end of a run: written down, told, and turned into an exit code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Exit, count};
 use crate::apply::{Ending, Progress};
@@ -8,7 +8,7 @@ use crate::cli::Stop;
 use crate::cli::ui::Ui;
 use crate::ledger::location::{DatabaseUrl, redact};
 use crate::ledger::{RunCounts, RunLedger};
-use crate::words::grouped;
+use crate::words::{self, grouped};
 
 /// A command of this program, for a shell. Passwords of URLs are left out.
 fn command(arguments: impl IntoIterator<Item = String>) -> String {
@@ -52,6 +52,10 @@ pub(super) struct Report<'a> {
     pub(super) unknown: u64,
     /// Whether other appliers may have worked on the same plan.
     pub(super) shared: bool,
+    /// How many outcomes the record could not take.
+    pub(super) not_taken: u64,
+    /// Outcomes that the ledger has forgotten: the file that they are kept in, or its text.
+    pub(super) forgotten: Option<Result<PathBuf, String>>,
 }
 
 impl Report<'_> {
@@ -65,7 +69,7 @@ impl Report<'_> {
         let pending = left - others;
         let unknown = self.unknown;
         let word = match ending {
-            Ending::Finished if pending == 0 && unknown == 0 && done.rejected == 0 => "complete",
+            Ending::Finished if pending == 0 && unknown == 0 && done.rejected == 0 && self.not_taken == 0 => "complete",
             Ending::Finished => "partial",
             Ending::Interrupted => "interrupted",
             _ => "stopped",
@@ -95,7 +99,14 @@ impl Report<'_> {
         if unknown > 0 {
             self.ui.say(&format!("Unknown sends may have arrived, so they are never sent again by themselves. `{}` lists them with their rows; `sendform resolve` settles them.", self.list_unknown()));
         }
-        if pending > 0 {
+        match &self.forgotten {
+            None => {}
+            Some(Ok(path)) => self.ui.say(&format!("Outcomes that the ledger has lost: {}", path.display())),
+            Some(Err(text)) => {
+                self.ui.say(&format!("Outcomes that the ledger has lost; keep this as a file:\n\n{text}"))
+            }
+        }
+        if pending > 0 && self.forgotten.is_none() && *ending != Ending::Forgotten {
             self.ui.say("Run the same command again to send what is left; nobody gets it twice:");
             self.ui.say(&format!("  {}", command(std::env::args().skip(1))));
         }
@@ -111,6 +122,12 @@ impl Report<'_> {
 
     fn exit(&self, ending: &Ending, unknown: u64, pending: u64, unfinished: Option<Stop>) -> Result<Exit, Stop> {
         let done = self.done;
+        if self.forgotten.is_some() || *ending == Ending::Forgotten {
+            return Err(self.has_forgotten());
+        }
+        if self.not_taken > 0 {
+            return Err(self.was_overruled());
+        }
         let nothing_sent = done.accepted + done.unknown + done.rejected == 0;
         let partly = || {
             if nothing_sent {
@@ -169,12 +186,44 @@ impl Report<'_> {
                 partly(),
                 "the campaign's files changed while it was sent; what was not approved was not sent",
             ),
+            Ending::Forgotten => self.has_forgotten(),
             Ending::Outdated => Stop::new(
                 if nothing_sent { Exit::Differs } else { partly() },
                 "a code of the plan went to somebody else since the plan was made; nothing more was sent",
             )
             .hint("another campaign shares the pool; make a new plan"),
         })
+    }
+}
+
+impl Report<'_> {
+    fn has_forgotten(&self) -> Stop {
+        let stop = Stop::new(
+            Exit::Unknown,
+            "the ledger has lost sends of this run that it had called durable, as after a failover to a standby; nothing more was sent",
+        );
+        match &self.forgotten {
+            Some(Ok(path)) => stop.hint(format!(
+                "the next `apply` would send to these people again: first run `sendform resolve --file {}`",
+                path.display()
+            )),
+            Some(Err(_)) => stop.hint(
+                "the next `apply` would send to these people again: keep the outcomes above as a file, and run `sendform resolve --file FILE` first",
+            ),
+            None => stop.hint("compare the ledger with the provider's report before the next `apply`"),
+        }
+    }
+
+    fn was_overruled(&self) -> Stop {
+        Stop::new(
+            Exit::Held,
+            format!(
+                "{} of this run could not be recorded: somebody had settled {} otherwise before the answer came",
+                words::count(usize::try_from(self.not_taken).unwrap_or(usize::MAX), "outcome"),
+                if self.not_taken == 1 { "that send" } else { "those sends" },
+            ),
+        )
+        .hint("`sendform status` lists what contradicts the record; nothing is sent again because of it")
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod approval;
 mod close;
+mod forgotten;
 mod guards;
 mod restored;
 mod send;

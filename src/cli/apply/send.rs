@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use super::close::Report;
-use super::{Exit, progress};
+use super::{Exit, context, forgotten, progress};
 use crate::apply::{self, Ending, Engine, Leftover, Setup};
 use crate::campaign::Campaign;
 use crate::cli::Stop;
@@ -75,7 +75,11 @@ pub(super) struct Job<'a> {
 impl Job<'_> {
     pub(super) fn send(self, runtime: &Runtime) -> Result<Exit, Stop> {
         let Self { ui, campaign, snapshot, key, built, mut run, provider, retry_rejected, place, stop } = self;
+        for warning in run.warnings() {
+            ui.say(&format!("warning: {warning}"));
+        }
         ui.say(&format!("Run {} started; ledger head {}", run.id(), run.head()));
+        let run_id = run.id();
 
         let shared = place.is_shared();
         let spent_codes = snapshot.spent_codes.len();
@@ -109,7 +113,7 @@ impl Job<'_> {
         let mut unknown_of_all = None;
         let planned = built.file.counts.send;
         let showing = runtime.handle().clone();
-        let (ending, progress, ledger) = std::thread::scope(|scope| {
+        let (ending, progress, ledger, not_taken, forgotten) = std::thread::scope(|scope| {
             let shown = scope.spawn(move || showing.block_on(progress::show(ui, planned, events, figures)));
             let rounds =
                 Rounds { campaign: &campaign, key: &key, planned_at: built.planned_at, retry_rejected, spent_codes };
@@ -122,10 +126,11 @@ impl Job<'_> {
                 unknown_of_all = runtime.block_on(engine.unknown()).ok();
             }
             let progress = engine.progress();
+            let (not_taken, forgotten) = (engine.not_taken(), engine.forgotten().to_vec());
             // The listener ends with the engine's sender.
             let ledger = engine.into_ledger();
             let _ = shown.join();
-            (ending, progress, ledger)
+            (ending, progress, ledger, not_taken, forgotten)
         });
         if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
             let page = path.with_file_name("inbox.html");
@@ -133,6 +138,14 @@ impl Job<'_> {
                 ui.say(&format!("Inbox     {}", page.display()));
             }
         }
+        let of = forgotten::Of {
+            run: run_id,
+            campaign: &campaign.record,
+            edition: campaign.edition,
+            planned_at: built.planned_at,
+            unique_codes: context::has_unique_codes(&campaign),
+        };
+        let forgotten = forgotten::keep(&place, &of, &forgotten);
         let ending = match ending {
             Ok(ending) => ending,
             Err(stop) => {
@@ -150,6 +163,8 @@ impl Job<'_> {
             planned,
             unknown: unknown_of_all.unwrap_or(built.file.counts.unknown + progress.unknown),
             shared,
+            not_taken,
+            forgotten,
         };
         runtime.block_on(report.close(&ending, ledger))
     }

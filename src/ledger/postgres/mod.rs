@@ -13,7 +13,10 @@
 //! campaign, run, sends by key, codes by code, chain.
 
 mod connection;
+mod contradiction;
 mod copy;
+mod durability;
+mod restore;
 mod run;
 mod schema;
 
@@ -29,9 +32,9 @@ use super::chain::{LinkKind, StartLink};
 use super::copy::{COPY_OF, moved, unfinished};
 use super::protocol::{self, Finding, Stand};
 use super::{
-    ABANDONED, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, MOVED_TO, Moment, Move, RunCounts,
-    RunLedger, RunRecord, RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor, content_prefix, host,
-    instant, milliseconds,
+    ABANDONED, Contradiction, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, LostSend, MOVED_TO, Moment,
+    Move, RunCounts, RunLedger, RunRecord, RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor,
+    content_prefix, host, instant, milliseconds,
 };
 use connection::{Connection, Target};
 pub(super) use copy::{PostgresSource, PostgresTarget};
@@ -198,7 +201,8 @@ impl Ledger for PostgresLedger {
                           r.host, r.actor, r.pid, r.version,
                           r.started_at, (extract(epoch FROM r.heartbeat_at) * 1000)::bigint AS heartbeat_at, r.ended_at, r.ending,
                           r.accepted, r.rejected, r.unknown, r.not_sent, r.digest,
-                          r.ended_at IS NULL AND r.heartbeat_at >= clock_timestamp() - r.lease_ms * interval '1 millisecond' AS live
+                          r.ended_at IS NULL AND r.heartbeat_at >= clock_timestamp() - r.lease_ms * interval '1 millisecond' AS live,
+                          r.lease_ms, (extract(epoch FROM clock_timestamp() - r.heartbeat_at) * 1000)::bigint AS silent_ms
                    FROM sendform.run r JOIN sendform.campaign c ON c.id = r.campaign ORDER BY r.id";
         let rows = self.connection.with("read", async |client| client.query_typed(sql, &[]).await).await?;
         Ok(rows.iter().map(run_of).collect())
@@ -270,12 +274,19 @@ impl Ledger for PostgresLedger {
         // The gate must say what the journal says; the database looks after its pages itself.
         let sql = "WITH last AS (SELECT DISTINCT ON (send_key) send_key, kind, attempt FROM sendform.journal ORDER BY send_key, seq DESC)
                    SELECT count(*) FROM sendform.send s FULL JOIN last j ON j.send_key = s.send_key
-                   WHERE j.kind IS DISTINCT FROM s.state OR j.attempt IS DISTINCT FROM s.attempt";
+                   -- A late acceptance may be about an attempt before the last.
+                   WHERE j.kind IS DISTINCT FROM s.state
+                      OR j.attempt IS DISTINCT FROM s.attempt AND NOT (j.attempt < s.attempt AND j.kind IN (2, 4))";
         let target = self.connection.target.clone();
         let client = self.connection.client().await?;
         let row = client.query_typed_one(sql, &[]).await.map_err(|error| target.failed("read", &error))?;
         let differ: i64 = row.get(0);
         Ok(if differ == 0 { Vec::new() } else { vec![format!("{differ} sends stand otherwise than the journal says")] })
+    }
+
+    async fn contradictions(&mut self) -> Result<Vec<Contradiction>, LedgerError> {
+        let rows = self.connection.with("read", contradiction::read).await?;
+        rows.iter().map(contradiction::of).collect()
     }
 
     async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<Finding>, LedgerError> {
@@ -347,6 +358,10 @@ impl Ledger for PostgresLedger {
             .await
     }
 
+    async fn restore_sends(&mut self, lost: &[LostSend]) -> Result<Vec<Finding>, LedgerError> {
+        self.connection.with("written", async |client| restore::restore(client, lost).await).await
+    }
+
     async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
         self.connection.with("read", async |client| schema::property(client, name).await).await
     }
@@ -389,9 +404,10 @@ impl Ledger for PostgresLedger {
             Begun::Held(holder) => Err(LedgerError::Held { holder }),
             Begun::Moved(to) => Err(moved(&self.place(), &to)),
             Begun::OtherFormat(found) => Err(LedgerError::Newer { found, known: schema::FORMAT }),
-            Begun::Run { run, campaign, head } => {
-                Ok(Box::new(PostgresRun::new(self.connection, start, asked, run, campaign, head)))
+            Begun::NotDurable(problem) => {
+                Err(LedgerError::NotDurable { place: self.connection.target.place.clone(), problem })
             }
+            Begun::Run(beginning) => Ok(Box::new(PostgresRun::new(self.connection, start, asked, beginning))),
         }
     }
 }
@@ -412,14 +428,26 @@ enum Begun {
     OtherFormat(i64),
     /// Another program has moved the ledger since this one looked: where to.
     Moved(String),
-    Run {
-        run: i64,
-        campaign: i32,
-        head: Head,
-    },
+    /// A commit would not survive a crash.
+    NotDurable(String),
+    Run(Beginning),
+}
+
+/// A run that has begun.
+struct Beginning {
+    run: i64,
+    campaign: i32,
+    head: Head,
+    /// The last entry of the journal before anything of this run.
+    after: i64,
+    warnings: Vec<String>,
 }
 
 async fn begin(client: &Client, start: &RunStart) -> Result<Begun, tokio_postgres::Error> {
+    let durability = durability::look(client).await?;
+    if let Some(problem) = durability.refusal {
+        return Ok(Begun::NotDurable(problem));
+    }
     client.batch_execute(DURABLE).await?;
     let format = schema::format_for_run(client).await?;
     if format != schema::FORMAT {
@@ -495,6 +523,8 @@ async fn begin(client: &Client, start: &RunStart) -> Result<Begun, tokio_postgre
         )
         .await?;
     let run: i64 = row.get(0);
+    let row = client.query_typed_one("SELECT coalesce(max(seq), 0) FROM sendform.journal", &[]).await?;
+    let after: i64 = row.get(0);
     abandon(client, campaign, run).await?;
     let head = schema::head_for_update(client).await?.started(&StartLink {
         run,
@@ -505,7 +535,7 @@ async fn begin(client: &Client, start: &RunStart) -> Result<Begun, tokio_postgre
     });
     schema::add_link(client, head, LinkKind::Start, Some(run), None).await?;
     client.batch_execute("COMMIT").await?;
-    Ok(Begun::Run { run, campaign, head })
+    Ok(Begun::Run(Beginning { run, campaign, head, after, warnings: durability.warnings }))
 }
 
 /// Who runs another plan of this campaign now.
@@ -601,6 +631,10 @@ async fn snapshot(connection: &mut Connection, scope: &Scope) -> Result<Snapshot
         .query_typed("SELECT planned_at FROM sendform.run WHERE id = $1", &[(&sends.first_run(), Type::INT8)])
         .await
         .map_err(fail)?;
+    // The message of an earlier attempt was accepted after all: nothing more is sent.
+    let accepted =
+        client.query_typed("SELECT send_key FROM sendform.contradiction WHERE kind = 2", &[]).await.map_err(fail)?;
+    accepted.iter().for_each(|row| sends.accepted_before(&key_of(row, 0)));
     snapshot.sends = Arc::new(sends);
     snapshot.planned_at = rows.first().map(|row| instant(row.get(0)));
     let rows = client
@@ -640,16 +674,23 @@ async fn snapshot(connection: &mut Connection, scope: &Scope) -> Result<Snapshot
 }
 
 async fn write_entry(client: &Client, entry: &Entry) -> Result<(), tokio_postgres::Error> {
+    let digest = entry.digest.as_ref().map(|digest| &digest[..]);
     client
         .execute_typed(
-            "INSERT INTO sendform.journal (run, at, kind, send_key, attempt, message_id, reason, source, actor)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO sendform.journal (run, at, kind, send_key, attempt, digest, likeness, address, coupon, expires,
+                                           message_id, reason, source, actor)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             &[
                 (&entry.run, Type::INT8),
                 (&entry.at, Type::INT8),
                 (&entry.state.kind(), Type::INT2),
                 (&&entry.key.0[..], Type::BYTEA),
                 (&entry.attempt.cast_signed(), Type::INT4),
+                (&digest, Type::BYTEA),
+                (&entry.likeness, Type::INT8),
+                (&entry.masked, Type::TEXT),
+                (&entry.coupon, Type::TEXT),
+                (&entry.expires, Type::INT8),
                 (&entry.message_id, Type::TEXT),
                 (&entry.reason, Type::TEXT),
                 (&entry.source.map(Source::as_str), Type::TEXT),
@@ -704,6 +745,8 @@ fn run_of(row: &Row) -> RunRecord {
         version: row.get("version"),
         started_at: instant(row.get("started_at")),
         heartbeat_at: Some(instant(row.get("heartbeat_at"))),
+        lease: Duration::from_millis(u64::try_from(row.get::<_, i64>("lease_ms")).unwrap_or_default()),
+        silent: Duration::from_millis(u64::try_from(row.get::<_, i64>("silent_ms")).unwrap_or_default()),
         ended_at: row.get::<_, Option<i64>>("ended_at").map(instant),
         ending: row.get("ending"),
         counts,

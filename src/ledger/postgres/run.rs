@@ -12,18 +12,20 @@ use tokio_postgres::{Client, Row};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::{
-    Batch, Claim, Entry, Head, LONGEST_HOLD, Lease, LedgerError, Moment, Others, Peers, RunCounts, RunLedger, RunStart,
-    Scope, SendKey, Snapshot,
+    Batch, Claim, Committed, Entry, Head, LONGEST_HOLD, Lease, LedgerError, Moment, Others, Peers, RunCounts,
+    RunLedger, RunStart, Scope, SendKey, Settlement, Snapshot,
 };
 use super::connection::{Connection, PATIENCE};
-use super::{DURABLE, abandon, fence_dead, head_of, key_of, schema};
+use super::contradiction::{self, Reporting};
+use super::{Beginning, DURABLE, abandon, fence_dead, head_of, key_of, schema};
 
 const FENCED: &str = "it was silent for longer than its lease, so others took it for dead";
 
 /// Proves that the run was not fenced off, and refreshes its heartbeat. Takes the run's row, so
 /// that whoever would fence it off waits for this transaction, and sees its intents.
 const GATE: &str = "UPDATE sendform.run SET heartbeat_at = clock_timestamp(), open = $2
-                    WHERE id = $1 AND ended_at IS NULL RETURNING id";
+                    WHERE id = $1 AND ended_at IS NULL
+                    RETURNING id, extract(epoch FROM pg_postmaster_start_time())::double precision";
 
 /// Says that the run is alive.
 const BEAT: &str = "UPDATE sendform.run SET heartbeat_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL";
@@ -36,14 +38,14 @@ FROM sendform.journal WHERE run = $1 AND source IS NULL AND seq > $2 ORDER BY se
 /// Locks what the commit touches and is there already, in one order for all appliers.
 const LOCK: &str = "SELECT 1 FROM sendform.send WHERE send_key = ANY($1) ORDER BY send_key FOR UPDATE";
 
-/// See [`crate::ledger::protocol::may_settle`].
+/// See [`crate::ledger::protocol::may_settle`]. What it does not move is heard one by one.
 const SETTLE: &str = "
 WITH s AS (
   SELECT * FROM unnest($2::bytea[], $3::int[], $4::smallint[], $5::text[], $6::text[]) AS s (send_key, attempt, kind, message_id, reason)
 ), moved AS (
   UPDATE sendform.send t SET state = s.kind FROM s
   WHERE t.send_key = s.send_key AND t.attempt = s.attempt AND t.run = $1
-    AND (t.state IN (1, 4) AND t.state <> s.kind OR t.state = 2 AND s.kind = 4)
+    AND t.state IN (1, 4) AND t.state <> s.kind
   RETURNING s.*
 ), written AS (
   INSERT INTO sendform.journal (run, at, kind, send_key, attempt, message_id, reason)
@@ -62,7 +64,10 @@ WITH c AS (
   INSERT INTO sendform.code AS t (code, send_key) SELECT coupon, send_key FROM c WHERE $9 ORDER BY coupon
   ON CONFLICT (code) DO UPDATE SET send_key = t.send_key RETURNING t.code, t.send_key
 ), free AS (
-  SELECT c.* FROM c WHERE NOT $9 OR EXISTS (SELECT 1 FROM code WHERE code.code = c.coupon AND code.send_key = c.send_key)
+  SELECT c.* FROM c
+  WHERE NOT $9 OR EXISTS (SELECT 1 FROM code WHERE code.code = c.coupon AND code.send_key = c.send_key)
+    -- Older versions gave one code to people of two editions; each of them keeps it.
+    OR EXISTS (SELECT 1 FROM sendform.send o WHERE o.send_key = c.send_key AND o.coupon = c.coupon)
 ), granted AS (
   INSERT INTO sendform.send AS t (send_key, campaign, edition, run, attempt, state, coupon)
   SELECT send_key, $10, $11, $1, attempt, 1, coupon FROM free
@@ -70,6 +75,8 @@ WITH c AS (
   ORDER BY send_key
   ON CONFLICT (send_key) DO UPDATE SET run = excluded.run, attempt = excluded.attempt, state = 1
     WHERE t.attempt = excluded.attempt - 1 AND (t.state = 5 OR t.state = 3 AND $12)
+      -- The message of an earlier attempt was accepted after all.
+      AND NOT EXISTS (SELECT 1 FROM sendform.contradiction x WHERE x.send_key = excluded.send_key AND x.kind = 2)
   RETURNING t.send_key
 ), written AS (
   INSERT INTO sendform.journal (run, at, kind, send_key, attempt, digest, likeness, address, coupon, expires)
@@ -105,8 +112,16 @@ pub struct PostgresRun {
     head: Head,
     scope: Scope,
     retry_rejected: bool,
+    /// Each of this run's attempts began after this entry of the journal.
+    after: i64,
+    warnings: Vec<String>,
+    /// Which connection to which server the commit before went through: how many were made, and when
+    /// the server started.
+    server: (u64, Option<f64>),
     /// The batch that was offered last, if its answer was lost.
     lost: Option<Lost>,
+    /// Everything that was claimed by a commit whose answer was lost: it may not be recorded.
+    doubtful: HashSet<(SendKey, u32)>,
 }
 
 struct Lost {
@@ -134,14 +149,9 @@ struct Shared {
 }
 
 impl PostgresRun {
-    pub(super) fn new(
-        connection: Connection,
-        start: &RunStart,
-        asked: Moment,
-        run: i64,
-        campaign: i32,
-        head: Head,
-    ) -> Self {
+    pub(super) fn new(connection: Connection, start: &RunStart, asked: Moment, begun: Beginning) -> Self {
+        let Beginning { run, campaign, head, after, warnings } = begun;
+        let server = (connection.made, None);
         let shared = Arc::new(Shared {
             connection: tokio::sync::Mutex::new(Connection::new(connection.target.clone())),
             run,
@@ -164,11 +174,15 @@ impl PostgresRun {
             head,
             scope: Scope { campaign: start.campaign.clone(), edition: start.edition, unique_codes: start.unique_codes },
             retry_rejected: start.retry_rejected,
+            after,
+            warnings,
+            server,
             lost: None,
+            doubtful: HashSet::new(),
         }
     }
 
-    async fn offer(&mut self, batch: &Batch, at: i64) -> Result<Vec<Claim>, LedgerError> {
+    async fn offer(&mut self, batch: &Batch, at: i64) -> Result<Committed, LedgerError> {
         let asked = Moment::now();
         let run = self.shared.run;
         // Until the answer is here; if it never comes, for ever.
@@ -252,22 +266,53 @@ impl PostgresRun {
         } else {
             self.recount().await?;
         }
+        let made = self.connection.made;
+        let started: Option<f64> = gate.first().map(|row| row.get(1));
+        let (made_before, started_before) = self.server;
+        let other_server = started_before.is_some() && started.is_some() && started != started_before;
+        let mut committed = Committed { reconnected: made != made_before || other_server, ..Committed::default() };
+        self.server = (made, started.or(started_before));
+        let mut seen = HashSet::new();
+        let others: Vec<&Settlement> = batch
+            .settle
+            .iter()
+            .filter(|settlement| {
+                !(seen.insert(settlement.key) && settled.contains(&(settlement.key, settlement.attempt)))
+            })
+            .collect();
+        if !others.is_empty() {
+            self.hear(&others, at, &mut committed).await?;
+        }
         if gate.is_empty() && !batch.claim.is_empty() {
             return Err(LedgerError::Fenced(FENCED));
         }
-        Ok(batch
-            .claim
-            .iter()
-            .map(|intent| {
-                if granted.contains(&intent.key) {
-                    Claim::Granted
-                } else if taken.contains(&intent.key) {
-                    Claim::CodeTaken
-                } else {
-                    Claim::Held
-                }
-            })
-            .collect())
+        let answers = batch.claim.iter().map(|intent| {
+            if granted.contains(&intent.key) {
+                Claim::Granted
+            } else if taken.contains(&intent.key) {
+                Claim::CodeTaken
+            } else {
+                Claim::Held
+            }
+        });
+        committed.claims = answers.collect();
+        Ok(committed)
+    }
+
+    /// Hears outcomes that do not simply follow from an intent that is open.
+    async fn hear(&mut self, others: &[&Settlement], at: i64, committed: &mut Committed) -> Result<(), LedgerError> {
+        let reporting = Reporting { run: self.shared.run, at, after: self.after };
+        // What is written now is not counted here, so the database is asked in the end.
+        self.shared.certain.store(false, Ordering::SeqCst);
+        let doubtful = &self.doubtful;
+        let doubtful = |settlement: &Settlement| {
+            matches!(settlement.ending, super::super::Ending::NotSent { .. })
+                && doubtful.contains(&(settlement.key, settlement.attempt))
+        };
+        self.connection
+            .with("written", async |client| contradiction::hear(client, reporting, others, doubtful, committed).await)
+            .await?;
+        self.recount().await
     }
 
     /// Keeps the figures of what is durable now.
@@ -307,7 +352,9 @@ struct Settle<'a> {
 
 impl<'a> Settle<'a> {
     fn of(batch: &'a Batch) -> Self {
-        let settle = &batch.settle;
+        // One statement moves a send once: what else is said of it comes after.
+        let mut seen = HashSet::new();
+        let settle: Vec<&Settlement> = batch.settle.iter().filter(|settlement| seen.insert(settlement.key)).collect();
         Self {
             keys: settle.iter().map(|settlement| &settlement.key.0[..]).collect(),
             attempts: settle.iter().map(|settlement| settlement.attempt.cast_signed()).collect(),
@@ -410,15 +457,20 @@ impl RunLedger for PostgresRun {
         self.head
     }
 
-    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError> {
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Committed, LedgerError> {
         // Tries of one batch carry one time, whichever of them the database took.
         let at = self.lost.as_ref().map_or_else(|| Timestamp::now().as_millisecond(), |lost| lost.at);
         let result = self.offer(batch, at).await;
         if let Err(LedgerError::Lost { .. }) = &result {
             let lost = self.lost.get_or_insert_with(|| Lost { at, claimed: HashSet::new() });
             lost.claimed.extend(batch.claim.iter().map(|intent| (intent.key, intent.attempt)));
+            self.doubtful.extend(batch.claim.iter().map(|intent| (intent.key, intent.attempt)));
         }
         result
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn lease(&self) -> Option<Lease> {

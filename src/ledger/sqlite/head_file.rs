@@ -153,8 +153,8 @@ impl Recorded {
     /// Refuses a ledger that is not the one of this head, or has forgotten what it says.
     pub(super) fn check(&self, ledger: &Path, connection: &Connection) -> Result<(), LedgerError> {
         self.check_id(ledger, connection)?;
-        self.check_file(ledger)?;
-        self.check_progress(ledger, connection)
+        self.check_progress(ledger, connection)?;
+        self.check_file(ledger)
     }
 
     /// Refuses a copy of the file that the head was written for.
@@ -163,8 +163,13 @@ impl Recorded {
         if self.is_for(ledger, found) {
             return Ok(());
         }
+        let problem = if self.path == ledger {
+            format!("the ledger `{}` was replaced by a copy of itself", ledger.display())
+        } else {
+            format!("the ledger `{}` is a copy of `{}`", ledger.display(), self.path.display())
+        };
         Err(LedgerError::Refused {
-            problem: format!("the ledger `{}` is a copy of `{}`", ledger.display(), self.path.display()),
+            problem,
             hint: "if both go on, people get the same offer twice; use the original, or make this one the ledger with `sendform ledger adopt` and never use the other again",
         })
     }
@@ -400,7 +405,7 @@ mod tests {
             ("is behind", |head| head.recorded.head.number = 1),
             ("went another way", |head| head.recorded.head.hash = [0; 16]),
             ("is another one", |head| head.recorded.id = [0; 16]),
-            ("is a copy of", |head| head.recorded.identity.1 += 1),
+            ("was replaced by a copy of itself", |head| head.recorded.identity.1 += 1),
             ("is a copy of", |head| (head.recorded.identity.0, head.recorded.path) = (77, PathBuf::from("/elsewhere"))),
         ] {
             let before = head.recorded.clone();

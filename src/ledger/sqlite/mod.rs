@@ -7,17 +7,20 @@
 //! transaction, that no run began since, and a run begins only where nothing was written since its
 //! snapshot was read. So a process with an outdated memory can claim nothing.
 //!
-//! Evidence may be recorded beside a run: it only ever moves a send that the run's memory holds as
-//! `unknown`, and that memory claims nothing.
+//! Evidence, and a late acceptance of a run that was overtaken, may be recorded beside a run. Each
+//! commit looks whether anybody else has written since the one before, and takes that in.
 //!
 //! WAL with `synchronous=FULL`: a commit is on the disk when it returns.
 
 mod backup;
+mod codes;
+mod contradiction;
 mod copy;
 mod file;
 mod head_file;
 mod migrate;
 mod place;
+mod restore;
 mod run;
 mod snapshot;
 
@@ -36,8 +39,8 @@ use super::chain::{JournalDigest, LinkKind, StartLink};
 use super::location::canonical_file;
 use super::protocol::{self, Finding, Stand};
 use super::{
-    BySend, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, Move, RunCounts, RunLedger, RunRecord,
-    RunStart, Scope, SendKey, Snapshot, Source, State, actor, host, instant, milliseconds,
+    BySend, Contradiction, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, LostSend, Move, RunCounts,
+    RunLedger, RunRecord, RunStart, Scope, SendKey, Snapshot, Source, State, actor, host, instant, milliseconds,
 };
 pub use backup::{Forgotten, ForgottenRun, Restore, adopt, adopt_copy, backup};
 pub(super) use copy::{SqliteSource, SqliteTarget};
@@ -141,9 +144,15 @@ impl SqliteLedger {
             "SELECT id, campaign, edition, coalesce(name, campaign) AS name, plan_hash, planned_at, recipients,
                     manifest, destination, account, sender, environment, longest_request_ms,
                     host, actor, pid, version, started_at, ended_at, ending,
-                    accepted, rejected, unknown, not_sent, digest, id = (SELECT max(id) FROM run) AS latest
+                    accepted, rejected, unknown, not_sent, digest, id = (SELECT max(id) FROM run) AS latest,
+                    CASE WHEN ended_at IS NULL THEN max(started_at, coalesce((
+                      SELECT at FROM journal
+                      WHERE source IS NULL
+                        AND seq < coalesce((SELECT min(first_seq) FROM run later WHERE later.id > run.id), 9223372036854775807)
+                      ORDER BY seq DESC LIMIT 1), 0)) ELSE ended_at END AS last_sign
              FROM run ORDER BY id",
         )?;
+        let now = Timestamp::now();
         let count = |row: &Row<'_>, column: &str| -> Result<Option<u64>, rusqlite::Error> {
             Ok(row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned))
         };
@@ -177,6 +186,9 @@ impl SqliteLedger {
                 version: row.get("version")?,
                 started_at: instant(row.get("started_at")?),
                 heartbeat_at: None,
+                // The lock goes with the process.
+                lease: Duration::ZERO,
+                silent: Duration::try_from(now.duration_since(instant(row.get("last_sign")?))).unwrap_or_default(),
                 ended_at: ended_at.map(instant),
                 ending: row.get("ending")?,
                 counts,
@@ -264,6 +276,9 @@ impl SqliteLedger {
             before: Arc::clone(&snapshot.sends),
             changed,
             retry_rejected,
+            first_seq: snapshot.position + 1,
+            seen: snapshot.position + i64::try_from(orphans.len()).unwrap_or(i64::MAX),
+            codes: start.unique_codes.then(|| codes::Codes::of(snapshot)),
             digest: JournalDigest::default(),
         };
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -392,6 +407,10 @@ impl Ledger for SqliteLedger {
         }
     }
 
+    async fn contradictions(&mut self) -> Result<Vec<Contradiction>, LedgerError> {
+        contradiction::read(&self.connection).map_err(|error| self.unreadable(&error))
+    }
+
     async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<Finding>, LedgerError> {
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
         let leased = self.lease.is_none() && lease_is_taken(&self.path);
@@ -425,6 +444,11 @@ impl Ledger for SqliteLedger {
         append(&transaction, &entries).map_err(fail)?;
         transaction.commit().map_err(fail)?;
         Ok(findings)
+    }
+
+    async fn restore_sends(&mut self, lost: &[LostSend]) -> Result<Vec<Finding>, LedgerError> {
+        let path = self.path.clone();
+        restore::restore(&mut self.connection, lost).map_err(|error| storage(&path, "written", &error))
     }
 
     async fn property(&mut self, name: &str) -> Result<Option<String>, LedgerError> {
@@ -471,7 +495,7 @@ impl Identity {
 
 /// The number of the last entry of the journal.
 fn position(connection: &Connection) -> Result<i64, rusqlite::Error> {
-    connection.query_row("SELECT coalesce(max(seq), 0) FROM journal", [], |row| row.get(0))
+    connection.prepare_cached("SELECT coalesce(max(seq), 0) FROM journal")?.query_row([], |row| row.get(0))
 }
 
 /// The last link of the chain.
@@ -498,7 +522,8 @@ fn stands(
         let (attempt, run) = (row.get(2)?, row.get(3)?);
         let stand = found.entry(key).or_insert(Stand { state, attempt, run });
         stand.state = state;
-        stand.attempt = attempt;
+        // A late acceptance may be about an attempt before the last.
+        stand.attempt = stand.attempt.max(attempt);
         if state == State::Intent {
             stand.run = run;
         }

@@ -1,5 +1,6 @@
 //! A run on the file: one thread that writes, and group commit by whoever feeds it.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -7,17 +8,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::protocol::{self, Stand};
 use super::super::{
-    Batch, BySend, Claim, Entry, Head, Lease, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey, Sends,
-    Snapshot, State,
+    Batch, BySend, Claim, Committed, Entry, Head, Lease, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey,
+    Sends, Snapshot, State,
 };
+use super::codes::Codes;
 use super::head_file::HeadFile;
-use super::{Identity, SqliteLedger, append, file, head, io, stands, storage};
+use super::{Identity, SqliteLedger, append, contradiction, file, head, io, position, storage};
 
 const STOPPED: &str = "its writer has stopped";
 const OVERTAKEN: &str = "another process wrote to the ledger during this run";
@@ -34,7 +36,7 @@ pub struct SqliteRun {
 }
 
 pub(super) enum Job {
-    Commit(Arc<Batch>, oneshot::Sender<Result<Vec<Claim>, LedgerError>>),
+    Commit(Arc<Batch>, oneshot::Sender<Result<Committed, LedgerError>>),
     Finish(String, RunCounts, oneshot::Sender<Result<Head, LedgerError>>),
 }
 
@@ -48,7 +50,7 @@ impl RunLedger for SqliteRun {
         self.head
     }
 
-    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Vec<Claim>, LedgerError> {
+    async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Committed, LedgerError> {
         let (answer, answered) = oneshot::channel();
         let sent =
             self.sender.as_ref().is_some_and(|sender| sender.send(Job::Commit(Arc::clone(batch), answer)).is_ok());
@@ -99,6 +101,12 @@ pub(super) struct Writer {
     /// Where those stand that changed since. An intent in here is this run's own.
     pub(super) changed: BySend<(State, u32)>,
     pub(super) retry_rejected: bool,
+    /// The number of the first entry that this run may have written.
+    pub(super) first_seq: i64,
+    /// The last entry that `changed` takes into account.
+    pub(super) seen: i64,
+    /// Whose codes are, if each belongs to one recipient for ever.
+    pub(super) codes: Option<Codes>,
     pub(super) digest: JournalDigest,
 }
 
@@ -118,12 +126,6 @@ impl Writer {
         }
     }
 
-    fn stand(&self, key: &SendKey) -> Option<Stand> {
-        let before = || self.before.get(key).map(|recorded| (recorded.state, recorded.attempt));
-        let (state, attempt) = self.changed.get(key).copied().or_else(before)?;
-        Some(Stand { state, attempt, run: self.run })
-    }
-
     /// Whether the file under the ledger's name is still the one that is open here. If somebody took
     /// it away or put another in its place, what is written here would be lost.
     fn in_its_place(&self) -> Result<(), LedgerError> {
@@ -134,61 +136,95 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<Vec<Claim>, LedgerError> {
+    fn commit(&mut self, batch: &Batch) -> Result<Committed, LedgerError> {
         self.in_its_place()?;
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
+        // The connection is this thread's alone, so there is no transaction inside another.
+        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(fail)?;
+        let overtaken = latest_run(&transaction).map_err(fail)? != self.run;
+        if overtaken && !batch.claim.is_empty() {
+            return Err(LedgerError::Fenced(OVERTAKEN));
+        }
+        // Evidence, and the late acceptance of a run that was overtaken, are written beside this run.
+        let at_start = position(&transaction).map_err(fail)?;
+        if at_start != self.seen {
+            for (key, state, attempt) in written_since(&transaction, self.seen).map_err(fail)? {
+                let known = self.changed.get(&key).map_or(0, |(_, attempt)| *attempt);
+                let before = self.before.get(&key).map_or(0, |recorded| recorded.attempt);
+                self.changed.insert(key, (state, attempt.max(known).max(before)));
+            }
+        }
+        // Where a send stands, as this run knows it. An intent is its own.
+        let stand = |key: &SendKey| {
+            let before = || self.before.get(key).map(|recorded| (recorded.state, recorded.attempt));
+            let (state, attempt) = self.changed.get(key).copied().or_else(before)?;
+            Some(Stand { state, attempt, run: self.run })
+        };
         let mut changed: BySend<(State, u32)> = BySend::default();
         let mut entries = Vec::with_capacity(batch.claim.len() + batch.settle.len());
+        let mut others = Vec::new();
         let now = Timestamp::now().as_millisecond();
         for settlement in &batch.settle {
             let state = settlement.ending.state();
-            // Of what this run claimed itself: an intent, or an acceptance that it takes back.
-            let own = self.changed.get(&settlement.key);
-            let before = own.map(|(state, attempt)| Stand { state: *state, attempt: *attempt, run: self.run });
-            let before = before.filter(|stand| matches!(stand.state, State::Intent | State::Accepted));
-            if protocol::may_settle(before, settlement.attempt, self.run, state) {
+            let before = stand(&settlement.key).filter(|stand| stand.state == State::Intent);
+            if !overtaken
+                && protocol::may_settle(before, settlement.attempt, self.run, state)
+                && !changed.contains_key(&settlement.key)
+            {
                 changed.insert(settlement.key, (state, settlement.attempt));
                 entries.push(Entry::settled(self.run, now, settlement));
+            } else {
+                others.push(settlement);
             }
         }
-        let answers: Vec<Claim> = batch
-            .claim
-            .iter()
-            .map(|intent| {
-                let before = match changed.get(&intent.key) {
-                    Some((state, attempt)) => Some(Stand { state: *state, attempt: *attempt, run: self.run }),
-                    None => self.stand(&intent.key),
-                };
-                if protocol::may_claim(before, intent.attempt, self.retry_rejected) {
-                    changed.insert(intent.key, (State::Intent, intent.attempt));
-                    entries.push(Entry::claimed(self.run, now, intent));
-                    Claim::Granted
-                } else {
-                    Claim::Held
-                }
-            })
-            .collect();
-
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
-        let overtaken = latest_run(&transaction).map_err(fail)? != self.run;
-        if overtaken {
-            if !batch.claim.is_empty() {
-                return Err(LedgerError::Fenced(OVERTAKEN));
+        // The message of an earlier attempt may have been accepted after all.
+        let accepted = if batch.claim.iter().any(|intent| intent.attempt > 1) {
+            contradiction::accepted(&transaction).map_err(fail)?
+        } else {
+            HashSet::new()
+        };
+        let mut committed = Committed { claims: Vec::with_capacity(batch.claim.len()), ..Committed::default() };
+        for intent in &batch.claim {
+            let before = match changed.get(&intent.key) {
+                Some((state, attempt)) => Some(Stand { state: *state, attempt: *attempt, run: self.run }),
+                None => stand(&intent.key),
+            };
+            if !protocol::may_claim(before, intent.attempt, self.retry_rejected) || accepted.contains(&intent.key) {
+                committed.claims.push(Claim::Held);
+                continue;
             }
-            // What this run saw is still worth telling, where nobody knows better.
-            let known = stands(&transaction, |key| changed.contains_key(key)).map_err(fail)?;
-            entries.retain(|entry| {
-                protocol::may_settle(known.get(&entry.key).copied(), entry.attempt, self.run, entry.state)
-            });
+            // If this transaction fails, the run is over: nobody misses the code.
+            if let Some(codes) = &mut self.codes
+                && !codes.take(intent.coupon.expose(), &intent.key, &self.before)
+            {
+                committed.claims.push(Claim::CodeTaken);
+                continue;
+            }
+            changed.insert(intent.key, (State::Intent, intent.attempt));
+            entries.push(Entry::claimed(self.run, now, intent));
+            committed.claims.push(Claim::Granted);
         }
         append(&transaction, &entries).map_err(fail)?;
+        // The number of the journal's last entry, if this commit adds any.
+        let mut last = (!entries.is_empty()).then(|| transaction.last_insert_rowid());
+        if !others.is_empty() {
+            let heard = contradiction::hear(&transaction, self.first_seq, (self.run, now), &others, &mut committed)
+                .map_err(fail)?;
+            for (key, state) in heard.moved {
+                let attempt = changed.get(&key).copied().or_else(|| self.changed.get(&key).copied());
+                changed.insert(key, (state, attempt.map_or(1, |(_, attempt)| attempt)));
+            }
+            entries.extend(heard.entries);
+            last = Some(position(&transaction).map_err(fail)?);
+        }
         transaction.commit().map_err(fail)?;
+        self.seen = at_start + i64::try_from(entries.len()).unwrap_or(i64::MAX);
         entries.iter().for_each(|entry| self.digest.add(entry));
         self.changed.extend(changed);
-        if !overtaken && !entries.is_empty() {
-            self.head_file.advance(self.connection.last_insert_rowid())?;
+        if let Some(last) = last.filter(|_| !overtaken) {
+            self.head_file.advance(last)?;
         }
-        Ok(answers)
+        Ok(committed)
     }
 
     fn finish(&mut self, ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
@@ -223,6 +259,17 @@ impl Writer {
         self.head_file.end(after)?;
         Ok(after)
     }
+}
+
+/// Where sends stand according to the entries after this one.
+fn written_since(connection: &Connection, seq: i64) -> Result<Vec<(SendKey, State, u32)>, rusqlite::Error> {
+    let mut entries =
+        connection.prepare_cached("SELECT send_key, kind, attempt FROM journal WHERE seq > ?1 ORDER BY seq")?;
+    let entries = entries.query_map([seq], |row| {
+        let state = State::from_kind(row.get(1)?).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        Ok((SendKey(row.get(0)?), state, row.get(2)?))
+    })?;
+    entries.collect()
 }
 
 /// The number of the last run: a run that is not the last was overtaken.

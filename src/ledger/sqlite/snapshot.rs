@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::super::{ContentPrefix, LedgerError, Scope, SendKey, Sends, Snapshot, State, content_prefix, instant};
-use super::{SqliteLedger, lease_is_taken, position};
+use super::{SqliteLedger, contradiction, lease_is_taken, position};
 use crate::handover::{Giver, hand_over};
 
 /// How many entries go from thread to thread together.
@@ -124,7 +124,7 @@ impl SqliteLedger {
         // In the file a send takes far more.
         let most = std::fs::metadata(&self.path).map_or(0, |file| file.len() / 64);
         let most = recipients.try_into().unwrap_or(0).min(most);
-        let (read, (sends, spent_codes)) = hand_over(
+        let (read, (mut sends, spent_codes)) = hand_over(
             |giver| self.decode(&runs, giver),
             |pieces| gather(pieces, Sends::with_room_for(most.try_into().unwrap_or(0))),
         );
@@ -133,6 +133,9 @@ impl SqliteLedger {
             Unread::Kind(error) => error,
         })?;
         snapshot.planned_at = self.planned_at(&sends)?;
+        // The message of an earlier attempt was accepted after all: nothing more is sent.
+        let accepted = contradiction::accepted(&self.connection).map_err(fail)?;
+        accepted.iter().for_each(|key| sends.accepted_before(key));
         snapshot.sends = Arc::new(sends);
         snapshot.spent_codes = spent_codes;
         if self.lease.is_none() && lease_is_taken(&self.path) {

@@ -23,7 +23,7 @@ use crate::campaign::{Bound, Campaign, Delivery, Rate, StopWhen};
 use crate::diagnostic::{Diagnostic, Severity, did_you_mean, is_full};
 use crate::files::{FileError, Files, InputFile};
 use crate::gateway::kaleyra::{Callback, KaleyraSpec};
-use crate::message::render::{Composer, Field, NAMES, References};
+use crate::message::render::{Composer, Field, MediaSpec, NAMES, References};
 use crate::offer::expiry::{self, Encoding};
 use crate::secret::SecretRef;
 use crate::table::Table;
@@ -32,9 +32,21 @@ use crate::table::Table;
 /// use 8 to 50 seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The longest time without progress that a manifest may ask for.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// How long an offer must still run when a message leaves, unless the manifest says otherwise:
 /// under one hour the timer is red from the start. Source: Meta, "Limited-time offer templates".
 const DEFAULT_AT_LEAST: Duration = Duration::from_secs(3_600);
+
+/// How many templates a campaign can have: WhatsApp has some seventy languages.
+const MAX_TEMPLATES: usize = 250;
+
+/// How many bytes the files above all templates may have together.
+const MAX_MEDIA_BYTES: usize = 512 * 1024 * 1024;
+
+/// How many CSV files an audience can have, and how many suppression lists.
+const MAX_TABLES: usize = 250;
 
 /// A pointer from keys and positions.
 macro_rules! at {
@@ -66,8 +78,22 @@ pub fn check(
             "describe at least one approved template",
         );
     }
-    for (key, template) in &manifest.templates {
+    if manifest.templates.len() > MAX_TEMPLATES {
+        let message = format!("the campaign has {} templates; it can have {MAX_TEMPLATES}", manifest.templates.len());
+        check.error(&at!("templates"), "too-many", message, "one for each language and variant is enough");
+    }
+    let mut media_bytes = 0;
+    for (key, template) in manifest.templates.iter().take(MAX_TEMPLATES) {
+        if media_bytes > MAX_MEDIA_BYTES {
+            let message = format!("the headers of the templates before this one have {media_bytes} bytes together");
+            let hint = format!("they are kept in memory, and may have {MAX_MEDIA_BYTES}; use URLs for some of them");
+            check.error(&at!("templates", key.as_str()), "too-many", message, hint);
+            break;
+        }
         if let Some(spec) = check.template(key, template, &mut composer, &declared) {
+            if let Some((_, MediaSpec::File(file))) = &spec.media {
+                media_bytes += file.content.len();
+            }
             composer.add_template(spec);
         }
     }
@@ -326,7 +352,7 @@ impl Check<'_> {
         let from = E164::parse_exact(&kaleyra.from);
         let timeout = match &kaleyra.timeout {
             None => Some(DEFAULT_TIMEOUT),
-            Some(text) => self.duration(&root.join("timeout"), text),
+            Some(text) => self.timeout(&root.join("timeout"), text),
         };
         let callback = kaleyra.callback.as_ref().and_then(|callback| match callback {
             types::Callback::ProfileId(id) => Some(Callback::ProfileId(id.clone())),
@@ -375,6 +401,16 @@ impl Check<'_> {
         Some(url)
     }
 
+    fn timeout(&mut self, at: &Pointer, text: &str) -> Option<Duration> {
+        let timeout = self.duration(at, text)?;
+        if timeout > MAX_TIMEOUT {
+            let hint = "an upload that makes progress may take ten times as long";
+            self.error(at, "timeout", format!("`{text}` is more than an hour"), hint);
+            return None;
+        }
+        Some(timeout)
+    }
+
     fn duration(&mut self, at: &Pointer, text: &str) -> Option<Duration> {
         match expiry::parse_duration(text) {
             Ok(duration) => Some(duration),
@@ -393,6 +429,13 @@ impl Check<'_> {
         vars: &BTreeSet<&str>,
     ) -> Option<AudienceSpec> {
         let root = at!("audience");
+        for (key, number) in [("sources", audience.sources.len()), ("suppress", audience.suppress.len())] {
+            if number > MAX_TABLES {
+                let message = format!("`audience.{key}` has {number} files; it can have {MAX_TABLES}");
+                self.error(&root.join(key), "too-many", message, "join some of them into one");
+                return None;
+            }
+        }
         let reader = PhoneReader::new(audience.default_region.as_deref());
         if reader.is_none() {
             let region = audience.default_region.as_deref().unwrap_or_default();

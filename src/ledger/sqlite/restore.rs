@@ -1,0 +1,65 @@
+//! Puts sends back into the file that it has lost.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, named_params, params};
+
+use super::super::chain::{LinkKind, StartLink};
+use super::super::protocol::Finding;
+use super::super::{LostSend, SendKey, host};
+use super::{append, contradiction, head, link, position, stands};
+
+pub(super) fn restore(connection: &mut Connection, lost: &[LostSend]) -> Result<Vec<Finding>, rusqlite::Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let wanted: HashSet<SendKey> = lost.iter().map(|send| send.intent.key).collect();
+    let mut known = stands(&transaction, |key| wanted.contains(key))?;
+    let now = Timestamp::now().as_millisecond();
+    let mut findings = Vec::with_capacity(lost.len());
+    for send in lost {
+        let run = run_for(&transaction, send, now)?;
+        let (finding, repair) = send.repair(known.get(&send.intent.key).copied(), run, now);
+        append(&transaction, &repair.entries)?;
+        if let Some(stand) = repair.stand {
+            known.insert(send.intent.key, stand);
+        }
+        if let Some(found) = &repair.contradiction {
+            contradiction::write(&transaction, found)?;
+        }
+        findings.push(finding);
+    }
+    transaction.commit()?;
+    Ok(findings)
+}
+
+/// The run that a lost send belongs to.
+fn run_for(connection: &Connection, send: &LostSend, now: i64) -> Result<i64, rusqlite::Error> {
+    let sql = "SELECT id FROM run WHERE campaign = ?1 AND edition = ?2 ORDER BY id <> ?3, id DESC LIMIT 1";
+    let found =
+        connection.query_row(sql, params![send.campaign, send.edition, send.run], |row| row.get(0)).optional()?;
+    if let Some(run) = found {
+        return Ok(run);
+    }
+    connection.execute(
+        "INSERT INTO run (campaign, edition, name, plan_hash, planned_at, unique_codes, recipients, host, actor, pid,
+                          version, started_at, first_seq, ended_at, ending)
+         VALUES (:campaign, :edition, :campaign, '', :planned_at, :unique_codes, 0, :host, :actor, :pid,
+                 :version, :now, :first_seq, :now, 'restored')",
+        named_params! {
+            ":campaign": send.campaign,
+            ":edition": send.edition,
+            ":unique_codes": send.unique_code,
+            ":planned_at": send.planned_at.as_millisecond(),
+            ":now": now,
+            ":host": host(),
+            ":actor": send.actor,
+            ":pid": std::process::id(),
+            ":version": env!("CARGO_PKG_VERSION"),
+            ":first_seq": position(connection)? + 1,
+        },
+    )?;
+    let run = connection.last_insert_rowid();
+    let start = StartLink { run, campaign: &send.campaign, edition: send.edition, plan_hash: "", started_at: now };
+    link(connection, head(connection)?.started(&start), LinkKind::Start, Some(run), None)?;
+    Ok(run)
+}
