@@ -130,6 +130,33 @@ fn a_run_whose_commits_are_lost_stops_and_its_outcomes_can_be_recorded() {
 }
 
 #[test]
+fn outcomes_that_a_failover_lost_are_written_again() {
+    let sandbox = Sandbox::start(&["--latency", "100ms"]);
+    let server = postgres::shared();
+    let url = server.database();
+    let database = url.rsplit_once('/').unwrap().1;
+    let project = project(&sandbox, &url);
+    project.crowd(60, &[("delivery: { rate: 2000/s, concurrency: 20 }", "delivery: { rate: 20/s, concurrency: 4 }")]);
+    let running = project.start(&[]);
+    until("some are accepted", || project.counts().accepted >= 8);
+    // The intents have reached the standby, and the outcomes have not. The connection goes with the
+    // old primary.
+    server.query(
+        database,
+        "BEGIN; DELETE FROM sendform.journal WHERE kind = 2; UPDATE sendform.send SET state = 1 WHERE state = 2;
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'sendform'; COMMIT",
+    );
+    let before = project.counts().accepted;
+    assert!(before < 8, "{before} outcomes were not lost");
+    wait(running).expect(0);
+    let counts = project.counts();
+    assert_eq!((counts.accepted, counts.unknown), (60, 0));
+    assert_eq!(nothing_twice(&sandbox), 60);
+    project.run(&["ledger", "check"]).expect(0);
+}
+
+#[test]
 fn a_database_that_does_not_keep_its_commits_is_refused_or_warned_of() {
     let sandbox = Sandbox::start(&[]);
     let careless = Postgres::start("-c fsync=off");

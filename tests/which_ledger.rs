@@ -723,7 +723,7 @@ fn secrets_are_read_before_the_lease_and_a_ledger_that_moved_is_planned_again() 
     // While the key is fetched, nobody holds the ledger, and somebody settles a doubt.
     let program = env!("CARGO_BIN_EXE_sendform");
     let script = format!(
-        "#!/bin/sh\n{program} ledger unlock >>holder.txt\n{program} resolve {send} --as not-sent --reason report >/dev/null 2>&1\necho sandbox-key\n"
+        "#!/bin/sh\n{program} ledger unlock >>holder.txt\n{program} resolve {send} --as not-sent --force --reason report >/dev/null 2>&1\necho sandbox-key\n"
     );
     project.write("key.sh", script);
     project.campaign(&[

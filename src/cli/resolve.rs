@@ -122,6 +122,7 @@ impl Decisions {
                 campaign: lost.campaign,
                 edition: lost.edition,
                 run: lost.run,
+                planned_at: lost.planned_at,
                 intent,
                 unique_code: lost.unique_code,
                 outcome: decided.state(),

@@ -4,6 +4,8 @@
 //! notices keeps what it knows in a file, and a person puts it back with `resolve --file`. Whatever
 //! the record says meanwhile, a send that may have arrived must not be pending afterwards.
 
+use jiff::Timestamp;
+
 use super::protocol::{Finding, Stand};
 use super::{ABANDONED, Contradiction, Entry, Intent, Source, State};
 
@@ -17,6 +19,8 @@ pub struct LostSend {
     /// The run that claimed the attempt. If the ledger has lost it as well, or has given its number to
     /// another, the latest run of the edition stands for it, or a run that is made for it.
     pub run: i64,
+    /// The instant of the run's plan.
+    pub planned_at: Timestamp,
     /// What the run told the ledger.
     pub intent: Intent,
     /// Whether the code belongs to this recipient for ever.

@@ -14,6 +14,9 @@
 //!                        └───────────────────────┼──▶ accepted
 //!                                                ├──▶ rejected
 //!                                                └──▶ not sent
+//!
+//!  not sent or rejected, whoever said so ───the late acceptance of an attempt, by its own run───▶ accepted
+//!  accepted ───its own run takes it back───▶ unknown
 //! ```
 //!
 //! | move | who may make it | durable before |
@@ -22,6 +25,7 @@
 //! | settle | the run that claimed this attempt | its place in the concurrency is given to another claim |
 //! | accepted → unknown | the run that settled it, when it learns that the answer may have been another's | it ends |
 //! | settle, late | the same run, after it was fenced off: nobody knows better what it saw | – |
+//! | not sent or rejected → accepted | the run that claimed that attempt, or an earlier one | – |
 //! | intent → unknown | whoever finds that the run is over: the next run, another applier, `resolve` | anything else is said of that send |
 //! | evidence | a person's decision, the provider's report, a receipt; never a timer | – |
 //!
@@ -37,9 +41,21 @@
 //! * Each run has a number that rises: its epoch. A run that was fenced off is granted nothing more.
 //!   The bytes of a request leave only while [`RunLedger::lease`] holds, so that no request is complete
 //!   after others may have called its outcome unknown.
+//! * An acceptance only ever prevents a send, so it is taken however late it comes. If a later attempt
+//!   is open, unknown or accepted, the record cannot follow. Then it stays, what the run saw is kept
+//!   beside it as a [`Contradiction`], and no further attempt is granted. So is a late refusal of what
+//!   a person has called accepted. An id that comes after such a decision is added to it.
+//! * A code that belongs to one recipient for ever, of a pool or generated, is unique in the ledger:
+//!   a claim with a code that somebody else holds is answered with [`Claim::CodeTaken`].
+//! * If the record holds no intent for an outcome, it has lost commits that were durable. The run
+//!   stops, keeps its outcomes ([`Committed::forgotten`]), and a person puts them back
+//!   ([`Ledger::restore_sends`]).
 //! * After [`LedgerError::Lost`] it is not known whether the batch is durable. The same run may offer
 //!   it again: what is durable of it already is recognised, and its claims are granted again, since
 //!   no request of theirs can have started.
+//!
+//! * Nobody can know that a send was not sent while a request of its run may live
+//!   ([`RunRecord::may_live_for`]). `resolve` and `unlock` wait for that, unless they are forced.
 //!
 //! [`protocol`] is this machine as pure functions; every ledger follows it, and `ledger check` holds
 //! a journal against it.
@@ -162,6 +178,9 @@ pub struct Batch {
 pub struct Committed {
     /// The answer to each claim, in order.
     pub claims: Vec<Claim>,
+    /// Whether this commit went through another connection than the one before, or to a server that was
+    /// started meanwhile: it may not hold what was durable before.
+    pub reconnected: bool,
     /// How many settlements the record could not take: others had settled those sends otherwise.
     pub not_taken: u64,
     /// Outcomes of which the record holds no intent. The ledger has lost commits that were durable:

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -101,6 +102,9 @@ pub struct Lost {
     pub edition: u32,
     /// The run.
     pub run: i64,
+    /// The instant of the run's plan.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub planned_at: Timestamp,
     /// The number with its middle hidden.
     pub to: String,
     /// The code that the recipient got.

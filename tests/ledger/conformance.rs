@@ -445,6 +445,7 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
             campaign: plan.campaign.clone(),
             edition: plan.edition,
             run: id,
+            planned_at: plan.planned_at,
             intent: intent(send, 1),
             unique_code: true,
             outcome,

@@ -143,6 +143,8 @@ pub struct Engine<G> {
     ending: Option<Ending>,
     /// What this run has told the ledger lately.
     recent: Recent,
+    /// Whether the ledger is still to be asked what it has forgotten.
+    compare_again: bool,
     /// How many outcomes the record could not take.
     not_taken: u64,
     /// Outcomes that the record holds no intent of.
@@ -159,6 +161,7 @@ impl<G: Gateway> Engine<G> {
             pacer: if peers.is_some() { Pacer::shared(delivery.rate, now) } else { Pacer::new(delivery.rate, now) },
             shares: peers.clone().map(Shares::of),
             recent: Recent::new(peers.is_some(), delivery.concurrency),
+            compare_again: false,
             not_taken: 0,
             forgotten: Vec::new(),
             breaker: Breaker::new(delivery.stop_when, delivery.concurrency),

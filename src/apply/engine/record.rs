@@ -81,10 +81,13 @@ impl<G: Gateway> Engine<G> {
         self.recent.add(batch);
         let first = self.forgotten.is_empty();
         self.forget(committed.forgotten.iter().cloned());
-        if self.peers.is_some() && (was_lost || first && !self.forgotten.is_empty()) {
+        let reconnected = was_lost || committed.reconnected || self.compare_again;
+        if self.peers.is_some() && (reconnected || first && !self.forgotten.is_empty()) {
             let again = Batch { settle: self.recent.settlements(), claim: Vec::new() };
-            // A ledger that does not answer now is asked again by the next commit.
-            if let Ok(compared) = self.ledger.commit(&Arc::new(again)).await {
+            // A ledger that does not answer now is asked again after the next commit.
+            let compared = self.ledger.commit(&Arc::new(again)).await;
+            self.compare_again = compared.is_err();
+            if let Ok(compared) = compared {
                 self.forget(compared.forgotten.into_iter());
             }
         }

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use crate::apply::Forgotten;
 use crate::ledger::{LedgerLocation, SendKey, State};
 
@@ -11,6 +13,7 @@ pub(super) struct Of<'a> {
     pub(super) run: i64,
     pub(super) campaign: &'a str,
     pub(super) edition: u32,
+    pub(super) planned_at: Timestamp,
     pub(super) unique_codes: bool,
 }
 
@@ -74,11 +77,12 @@ fn text(of: &Of<'_>, kept: &[&Forgotten]) -> String {
         if let Some(intent) = &forgotten.intent {
             let _ = write!(
                 out,
-                "    lost:\n      campaign: {}\n      edition: {}\n      run: {}\n      to: {}\n      coupon: {}\n      \
+                "    lost:\n      campaign: {}\n      edition: {}\n      run: {}\n      planned_at: \"{}\"\n      to: {}\n      coupon: {}\n      \
                  unique_code: {}\n      digest: \"{:?}\"\n      likeness: {}\n",
                 quoted(of.campaign),
                 of.edition,
                 of.run,
+                of.planned_at,
                 quoted(&intent.masked),
                 quoted(intent.coupon.expose()),
                 of.unique_codes,

@@ -142,6 +142,7 @@ impl Job<'_> {
             run: run_id,
             campaign: &campaign.record,
             edition: campaign.edition,
+            planned_at: built.planned_at,
             unique_codes: context::has_unique_codes(&campaign),
         };
         let forgotten = forgotten::keep(&place, &of, &forgotten);

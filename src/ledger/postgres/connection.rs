@@ -33,6 +33,8 @@ pub(super) struct Target {
 pub(super) struct Connection {
     pub(super) target: Target,
     client: Option<Client>,
+    /// How many connections were made.
+    pub(super) made: u64,
     patience: Duration,
 }
 
@@ -125,7 +127,7 @@ impl Target {
 
 impl Connection {
     pub(super) fn new(target: Target) -> Self {
-        Self { target, client: None, patience: PATIENCE }
+        Self { target, client: None, made: 0, patience: PATIENCE }
     }
 
     /// With less patience: for what must be told soon or not at all.
@@ -143,6 +145,7 @@ impl Connection {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             self.client = None;
             self.client = Some(self.target.connect().await?);
+            self.made += 1;
         }
         match &self.client {
             Some(client) => Ok(client),

@@ -98,7 +98,7 @@ async fn run_for(client: &Client, send: &LostSend, now: i64) -> Result<(i32, i64
         .query_typed_one(
             "INSERT INTO sendform.run (campaign, edition, name, plan_hash, planned_at, recipients, sender, host, actor, pid,
                                        version, started_at, lease_ms, heartbeat_at, ended_at, ending, format, unique_codes)
-             VALUES ($1, $2, $3, '', $4, 0, '', $5, $6, $7, $8, $4, 0, clock_timestamp(), $4, 'restored', $9, $10)
+             VALUES ($1, $2, $3, '', $11, 0, '', $5, $6, $7, $8, $4, 0, clock_timestamp(), $4, 'restored', $9, $10)
              RETURNING id",
             &[
                 (&campaign, Type::INT4),
@@ -111,6 +111,7 @@ async fn run_for(client: &Client, send: &LostSend, now: i64) -> Result<(i32, i64
                 (&env!("CARGO_PKG_VERSION"), Type::TEXT),
                 (&schema::FORMAT, Type::INT8),
                 (&send.unique_code, Type::BOOL),
+                (&send.planned_at.as_millisecond(), Type::INT8),
             ],
         )
         .await?;

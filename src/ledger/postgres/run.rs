@@ -24,7 +24,8 @@ const FENCED: &str = "it was silent for longer than its lease, so others took it
 /// Proves that the run was not fenced off, and refreshes its heartbeat. Takes the run's row, so
 /// that whoever would fence it off waits for this transaction, and sees its intents.
 const GATE: &str = "UPDATE sendform.run SET heartbeat_at = clock_timestamp(), open = $2
-                    WHERE id = $1 AND ended_at IS NULL RETURNING id";
+                    WHERE id = $1 AND ended_at IS NULL
+                    RETURNING id, extract(epoch FROM pg_postmaster_start_time())::double precision";
 
 /// Says that the run is alive.
 const BEAT: &str = "UPDATE sendform.run SET heartbeat_at = clock_timestamp() WHERE id = $1 AND ended_at IS NULL";
@@ -114,6 +115,9 @@ pub struct PostgresRun {
     /// Each of this run's attempts began after this entry of the journal.
     after: i64,
     warnings: Vec<String>,
+    /// Which connection to which server the commit before went through: how many were made, and when
+    /// the server started.
+    server: (u64, Option<f64>),
     /// The batch that was offered last, if its answer was lost.
     lost: Option<Lost>,
     /// Everything that was claimed by a commit whose answer was lost: it may not be recorded.
@@ -147,6 +151,7 @@ struct Shared {
 impl PostgresRun {
     pub(super) fn new(connection: Connection, start: &RunStart, asked: Moment, begun: Beginning) -> Self {
         let Beginning { run, campaign, head, after, warnings } = begun;
+        let server = (connection.made, None);
         let shared = Arc::new(Shared {
             connection: tokio::sync::Mutex::new(Connection::new(connection.target.clone())),
             run,
@@ -171,6 +176,7 @@ impl PostgresRun {
             retry_rejected: start.retry_rejected,
             after,
             warnings,
+            server,
             lost: None,
             doubtful: HashSet::new(),
         }
@@ -260,7 +266,12 @@ impl PostgresRun {
         } else {
             self.recount().await?;
         }
-        let mut committed = Committed::default();
+        let made = self.connection.made;
+        let started: Option<f64> = gate.first().map(|row| row.get(1));
+        let (made_before, started_before) = self.server;
+        let other_server = started_before.is_some() && started.is_some() && started != started_before;
+        let mut committed = Committed { reconnected: made != made_before || other_server, ..Committed::default() };
+        self.server = (made, started.or(started_before));
         let mut seen = HashSet::new();
         let others: Vec<&Settlement> = batch
             .settle

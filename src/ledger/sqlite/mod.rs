@@ -7,8 +7,8 @@
 //! transaction, that no run began since, and a run begins only where nothing was written since its
 //! snapshot was read. So a process with an outdated memory can claim nothing.
 //!
-//! Evidence may be recorded beside a run: it only ever moves a send that the run's memory holds as
-//! `unknown`, and that memory claims nothing.
+//! Evidence, and a late acceptance of a run that was overtaken, may be recorded beside a run. Each
+//! commit looks whether anybody else has written since the one before, and takes that in.
 //!
 //! WAL with `synchronous=FULL`: a commit is on the disk when it returns.
 
@@ -277,6 +277,7 @@ impl SqliteLedger {
             changed,
             retry_rejected,
             first_seq: snapshot.position + 1,
+            seen: snapshot.position + i64::try_from(orphans.len()).unwrap_or(i64::MAX),
             codes: start.unique_codes.then(|| codes::Codes::of(snapshot)),
             digest: JournalDigest::default(),
         };
@@ -494,7 +495,7 @@ impl Identity {
 
 /// The number of the last entry of the journal.
 fn position(connection: &Connection) -> Result<i64, rusqlite::Error> {
-    connection.query_row("SELECT coalesce(max(seq), 0) FROM journal", [], |row| row.get(0))
+    connection.prepare_cached("SELECT coalesce(max(seq), 0) FROM journal")?.query_row([], |row| row.get(0))
 }
 
 /// The last link of the chain.

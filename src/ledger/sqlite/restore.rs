@@ -43,12 +43,13 @@ fn run_for(connection: &Connection, send: &LostSend, now: i64) -> Result<i64, ru
     connection.execute(
         "INSERT INTO run (campaign, edition, name, plan_hash, planned_at, unique_codes, recipients, host, actor, pid,
                           version, started_at, first_seq, ended_at, ending)
-         VALUES (:campaign, :edition, :campaign, '', :now, :unique_codes, 0, :host, :actor, :pid,
+         VALUES (:campaign, :edition, :campaign, '', :planned_at, :unique_codes, 0, :host, :actor, :pid,
                  :version, :now, :first_seq, :now, 'restored')",
         named_params! {
             ":campaign": send.campaign,
             ":edition": send.edition,
             ":unique_codes": send.unique_code,
+            ":planned_at": send.planned_at.as_millisecond(),
             ":now": now,
             ":host": host(),
             ":actor": send.actor,

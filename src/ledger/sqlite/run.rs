@@ -103,6 +103,8 @@ pub(super) struct Writer {
     pub(super) retry_rejected: bool,
     /// The number of the first entry that this run may have written.
     pub(super) first_seq: i64,
+    /// The last entry that `changed` takes into account.
+    pub(super) seen: i64,
     /// Whose codes are, if each belongs to one recipient for ever.
     pub(super) codes: Option<Codes>,
     pub(super) digest: JournalDigest,
@@ -142,6 +144,15 @@ impl Writer {
         let overtaken = latest_run(&transaction).map_err(fail)? != self.run;
         if overtaken && !batch.claim.is_empty() {
             return Err(LedgerError::Fenced(OVERTAKEN));
+        }
+        // Evidence, and the late acceptance of a run that was overtaken, are written beside this run.
+        let at_start = position(&transaction).map_err(fail)?;
+        if at_start != self.seen {
+            for (key, state, attempt) in written_since(&transaction, self.seen).map_err(fail)? {
+                let known = self.changed.get(&key).map_or(0, |(_, attempt)| *attempt);
+                let before = self.before.get(&key).map_or(0, |recorded| recorded.attempt);
+                self.changed.insert(key, (state, attempt.max(known).max(before)));
+            }
         }
         // Where a send stands, as this run knows it. An intent is its own.
         let stand = |key: &SendKey| {
@@ -207,6 +218,7 @@ impl Writer {
             last = Some(position(&transaction).map_err(fail)?);
         }
         transaction.commit().map_err(fail)?;
+        self.seen = at_start + i64::try_from(entries.len()).unwrap_or(i64::MAX);
         entries.iter().for_each(|entry| self.digest.add(entry));
         self.changed.extend(changed);
         if let Some(last) = last.filter(|_| !overtaken) {
@@ -247,6 +259,17 @@ impl Writer {
         self.head_file.end(after)?;
         Ok(after)
     }
+}
+
+/// Where sends stand according to the entries after this one.
+fn written_since(connection: &Connection, seq: i64) -> Result<Vec<(SendKey, State, u32)>, rusqlite::Error> {
+    let mut entries =
+        connection.prepare_cached("SELECT send_key, kind, attempt FROM journal WHERE seq > ?1 ORDER BY seq")?;
+    let entries = entries.query_map([seq], |row| {
+        let state = State::from_kind(row.get(1)?).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        Ok((SendKey(row.get(0)?), state, row.get(2)?))
+    })?;
+    entries.collect()
 }
 
 /// The number of the last run: a run that is not the last was overtaken.
