@@ -14,7 +14,10 @@ fn every_row_left_out_is_counted_and_listed_with_its_line() {
         "mobile,first_name,consent\n9876543210,A,yes\n098765 43210,B,yes\n,C,yes\nn/a,D,yes\n9876543219,E,yes\n9876543211,F,no\n9.87654E+09,G,yes\n+541123456789,H,yes\n+5491123456789,I,yes\n",
     );
     let plan = project.run(&["plan", "campaign.yaml", "--format", "json", "--list-blocked"]).expect(0).json();
-    assert_eq!(plan["counts"], serde_json::json!({ "send": 2, "sent": 0, "deferred": 0, "blocked": 7, "unknown": 0 }));
+    assert_eq!(
+        plan["counts"],
+        serde_json::json!({ "send": 2, "sent": 0, "drifted": 0, "deferred": 0, "blocked": 7, "unknown": 0 })
+    );
     assert_eq!(
         plan["blocked_reasons"],
         serde_json::json!({ "duplicate": 1, "filtered": 1, "invalid_number": 2, "missing_number": 1, "possible_duplicate": 1, "suppressed": 1 })

@@ -291,6 +291,9 @@ fn unknown_sends_are_found_in_the_audience() {
         let decisions = list(&project, &["--format", "decisions"]).stdout;
         assert!(decisions.contains("12 of test-offer, more.csv:3, 20"), "{decisions}");
         assert!(decisions.contains("11 of test-offer, not in the audience now, 20"), "{decisions}");
+        // Renamed, and not sent since.
+        project.campaign(&[("name: test-offer", "name: new-name\nmoved: { from: test-offer }")]);
+        assert_eq!(list(&project, &["--format", "json"]).json()["found"], 2);
         let filled = decisions.replace("as: #", "as: rejected #").replace("reason: \"\"", "reason: the report");
         project.write("decisions.yaml", filled);
         project.run(&["resolve", "--file", "decisions.yaml", "--force"]).expect(0);

@@ -625,8 +625,11 @@ fn a_moved_ledger_goes_on_at_its_new_place_alone_and_holds_everything() {
     // In the new place the rest is sent, and nobody gets it twice; codes stay with whom they were given to.
     let resumed = project.apply(&[]);
     assert_eq!(resumed.code, 7, "{}", resumed.stderr);
-    let last = nothing_twice(&sandbox);
-    assert_eq!(last, 80);
+    // What was under way at the kill is in doubt, whether it arrived or not.
+    let counts = project.counts();
+    assert_eq!((counts.pending, counts.total()), (0, 80));
+    let got = nothing_twice(&sandbox);
+    assert!((counts.accepted..=80).contains(&got), "{got} arrived, {counts:?}");
     project.run(&["ledger", "check"]).expect(0);
     // And on the database likewise.
     let second = postgres::shared().database();
@@ -634,7 +637,7 @@ fn a_moved_ledger_goes_on_at_its_new_place_alone_and_holds_everything() {
     project.environment = vec![key, ("SENDFORM_LEDGER", second)];
     project.crowd(100, &[]);
     project.apply(&[]).expect(7);
-    assert_eq!(nothing_twice(&sandbox), 100);
+    assert_eq!(nothing_twice(&sandbox), got + 20);
     project.run(&["ledger", "check"]).expect(0);
 }
 

@@ -134,6 +134,11 @@ pub enum Event {
     Others(Others),
     /// Something that the gateway found out about the provider.
     Notice(String),
-    /// No further claims; what is under way is waited for.
+    /// The user asked to stop: no further claims; what is under way is waited for.
     Stopping,
+    /// The same, for a reason that the run found itself.
+    StoppingItself {
+        /// How many sends are under way.
+        under_way: u64,
+    },
 }

@@ -158,7 +158,7 @@ fn remember(located: &Located, name: &str, id: &str) -> Result<(), Stop> {
     let project = &located.project;
     for directory in &project.search.directories {
         // A file of another form is replaced as well.
-        if directory == &project.root || !matches!(memory::recall(&[directory.clone()], name), Ok(None)) {
+        if directory == &project.root || !matches!(memory::recall(std::slice::from_ref(directory), name), Ok(None)) {
             memory::remember(directory, name, id, &located.ledger.url()).map_err(fail)?;
         }
     }

@@ -92,6 +92,10 @@ pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event
                 None => {}
             },
             Event::Notice(text) => say(&format!("  {text}")),
+            Event::StoppingItself { under_way } => say(&format!(
+                "Stopping by itself: no further messages; waiting for {} under way. Ctrl-C twice to stop at once.",
+                grouped(under_way)
+            )),
             Event::Stopping => {
                 say("Stopping: no further messages; waiting for those under way. Again to stop at once.")
             }

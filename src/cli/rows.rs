@@ -3,8 +3,8 @@
 //! The ledger holds no number in the clear. With its key, each row's number makes the send key that
 //! the ledger has, so the row of a send is found by reading the audience again.
 
-use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
 
@@ -12,22 +12,24 @@ use super::ui::Ui;
 use super::{Stop, context};
 use crate::audience::AudienceSpec;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::ledger::{LedgerError, LedgerKey, LedgerLocation, RunRecord, SendKey};
+use crate::ledger::{BySend, LedgerError, LedgerKey, LedgerLocation, RunRecord, SendKey};
 use crate::manifest;
 use crate::table::Table;
 
 /// The rows of some sends.
 pub struct Rows {
-    found: HashMap<SendKey, String>,
+    /// The source of each, and its line.
+    found: BySend<(usize, u64)>,
+    sources: Vec<String>,
     /// Whether every row was read: then who was not found is not in the audience.
     complete: bool,
 }
 
 /// What is known of the row of one send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Row<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
     /// It stands there, as `FILE:LINE`.
-    At(&'a str),
+    At(String),
     /// The audience has no row with this person's number any more.
     Gone,
     /// Not all of the audience could be read.
@@ -36,9 +38,9 @@ pub enum Row<'a> {
 
 impl Rows {
     /// Where the person of this send stands.
-    pub fn of(&self, key: &SendKey) -> Row<'_> {
+    pub fn of(&self, key: &SendKey) -> Row {
         match self.found.get(key) {
-            Some(place) => Row::At(place),
+            Some((source, line)) => Row::At(format!("{}:{line}", self.sources[*source])),
             None if self.complete => Row::Gone,
             None => Row::NotFound,
         }
@@ -50,6 +52,7 @@ impl Rows {
         ui: &Ui,
         place: &LedgerLocation,
         manifest: &Path,
+        data_dirs: &[PathBuf],
         runs: &[&RunRecord],
         wanted: &HashSet<SendKey>,
     ) -> Result<Option<Self>, Stop> {
@@ -61,9 +64,12 @@ impl Rows {
             }
             Err(error) => return Err(error.into()),
         };
-        let read = match manifest::audience(manifest) {
-            Ok(audience) => read(&audience, &key, runs, wanted),
-            Err(problems) => Read { rows: Self { found: HashMap::new(), complete: false }, problems },
+        let read = match manifest::audience(manifest, data_dirs) {
+            Ok((audience, problems)) => read(&audience, problems, &key, runs, wanted),
+            Err(problems) => {
+                let rows = Self { found: BySend::default(), sources: Vec::new(), complete: false };
+                Read { rows, problems }
+            }
         };
         if !read.problems.0.is_empty() {
             let warning = |problem| Diagnostic { severity: Severity::Warning, ..problem };
@@ -84,14 +90,19 @@ const MOST_TOLD: usize = 5;
 
 /// Reads the sources until every wanted send is found. Rows that get no message today (who is on a
 /// suppression list since, whom `where` does not select) are found as well.
-fn read(audience: &AudienceSpec, key: &LedgerKey, runs: &[&RunRecord], wanted: &HashSet<SendKey>) -> Read {
+fn read(
+    audience: &AudienceSpec,
+    Diagnostics(mut problems): Diagnostics,
+    key: &LedgerKey,
+    runs: &[&RunRecord],
+    wanted: &HashSet<SendKey>,
+) -> Read {
     let scopes: HashSet<(&str, u32)> = runs.iter().map(|run| (run.campaign.as_str(), run.edition)).collect();
     let keys: Vec<_> = scopes.into_iter().map(|(campaign, edition)| key.send_keys(campaign, edition)).collect();
-    let mut found = HashMap::new();
-    let mut problems = Vec::new();
+    let mut found = BySend::default();
     let mut record = StringRecord::new();
-    for source in &audience.sources {
-        let open = Table::open(&source.path, source.delimiter)
+    for (index, source) in audience.sources.iter().enumerate() {
+        let open = Table::open(&source.path, source.delimiter, source.multiline)
             .and_then(|table| table.require(&audience.phone).map(|phone| (table, phone)));
         let (mut table, phone) = match open {
             Ok(open) => open,
@@ -114,9 +125,10 @@ fn read(audience: &AudienceSpec, key: &LedgerKey, runs: &[&RunRecord], wanted: &
             };
             let Ok(number) = audience.reader.read(record.get(phone).unwrap_or_default()) else { continue };
             for key in keys.iter().map(|keys| keys.of(number.identity())).filter(|key| wanted.contains(key)) {
-                found.entry(key).or_insert_with(|| format!("{}:{line}", source.path.display()));
+                found.entry(key).or_insert((index, line));
             }
         }
     }
-    Read { rows: Rows { found, complete: problems.is_empty() }, problems: Diagnostics(problems) }
+    let sources = audience.sources.iter().map(|source| source.path.display().to_string()).collect();
+    Read { rows: Rows { found, sources, complete: problems.is_empty() }, problems: Diagnostics(problems) }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::rows::{Row, Rows};
 use super::ui::Ui;
-use super::{Exit, Format, LedgerArgs, Stop, context, status};
+use super::{DataArgs, Exit, Format, LedgerArgs, Stop, context, status};
 use crate::audience::E164;
 use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, SendRecord};
@@ -64,6 +64,8 @@ struct ListArgs {
     /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    #[command(flatten)]
+    data: DataArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
     /// How it is printed
@@ -121,7 +123,7 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, Stop> {
             let listed: HashSet<i64> = sends.iter().map(|send| send.run).collect();
             let runs: Vec<&RunRecord> = runs.iter().filter(|run| listed.contains(&run.id)).collect();
             let wanted = sends.iter().map(|send| send.last.key).collect();
-            Rows::find(ui, &place, &start, &runs, &wanted).await?
+            Rows::find(ui, &place, &start, &context::data_dirs(&args.data), &runs, &wanted).await?
         }
         _ => None,
     };
@@ -166,15 +168,15 @@ async fn keys_of(
 fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
     let told = send.last.reason.as_deref().or(send.last.message_id.as_deref()).unwrap_or_default();
     let told = one_line(told);
-    let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(in_words(rows.of(&send.last.key)))));
+    let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(&in_words(rows.of(&send.last.key)))));
     format!("{}  {:<9} {:<17} {}{row}  {told}\n", send.last.key, send.state.to_string(), send.masked, send.campaign)
 }
 
-fn in_words(row: Row<'_>) -> &str {
+fn in_words(row: Row) -> String {
     match row {
         Row::At(place) => place,
-        Row::Gone => "not in the audience now",
-        Row::NotFound => "row not found",
+        Row::Gone => "not in the audience now".to_owned(),
+        Row::NotFound => "row not found".to_owned(),
     }
 }
 
@@ -217,7 +219,7 @@ fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Stop> 
     for send in sends {
         // Each on one line of the comment: none may end it.
         let told = one_line(send.last.reason.as_deref().unwrap_or_default());
-        let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(in_words(rows.of(&send.last.key)))));
+        let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(&in_words(rows.of(&send.last.key)))));
         let _ = write!(
             out,
             "  # {} of {}{row}, {}: {told}\n  - send: \"{}\"\n    attempt: {}\n    as: # accepted, rejected or not-sent\n",

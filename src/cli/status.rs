@@ -10,6 +10,7 @@ use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::RunRecord;
 use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, CampaignStatus};
+use crate::manifest::{read, schema};
 use crate::plan::FORMAT_VERSION;
 use crate::words::grouped;
 
@@ -69,7 +70,7 @@ pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<
     match named {
         None => Ok((here(), None, None)),
         Some(text) if Path::new(text).is_file() => {
-            let (name, edition) = identity(Path::new(text))?;
+            let (name, edition) = recorded_identity(Path::new(text))?;
             Ok((PathBuf::from(text), Some(name), Some(edition)))
         }
         Some(name) => Ok((here(), Some(name.to_owned()), None)),
@@ -78,11 +79,27 @@ pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<
 
 /// Name and edition of a manifest that may have other mistakes: what was sent stays true.
 pub fn identity(path: &Path) -> Result<(String, u32), Stop> {
-    let document = crate::manifest::read::read(path)?;
-    let name = document.value["name"]
+    identity_in(path, &manifest(path)?)
+}
+
+/// The name that a manifest's sends are found under, and its edition. A campaign that was renamed and
+/// not sent since is recorded under its name before.
+fn recorded_identity(path: &Path) -> Result<(String, u32), Stop> {
+    let manifest = manifest(path)?;
+    let (name, edition) = identity_in(path, &manifest)?;
+    Ok((manifest["moved"]["from"].as_str().map_or(name, ToOwned::to_owned), edition))
+}
+
+/// A manifest as it is written, with what it uses.
+fn manifest(path: &Path) -> Result<Value, Stop> {
+    Ok(read::read(path, &read::files(path, &[])?, schema::campaign())?.value)
+}
+
+fn identity_in(path: &Path, manifest: &Value) -> Result<(String, u32), Stop> {
+    let name = manifest["name"]
         .as_str()
         .ok_or_else(|| Stop::new(Exit::Invalid, format!("`{}` has no `name`", path.display())))?;
-    let edition = document.value["edition"].as_u64().and_then(|edition| u32::try_from(edition).ok()).unwrap_or(1);
+    let edition = manifest["edition"].as_u64().and_then(|edition| u32::try_from(edition).ok()).unwrap_or(1);
     Ok((name.to_owned(), edition))
 }
 

@@ -428,9 +428,10 @@ mod tests {
         assert_eq!(parse_duration("36h"), Ok(Duration::from_secs(36 * 3_600)));
         assert_eq!(parse_duration("1d 12h"), Ok(Duration::from_secs(36 * 3_600)));
         assert!(matches!(parse_duration("1209600000"), Err(ExpiryError::BareNumber(_))));
-        for text in ["", "0s", "-2h", "1mo", "soon"] {
-            assert!(parse_duration(text).is_err(), "{text}");
+        for text in ["", "0s", "-2h", "1mo", "soon", &format!("{}d", "1".repeat(1 << 20)), &"1d ".repeat(1 << 20)] {
+            assert!(parse_duration(text).is_err(), "{:.40}", text);
         }
+        assert!(parse_at(&format!("2026-12-01T{}", "0".repeat(1 << 20)), None).is_err());
     }
 
     #[test]

@@ -139,6 +139,7 @@ pub struct Engine<G> {
     silent_since: Option<Instant>,
     /// Until when the user knows that the number is reserved.
     known_to_wait: Option<Instant>,
+    said_that_it_stops: bool,
     ending: Option<Ending>,
     /// What this run has told the ledger lately.
     recent: Recent,
@@ -188,6 +189,7 @@ impl<G: Gateway> Engine<G> {
             held_until: None,
             silent_since: None,
             known_to_wait: None,
+            said_that_it_stops: false,
             ending: None,
         }
     }
@@ -252,14 +254,28 @@ impl<G: Gateway> Engine<G> {
                     continue;
                 }
                 self.progress.not_sent += self.queue.drain(..).len() as u64;
-                break self.ending.take().unwrap_or(Ending::Finished);
+                break match self.ending.take() {
+                    // Nobody was left to be stopped before, unless other appliers have left something.
+                    Some(Ending::TooManyUnknown(_)) if nothing_left && self.peers.is_none() => Ending::Finished,
+                    ending => ending.unwrap_or(Ending::Finished),
+                };
             }
+            self.say_that_it_stops();
             self.wait(&mut feed).await;
         };
         self.parked = None;
         self.ahead = Vec::new().into_iter();
         self.tell();
         ending
+    }
+
+    /// Says once that the run stops by itself and waits for what is under way: that may take a while.
+    fn say_that_it_stops(&mut self) {
+        let by_itself = self.ending.as_ref().is_some_and(|ending| *ending != Ending::Interrupted);
+        if by_itself && !self.said_that_it_stops && !self.requests.is_empty() {
+            self.said_that_it_stops = true;
+            let _ = self.events.send(Event::StoppingItself { under_way: self.flying.len() as u64 });
+        }
     }
 
     /// How many sends may be open now: one until one was accepted, and one after a setback.

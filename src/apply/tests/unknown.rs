@@ -96,9 +96,24 @@ async fn a_run_that_waits_for_a_number_that_is_reserved_says_until_when() {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_stops_by_itself_says_why_although_it_is_asked_to_stop_as_well() {
     // Ten are under way for two seconds when the account is refused; the user grows impatient.
-    let mut scene = Scene::new(100, fast(10));
+    let mut scene = Scene::new(100, Delivery { rate: Rate::parse("10/s").unwrap(), ..fast(10) });
     scene.latency = Duration::from_secs(2);
-    scene.stops = vec![(Duration::from_millis(4_060), Stop::Soon)];
+    scene.stops = vec![(Duration::from_millis(4_300), Stop::Soon)];
     let ran = scene.run(|number| if number == 1 { Step::Refuse } else { Step::Accept }).await;
     assert!(matches!(ran.ending, Ending::Account(_)), "{:?}", ran.ending);
+    let events = ran.events.lock().unwrap();
+    let said = events.iter().filter(|event| matches!(event, Event::StoppingItself { under_way: 9 })).count();
+    assert_eq!(said, 1, "{events:?}");
+    assert!(events.iter().any(|event| matches!(event, Event::Stopping)), "the stop came too late: {events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_has_nobody_left_is_finished_however_many_are_unknown() {
+    // The last of the bound comes with the last send of all.
+    let steps = |number: usize| if number % 2 == 1 && number < 42 { Step::Lose } else { Step::Accept };
+    let ran = run(42, fast(1), steps).await;
+    assert_eq!((ran.ending, ran.progress.unknown), (Ending::Finished, 21));
+    let ran = run(43, fast(1), steps).await;
+    assert!(matches!(ran.ending, Ending::TooManyUnknown(_)), "{:?}", ran.ending);
+    assert_eq!(ran.progress.not_sent, 1);
 }

@@ -224,9 +224,9 @@ pub(super) fn code(fields: &Object<'_>, status: u16) -> Code {
     if (200..300).contains(&status) && text.parse() == Ok(status) {
         // It repeats the status, and says nothing else.
         Code::Absent
-    } else if SUCCESS_CODES.iter().any(|known| is(known)) {
+    } else if SUCCESS_CODES.iter().any(is) {
         Code::Success
-    } else if ACCOUNT_CODES.iter().any(|known| is(known)) {
+    } else if ACCOUNT_CODES.iter().any(is) {
         Code::Account(text)
     } else if text.is_empty() || status_of_code.is_ok_and(|code| matches!(code, 0 | 200..=299 | 408 | 500..=599)) {
         Code::Unclear(text)
@@ -345,7 +345,7 @@ fn names_an_id(key: &str) -> bool {
     }
     let mut plain = [0_u8; 12];
     let mut length = 0;
-    for byte in key.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b' ')) {
+    for byte in key.bytes().filter(|byte| !matches!(byte, b'_' | b'-' | b' ' | b'\\')) {
         plain[length] = byte.to_ascii_lowercase();
         length += 1;
     }

@@ -39,11 +39,13 @@ pub(super) fn may_hold_id(body: &[u8]) -> bool {
     if trimmed.starts_with('{') && trimmed.contains("\\u") {
         return true;
     }
-    if let Some(list) = trimmed.strip_prefix('[')
-        && list.trim_start() != "]"
-    {
+    // A list that is not empty. `[error] slow down` is none.
+    let list = trimmed.strip_prefix('[').map(str::trim_start);
+    if list.is_some_and(|list| list.starts_with(|first: char| first.is_ascii_digit() || "\"'{[-".contains(first))) {
         return true;
     }
-    ["message_id", "messageid", "message-id", "<id>", "wamid"].iter().any(|name| text.contains(name))
-        || mentions_an_id(&text)
+    let names_one = ["message_id", "messageid", "message-id", "<id>", "wamid"].iter().any(|name| text.contains(name));
+    // A page's scripts and attributes are full of ids that are none of a message.
+    let is_page = trimmed.starts_with('<');
+    names_one || !is_page && mentions_an_id(&text)
 }

@@ -270,6 +270,8 @@ fn a_refusal_that_cannot_be_of_one_message_stops_the_run() {
             r#""Forbidden""#,
             "<html><body id=\"main\"><h1>403 Forbidden</h1>Request ID: 08a72b9e-9e0e-46af-a41b-2d87bf30e036</body></html>",
             "<html lang=\"fr\">acc\u{e8}s refus\u{e9}</html>",
+            "<html><script>var page = {\"id\":\"08a72b9e\",\"data\":[1]}</script></html>",
+            "[error] denied",
             r#"{"message":"Forbidden"}"#,
             r#"{"message":"Forbidden","request_id":"08a72b9e"}"#,
             r#"{"error":{"to":"invalid number"}}"#,
@@ -292,6 +294,9 @@ fn a_refusal_that_cannot_be_of_one_message_stops_the_run() {
             r#"{"m\u0065ssage_id":"a"#,
             "<response><id>a:0</id></response>",
             "message_id=a:0",
+            "<html><script>var sent = {\"message_id\":\"a:0\"}</script></html>",
+            r#"answer: {"id":"a:0"}"#,
+            r#""{\"id\":\"a:0\"}""#,
             "\u{1f}\u{8b}compressed",
         ] {
             assert_eq!(short(&one(status, body)), "unknown", "{status} {body}");
