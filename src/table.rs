@@ -24,7 +24,7 @@ use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::files::{FileError, InputFile, MAX_DATA_BYTES};
 
 /// The longest row. What is longer is another kind of file, or has a quote that is never closed.
-const MAX_ROW_BYTES: usize = 1 << 20;
+const MAX_ROW_BYTES: usize = 8 << 20;
 
 /// The most columns that a table may have, as in spreadsheets.
 const MAX_COLUMNS: usize = 16_384;

@@ -368,6 +368,11 @@ fn data_lies_below_the_root_or_a_data_directory() {
     project.run(&["apply", "--plan", "plan.json"]).expect(3);
     project.run(&["apply", "--plan", "plan.json", "--data-dir", &data]).expect(0);
     assert_eq!(messages(&sandbox), BTreeMap::from([("+919876543219".to_owned(), 1)]));
+    // The row of a recorded send is found there too.
+    let listed = project.run(&["sends", "list", "campaign.yaml", "--data-dir", &data]).expect(0).stdout;
+    assert!(listed.contains("members.csv:2"), "{listed}");
+    let listed = project.run(&["sends", "list", "campaign.yaml"]).expect(0);
+    assert!(listed.stderr.contains("there is no file") && !listed.stdout.contains(":2"), "{}", listed.stderr);
     // In two places: nobody can tell which one is meant.
     project.write("members.csv", "mobile,first_name\n9876543218,Vikram\n");
     let output = project.run(&["apply", "campaign.yaml", "--auto-approve", "--data-dir", &data]).expect(3);

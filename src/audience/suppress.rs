@@ -52,6 +52,8 @@ impl Suppressed {
                 return read;
             }
         };
+        // The manifest's checks allow no more lists than bits.
+        let bit = 1 << position.min(MAX_LISTS - 1);
         let mut rows = Found::default();
         let (mut empty, mut invalid) = (0, 0);
         let mut record = StringRecord::new();
@@ -66,7 +68,7 @@ impl Suppressed {
             };
             let error = match reader.read(record.get(column).unwrap_or_default()) {
                 Ok(number) => {
-                    *self.people.entry(number.identity()).or_default() |= 1 << position;
+                    *self.people.entry(number.identity()).or_default() |= bit;
                     continue;
                 }
                 Err(error) => error,

@@ -13,6 +13,9 @@ use crate::diagnostic::did_you_mean;
 /// The blocks of a campaign that may stand in a file of their own, besides each template.
 const BLOCKS: [&str; 8] = ["gateway", "vars", "templates", "audience", "coupons", "expiry", "delivery", "limits"];
 
+/// What every version of the format begins with. A file that names one is a manifest, whatever else it holds.
+const VERSIONS: &str = "sendform/";
+
 /// Whether `use:` may stand at a place: for a block or a template.
 pub(super) fn may_be_used(at: &Pointer) -> bool {
     match at.0.as_slice() {
@@ -52,6 +55,9 @@ impl<'a> Keys<'a> {
     /// Whether a file's value is what belongs here: a mapping with more known keys than others.
     pub(super) fn fit(&self, value: &Yaml) -> bool {
         let Yaml::Mapping(entries) = value else { return false };
+        if entries.get("apiVersion").and_then(Yaml::as_str).is_some_and(|version| version.starts_with(VERSIONS)) {
+            return true;
+        }
         let (mut known, mut unknown) = (0, 0);
         let mut count = |key: &Yaml| match key.as_str() {
             Some(key) if self.knows(key) => known += 1,
@@ -83,6 +89,9 @@ pub(super) fn fits_text(schema: &Value, text: &str) -> bool {
     collect_names(schema, &mut names);
     let (mut known, mut unknown) = (0, 0);
     for line in text.lines() {
+        if line.strip_prefix("apiVersion:").is_some_and(|rest| rest.trim_start().starts_with(VERSIONS)) {
+            return true;
+        }
         let line = line.trim_start_matches([' ', '\t', '-', '{', '[', '"', '\'']);
         let end = line.find(|other: char| !other.is_alphanumeric() && !"_-.".contains(other)).unwrap_or(line.len());
         let behind = line[end..].trim_start_matches(['"', '\'']);
@@ -152,6 +161,7 @@ mod tests {
     fn a_block_is_known_by_its_keys_and_other_files_are_not_taken_for_one() {
         for (at, text) in [
             (&[][..], "apiVersion: sendform/v1\nkind: Campaign\nname: x\n"),
+            (&[], "apiVersion: sendform/v1\na: 1\nb: 2\nc: 3\n"),
             (&["gateway"], "kaleyra: { domain: in }"),
             (&["coupons"], "pool: { csv: a.csv }"),
             (&["coupons"], "code: A"),

@@ -85,8 +85,8 @@ pub struct SourceMap {
     searched: Cell<usize>,
 }
 
-/// The most bytes that are parsed to find places: a hundred places in a file of 80 kB.
-const MAX_SEARCHED: usize = 8 * 1024 * 1024;
+/// The most bytes that are parsed to find places: a hundred places in a file of 40 kB.
+const MAX_SEARCHED: usize = 4 * 1024 * 1024;
 
 impl SourceMap {
     fn mount(&self, pointer: &Pointer) -> Option<(&Mount, Vec<Step>)> {

@@ -18,7 +18,7 @@ use url::Url;
 use super::read::Document;
 use super::source::Pointer;
 use super::types;
-use crate::audience::{AudienceSpec, E164, PhoneReader, SourceSpec, SuppressSpec};
+use crate::audience::{AudienceSpec, E164, MAX_LISTS, PhoneReader, SourceSpec, SuppressSpec};
 use crate::campaign::{Bound, Campaign, Delivery, Rate, StopWhen};
 use crate::diagnostic::{Diagnostic, Severity, did_you_mean, is_full};
 use crate::files::{FileError, Files, InputFile};
@@ -45,7 +45,7 @@ const MAX_TEMPLATES: usize = 250;
 /// How many bytes the files above all templates may have together.
 const MAX_MEDIA_BYTES: usize = 512 * 1024 * 1024;
 
-/// How many CSV files an audience can have, and how many suppression lists.
+/// How many sources an audience can have.
 const MAX_TABLES: usize = 250;
 
 /// A pointer from keys and positions.
@@ -429,9 +429,10 @@ impl Check<'_> {
         vars: &BTreeSet<&str>,
     ) -> Option<AudienceSpec> {
         let root = at!("audience");
-        for (key, number) in [("sources", audience.sources.len()), ("suppress", audience.suppress.len())] {
-            if number > MAX_TABLES {
-                let message = format!("`audience.{key}` has {number} files; it can have {MAX_TABLES}");
+        let (sources, lists) = (audience.sources.len(), audience.suppress.len());
+        for (key, number, most) in [("sources", sources, MAX_TABLES), ("suppress", lists, MAX_LISTS)] {
+            if number > most {
+                let message = format!("`audience.{key}` has {number} files; it can have {most}");
                 self.error(&root.join(key), "too-many", message, "join some of them into one");
                 return None;
             }
