@@ -7,7 +7,7 @@
 //!
 //! A ledger without other campaigns costs nothing. Else the record is read once for the likenesses of other campaigns'
 //! messages, which are compared with those of the plan; only campaigns that share some of them are looked at closely.
-//! Per recipient this takes 26 bytes, and 40 more for those whose likeness is found.
+//! Per recipient this takes 27 bytes. Those whose likeness is found are looked up two million at a time.
 
 use std::collections::hash_map::Entry;
 
@@ -91,6 +91,19 @@ pub async fn find(
     newcomers: Newcomers,
     of: u64,
 ) -> Result<Option<Repeats>, LedgerError> {
+    find_with(ledger, key, runs, record, newcomers, of, MAX_KEYS).await
+}
+
+/// The same, with at most `max_keys` send keys in memory at once.
+pub async fn find_with(
+    ledger: &mut dyn Ledger,
+    key: &LedgerKey,
+    runs: &[RunRecord],
+    record: &str,
+    newcomers: Newcomers,
+    of: u64,
+    max_keys: usize,
+) -> Result<Option<Repeats>, LedgerError> {
     if newcomers.people.is_empty() {
         return Ok(None);
     }
@@ -138,9 +151,10 @@ pub async fn find(
     }
 
     let mut repeated = vec![false; suspects.len()];
-    let at_once = (MAX_KEYS / suspects.len()).max(1);
-    for batch in others.chunks_mut(at_once) {
-        look_up(ledger, key, batch, &newcomers, &suspects, &mut repeated).await?;
+    for (suspects, repeated) in suspects.chunks(max_keys).zip(repeated.chunks_mut(max_keys)) {
+        for batch in others.chunks_mut(max_keys / suspects.len()) {
+            look_up(ledger, key, batch, &newcomers, suspects, repeated).await?;
+        }
     }
     let people = repeated.iter().filter(|repeated| **repeated).count() as u64;
     Ok(others.into_iter().max_by_key(|other| other.same).filter(|_| people > 0).map(|most| Repeats {

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use sendform::ledger::{Move, RunCounts, State, content_prefix};
+use std::sync::Arc;
 
-use super::stage::{accepted, both, claim, not_sent, on_both, send_key, settle, start, unknown};
+use sendform::audience::{E164, Identity};
+use sendform::ledger::{Batch, Intent, Move, RunCounts, RunStart, Settlement, State, content_prefix};
+use sendform::plan::repeat::{Newcomers, find_with};
+
+use super::stage::{accepted, both, claim, intent, key, not_sent, on_both, send_key, settle, start, unknown};
 
 #[test]
 fn the_likenesses_and_moves_of_some_runs_are_told_and_no_others() {
     on_both(|stage| async move {
         let mut ids = Vec::new();
         for (campaign, first) in [("one", 1), ("two", 11), ("three", 21)] {
-            let plan = sendform::ledger::RunStart { campaign: campaign.into(), ..start("v2:a") };
+            let plan = RunStart { campaign: campaign.into(), ..start("v2:a") };
             let mut run = stage.begin(&plan).await;
             ids.push(run.id());
             run.commit(&claim(&[(first, 1), (first + 1, 1)])).await.unwrap();
@@ -63,5 +67,56 @@ fn a_snapshot_knows_the_beginning_of_what_each_send_held() {
             let held = snapshot.sends.get(&send_key(number)).unwrap().content;
             assert_eq!(held, content_prefix(&[number; 32]), "{number}");
         }
+    });
+}
+
+fn person(number: u64) -> Identity {
+    E164::parse_exact(&format!("+91987654{number:04}")).unwrap().identity()
+}
+
+#[test]
+fn people_who_had_the_same_message_are_found_however_few_are_looked_up_at_once() {
+    on_both(|stage| async move {
+        for (campaign, people) in [("one", 0..20_u64), ("two", 10..30)] {
+            let plan = RunStart { campaign: campaign.into(), name: format!("{campaign}-today"), ..start("v2:a") };
+            let mut run = stage.begin(&plan).await;
+            let keys = key().send_keys(campaign, 1);
+            let claim: Vec<Intent> = people
+                .clone()
+                .map(|number| Intent { key: keys.of(person(number)), likeness: number as i64, ..intent(1, 1) })
+                .collect();
+            run.commit(&Arc::new(Batch { settle: Vec::new(), claim })).await.unwrap();
+            // One of them provably got nothing.
+            let settle = people
+                .map(|number| Settlement {
+                    key: keys.of(person(number)),
+                    attempt: 1,
+                    ending: if number == 5 { not_sent() } else { accepted() },
+                })
+                .collect();
+            run.commit(&Arc::new(Batch { settle, claim: Vec::new() })).await.unwrap();
+            run.finish("complete", RunCounts::default()).await.unwrap();
+        }
+        let mut reader = stage.reader().await;
+        let runs = reader.runs().await.unwrap();
+        for max_keys in [1, 7, 40, 1_000] {
+            let mut newcomers = Newcomers::default();
+            for number in 0..60 {
+                // Person 29 would get another message than the one they had.
+                let likeness = if number == 29 { 1_000 } else { number as i64 };
+                newcomers.add(person(number), likeness, None);
+            }
+            let found = find_with(reader.as_mut(), &key(), &runs, "three", newcomers, 60, max_keys).await.unwrap();
+            let found = found.unwrap();
+            assert_eq!((found.people, found.of, found.need_permission), (28, 60, true), "{max_keys}");
+            // Nineteen of each: 0 to 19 without 5, and 10 to 28.
+            assert!(["one-today", "two-today"].contains(&found.campaign.as_str()), "{}", found.campaign);
+            assert_eq!((found.edition, found.same), (1, 19));
+        }
+        // A campaign is no repeat of its own record.
+        let mut newcomers = Newcomers::default();
+        newcomers.add(person(25), 25, None);
+        let none = find_with(reader.as_mut(), &key(), &runs, "two", newcomers, 1, 10).await.unwrap();
+        assert_eq!(none, None);
     });
 }
