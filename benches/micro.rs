@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use sendform::audience::{E164, PhoneReader, Row};
+use sendform::files::InputFile;
 use sendform::gateway::kaleyra::multipart::Boundary;
 use sendform::gateway::kaleyra::{KaleyraSpec, form, reply};
 use sendform::gateway::redact::Private;
@@ -71,7 +72,8 @@ fn rendering(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("people.csv");
     std::fs::write(&path, "mobile,first_name,city\n919876543210,Asha,Mumbai\n").unwrap();
-    let mut table = Table::open(&path, b',').unwrap();
+    let file = InputFile::below(directory.path(), &path).unwrap();
+    let mut table = Table::open(&file, b',', false).unwrap();
     let mut record = csv::StringRecord::new();
     table.next(&mut record).unwrap();
     let row = Arc::new(Row::new(Arc::clone(table.columns()), record));

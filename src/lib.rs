@@ -30,6 +30,7 @@ pub mod audience;
 pub mod campaign;
 pub mod cli;
 pub mod diagnostic;
+pub mod files;
 pub mod gateway;
 pub mod handover;
 pub mod hashed;

@@ -3,7 +3,9 @@
 mod command;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
@@ -52,9 +54,7 @@ impl SecretRef {
                 std::env::VarError::NotPresent => fail("is not set".to_owned()),
                 std::env::VarError::NotUnicode(_) => fail("is not UTF-8".to_owned()),
             })?,
-            SecretRef::File(path) => {
-                std::fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?
-            }
+            SecretRef::File(path) => read(path).map_err(fail)?,
             SecretRef::Exec(words) => {
                 let output = command::output_of(words, command::TIME_LIMIT).map_err(fail)?;
                 String::from_utf8(output).map_err(|_| fail("printed something that is not UTF-8".to_owned()))?
@@ -69,6 +69,20 @@ impl SecretRef {
         }
         Ok(SecretString::from(text))
     }
+}
+
+/// The largest secret that is read.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// Reads a secret's file, which may lie anywhere and may be a pipe.
+fn read(path: &Path) -> Result<String, String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let mut content = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut content)).map_err(unreadable)?;
+    if content.len() as u64 > MAX_BYTES {
+        return Err(format!("is too large: a secret has at most {MAX_BYTES} bytes"));
+    }
+    String::from_utf8(content).map_err(|_| "is not UTF-8".to_owned())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod apply;
 mod approval;
 mod audience;
 mod bad_input;
+mod data_files;
 mod examples;
 mod hardening;
 mod identity;

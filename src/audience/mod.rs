@@ -8,10 +8,11 @@
 //! Only what tells people apart is kept in memory: a few bytes for each.
 
 pub mod phone;
+mod report;
+mod suppress;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use csv::StringRecord;
@@ -20,9 +21,13 @@ use minijinja::Value;
 use minijinja::value::{Enumerator, Object};
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::files::InputFile;
 use crate::handover::{Giver, hand_over};
 use crate::table::{self, Columns, Table};
 pub use phone::{E164, Identity, PhoneError, PhoneReader};
+pub use report::{ListRead, ReadReport, SourceRead, whole_rows_warning};
+use suppress::Suppressed;
+pub use suppress::{MAX_LISTS, column as suppression_column};
 
 /// How many broken rows are told one by one before the rest is only counted.
 const MOST_TOLD: usize = 20;
@@ -46,18 +51,22 @@ pub struct AudienceSpec {
 #[derive(Debug, Clone)]
 pub struct SourceSpec {
     /// The CSV file.
-    pub path: PathBuf,
+    pub path: InputFile,
     /// The byte between two cells.
     pub delimiter: u8,
+    /// Whether cells may hold line breaks.
+    pub multiline: bool,
 }
 
 /// One list of people who must not be written to.
 #[derive(Debug, Clone)]
 pub struct SuppressSpec {
     /// The CSV file.
-    pub path: PathBuf,
+    pub path: InputFile,
     /// The byte between two cells.
     pub delimiter: u8,
+    /// Whether cells may hold line breaks.
+    pub multiline: bool,
     /// The column of the phone number, if it is named.
     pub phone: Option<String>,
     /// Whether rows that are no number are passed over.
@@ -205,19 +214,23 @@ pub struct LeftOut {
 /// An audience that is ready to be read.
 pub struct Audience {
     spec: AudienceSpec,
-    suppressed: HashSet<Identity>,
+    suppressed: Suppressed,
+    lists: Vec<ListRead>,
 }
 
 impl Audience {
     /// Reads the suppression lists. Every problem of every list is told at once.
     pub fn open(spec: &AudienceSpec) -> Result<Self, Diagnostics> {
-        let mut suppressed = HashSet::new();
+        let mut suppressed = Suppressed::default();
         let mut found = Found::default();
-        for list in &spec.suppress {
-            read_suppression(list, spec, &mut suppressed, &mut found);
-        }
+        let lists = spec
+            .suppress
+            .iter()
+            .enumerate()
+            .map(|(position, list)| suppressed.read(position, list, &spec.phone, &spec.reader, &mut found))
+            .collect();
         found.into_result()?;
-        Ok(Self { spec: spec.clone(), suppressed })
+        Ok(Self { spec: spec.clone(), suppressed, lists })
     }
 
     /// How many people are suppressed.
@@ -225,7 +238,8 @@ impl Audience {
         self.suppressed.len()
     }
 
-    /// Streams all rows to `visit`, which is told in the order of the sources.
+    /// Streams all rows to `visit`, which gets them in the order of the sources, and reports how much was
+    /// read from each file.
     ///
     /// `admits` answers `where` for a row; its error is a detail without personal data.
     /// A file that cannot be read as CSV is an error: what comes after the broken row is still
@@ -236,13 +250,13 @@ impl Audience {
         &self,
         mut admits: impl FnMut(&Arc<Row>) -> Result<bool, String> + Send,
         mut visit: impl FnMut(Entry) -> ControlFlow<()> + Send,
-    ) -> Result<(), Diagnostics> {
+    ) -> Result<ReadReport, Diagnostics> {
         // Numbers stay on this thread: the library's expressions are quickest on the one that used
         // them first.
-        let (found, seen) = hand_over(
+        let ((found, sources), seen) = hand_over(
             |giver| self.read(giver),
             |chunks| {
-                let mut seen = Seen::default();
+                let mut seen = Seen { matched: vec![0; self.lists.len()], ..Seen::default() };
                 for read in chunks.flatten() {
                     let entry = self.entry(read, &mut admits, &mut seen);
                     if visit(entry).is_break() {
@@ -252,34 +266,30 @@ impl Audience {
                 Some(seen)
             },
         );
-        match seen {
-            None => Ok(()),
-            Some(seen) => {
-                found.into_result()?;
-                seen.check(&self.spec)
+        let mut report = ReadReport { sources, suppress: self.lists.clone() };
+        if let Some(seen) = seen {
+            found.into_result()?;
+            seen.check(&self.spec)?;
+            for (list, matched) in report.suppress.iter_mut().zip(&seen.matched) {
+                list.matched = *matched;
             }
         }
+        Ok(report)
     }
 
-    /// About how many rows there are.
+    /// The estimated number of rows.
     pub fn rows_about(&self) -> usize {
         self.spec.sources.iter().map(|source| table::rows_about(&source.path)).fold(0, usize::saturating_add)
     }
 
     /// Reads all sources, in chunks, until the end or until nobody listens.
-    fn read(&self, giver: &Giver<Vec<ReadRow>>) -> Found {
+    fn read(&self, giver: &Giver<Vec<ReadRow>>) -> (Found, Vec<SourceRead>) {
         let mut found = Found::default();
+        let mut sources = Vec::new();
         for (source, spec) in self.spec.sources.iter().enumerate() {
-            let (mut table, phone) = match Table::open(&spec.path, spec.delimiter)
-                .and_then(|table| table.require(&self.spec.phone).map(|phone| (table, phone)))
-            {
-                Ok(open) => open,
-                Err(problem) => {
-                    found.add(problem);
-                    continue;
-                }
-            };
+            let Some(mut table) = open_source(spec, &self.spec, &mut found) else { continue };
             let columns = Arc::clone(table.columns());
+            let mut filled = Filled::new(&table, &self.spec);
             let mut size = 64;
             let mut chunk = Vec::with_capacity(CHUNK);
             loop {
@@ -289,11 +299,7 @@ impl Audience {
                     Ok(Some(line)) => line,
                     Ok(None) => break,
                     Err(problem) => {
-                        let fatal = problem.code == "unreadable-file";
                         found.add(problem);
-                        if fatal {
-                            break;
-                        }
                         continue;
                     }
                 };
@@ -301,18 +307,21 @@ impl Audience {
                     continue;
                 }
                 size = record.as_slice().len() + 8;
-                let number = self.spec.reader.read(record.get(phone).unwrap_or_default());
+                filled.row(&record);
+                let number = self.spec.reader.read(record.get(filled.phone).unwrap_or_default());
                 let row = Arc::new(Row { columns: Arc::clone(&columns), record });
                 chunk.push(ReadRow { place: RowPlace { source, line }, row, number });
                 if chunk.len() == CHUNK && !giver.give(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))) {
-                    return found;
+                    return (found, sources);
                 }
             }
+            filled.check(&table, &mut found);
+            sources.push(SourceRead { rows: table.rows(), whole_rows: table.whole_rows() });
             if !giver.give(chunk) {
-                return found;
+                return (found, sources);
             }
         }
-        found
+        (found, sources)
     }
 
     fn entry(
@@ -335,7 +344,8 @@ impl Audience {
             Err(error) => return left_out(Reason::InvalidNumber, Some(error.to_string())),
         };
         let identity = address.identity();
-        if self.suppressed.contains(&identity) {
+        if let Some(lists) = self.suppressed.lists(&identity) {
+            seen.matched_by(lists);
             return left_out(Reason::Suppressed, None);
         }
         if !seen.people.insert(identity) {
@@ -348,6 +358,101 @@ impl Audience {
             seen.argentine.insert(identity, address);
         }
         Entry::Recipient(Recipient { place, address, identity, row })
+    }
+}
+
+/// Reads every file of an audience to its end and checks everything but `where` and the sources' numbers.
+/// Returns warnings, or every error at once.
+pub fn check_files(spec: &AudienceSpec) -> Result<Vec<Diagnostic>, Diagnostics> {
+    let mut found = Found::default();
+    let lists = match Audience::open(spec) {
+        Ok(audience) => audience.lists,
+        Err(problems) => {
+            problems.0.into_iter().for_each(|problem| found.add(problem));
+            Vec::new()
+        }
+    };
+    let mut sources = Vec::new();
+    let mut record = StringRecord::new();
+    for source in &spec.sources {
+        let Some(mut table) = open_source(source, spec, &mut found) else { continue };
+        let mut filled = Filled::new(&table, spec);
+        loop {
+            match table.next(&mut record) {
+                Ok(Some(_)) => filled.row(&record),
+                Ok(None) => break,
+                Err(problem) => found.add(problem),
+            }
+        }
+        filled.check(&table, &mut found);
+        sources.push(SourceRead { rows: table.rows(), whole_rows: table.whole_rows() });
+    }
+    if found.is_empty() && sources.iter().all(|source| source.rows == 0) {
+        spec.sources.first().into_iter().for_each(|first| found.add(no_rows(first)));
+    }
+    found.into_result()?;
+    Ok(ReadReport { sources, suppress: lists }.warnings(spec, false))
+}
+
+fn open_source(source: &SourceSpec, spec: &AudienceSpec, found: &mut Found) -> Option<Table> {
+    let open = Table::open(&source.path, source.delimiter, source.multiline)
+        .and_then(|table| table.require(&spec.phone).map(|_| table));
+    match open {
+        Ok(table) => Some(table),
+        Err(problem) => {
+            found.add(problem);
+            None
+        }
+    }
+}
+
+fn no_rows(source: &SourceSpec) -> Diagnostic {
+    Diagnostic::error("csv-no-rows", format!("`{}` has a header and no rows", source.path.display()))
+        .hint("nobody would get the offer")
+        .in_file(&source.path, None, None)
+}
+
+/// Which of the columns that the manifest names hold something in at least one row.
+struct Filled {
+    /// The column of the number.
+    phone: usize,
+    phone_filled: bool,
+    /// The column of the id, until something was found in it.
+    id: Option<usize>,
+}
+
+impl Filled {
+    fn new(table: &Table, spec: &AudienceSpec) -> Self {
+        let position = |column: &str| table.columns().position(column);
+        let id = spec.id.as_deref().and_then(position);
+        Self { phone: position(&spec.phone).unwrap_or_default(), phone_filled: false, id }
+    }
+
+    fn row(&mut self, record: &StringRecord) {
+        let holds = |column: usize| record.get(column).is_some_and(|cell| !cell.is_empty());
+        self.phone_filled = self.phone_filled || holds(self.phone);
+        if self.id.is_some_and(holds) {
+            self.id = None;
+        }
+    }
+
+    /// Tells columns that are empty in every row.
+    fn check(&self, table: &Table, found: &mut Found) {
+        if table.rows() == 0 || !found.is_empty() {
+            return;
+        }
+        let phone = (!self.phone_filled).then_some(self.phone);
+        for (column, key) in [(phone, "audience.phone"), (self.id, "audience.id")] {
+            let Some(name) = column.and_then(|column| table.columns().names().get(column)) else { continue };
+            found.add(
+                Diagnostic::error(
+                    "empty-column",
+                    format!("the column `{name}` of `{}` is empty in every row", table.path().display()),
+                )
+                .hint(format!("`{key}` names it; name the column that is meant"))
+                .in_file(table.path(), None, None),
+            );
+        }
     }
 }
 
@@ -369,16 +474,26 @@ struct Seen {
     people: HashSet<Identity>,
     /// The first form of each Argentine number.
     argentine: HashMap<Identity, E164>,
+    /// For each suppression list, how many rows it left out.
+    matched: Vec<u64>,
 }
 
 impl Seen {
+    /// Counts a row that these lists, given as bits, leave out.
+    fn matched_by(&mut self, mut lists: u64) {
+        while lists != 0 {
+            if let Some(count) = self.matched.get_mut(lists.trailing_zeros() as usize) {
+                *count += 1;
+            }
+            lists &= lists - 1;
+        }
+    }
+
     /// What is wrong with an audience as a whole.
     fn check(&self, spec: &AudienceSpec) -> Result<(), Diagnostics> {
         let Some(first) = spec.sources.first() else { return Ok(()) };
         if self.rows == 0 {
-            let problem =
-                Diagnostic::error("csv-no-rows", format!("`{}` has a header and no rows", first.path.display()));
-            return Err(problem.hint("nobody would get the offer").in_file(&first.path, None, None).into());
+            return Err(no_rows(first).into());
         }
         if self.people.len() == 1 && self.rows > 1 && self.duplicates == self.rows - 1 {
             let problem = Diagnostic::error(
@@ -414,6 +529,11 @@ impl Found {
         self.told.is_empty()
     }
 
+    fn append(&mut self, other: Found) {
+        other.told.into_iter().for_each(|problem| self.add(problem));
+        self.untold += other.untold;
+    }
+
     fn into_result(mut self) -> Result<(), Diagnostics> {
         if self.untold > 0 {
             self.told.push(Diagnostic::error("and-more", format!("and {} more of these", self.untold)));
@@ -422,55 +542,9 @@ impl Found {
     }
 }
 
-fn read_suppression(list: &SuppressSpec, spec: &AudienceSpec, suppressed: &mut HashSet<Identity>, found: &mut Found) {
-    let mut table = match Table::open(&list.path, list.delimiter) {
-        Ok(table) => table,
-        Err(problem) => return found.add(problem),
-    };
-    let column = suppression_column(&table, list, &spec.phone);
-    let column = match column {
-        Ok(column) => column,
-        Err(problem) => return found.add(problem),
-    };
+/// The first row of a table and its line, to try expressions on.
+pub fn first_row(mut table: Table) -> Result<Option<(Arc<Row>, u64)>, Diagnostic> {
     let mut record = StringRecord::new();
-    loop {
-        let line = match table.next(&mut record) {
-            Ok(Some(line)) => line,
-            Ok(None) => return,
-            Err(problem) => {
-                found.add(problem);
-                continue;
-            }
-        };
-        match spec.reader.read(record.get(column).unwrap_or_default()) {
-            Ok(number) => drop(suppressed.insert(number.identity())),
-            Err(PhoneError::Missing) => {}
-            Err(_) if list.skip_invalid => {}
-            Err(error) => found.add(
-                Diagnostic::error(
-                    "suppression-not-a-number",
-                    format!("this row of `{}` is {error}, so nobody would be suppressed by it", list.path.display()),
-                )
-                .hint("correct or remove the row, or set `invalid: skip` to pass over such rows")
-                .in_file(&list.path, Some(line), None),
-            ),
-        }
-    }
-}
-
-/// The column of a suppression list that holds the number: the one that is named, the only one,
-/// or the one that is called as in the audience.
-pub fn suppression_column(table: &Table, list: &SuppressSpec, phone: &str) -> Result<usize, Diagnostic> {
-    match &list.phone {
-        Some(name) => table.require(name),
-        None if table.columns().names().len() == 1 => Ok(0),
-        None => table.require(phone).map_err(|problem| problem.hint("name its column with `phone:`")),
-    }
-}
-
-/// The first row of a table, to try expressions on.
-pub fn first_row(mut table: Table) -> Result<Option<Arc<Row>>, Diagnostic> {
-    let mut record = StringRecord::new();
-    let found = table.next(&mut record)?;
-    Ok(found.map(|_| Arc::new(Row { columns: Arc::clone(table.columns()), record })))
+    let line = table.next(&mut record)?;
+    Ok(line.map(|line| (Arc::new(Row { columns: Arc::clone(table.columns()), record }), line)))
 }

@@ -1,42 +1,73 @@
 //! What several commands need: variables, the project, the ledger and its key.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
 
 use super::located::{Located, locate};
 use super::ui::Ui;
-use super::{Exit, LedgerArgs, Stop, VarArgs};
+use super::{DataArgs, Exit, LedgerArgs, Stop, VarArgs};
 use crate::campaign::{Campaign, CouponSpec};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::files;
 use crate::ledger::key::KEY_VARIABLE;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, RunRecord, Scope, Snapshot, report};
+use crate::manifest::yaml::Refusal;
 use crate::manifest::{self, Given};
 use crate::offer::PoolAhead;
 use crate::plan::Built;
 use crate::plan::repeat::{self, Repeats};
 use crate::project;
 
-/// Reads `--var-file` and `--var`.
+/// The largest file of variables.
+const MAX_VAR_FILE: u64 = manifest::yaml::MAX_BYTES;
+
+/// The directories that `--data-dir`, else `SENDFORM_DATA_DIR`, names.
+pub fn data_dirs(args: &DataArgs) -> Vec<PathBuf> {
+    if !args.data_dir.is_empty() {
+        return args.data_dir.clone();
+    }
+    let named = std::env::var_os("SENDFORM_DATA_DIR").unwrap_or_default();
+    std::env::split_paths(&named).filter(|directory| !directory.as_os_str().is_empty()).collect()
+}
+
+/// Reads `--var-file` and `--var`, and the data directories.
 pub fn given(args: &VarArgs) -> Result<Given, Stop> {
-    let mut given = Given::new();
+    let mut vars = BTreeMap::new();
     for file in &args.var_file {
-        let shown = file.display();
-        let text = manifest::yaml::read(file)
-            .map_err(|error| Stop::new(Exit::Invalid, format!("cannot read `{shown}`: {error}")))?;
-        let values: Given = manifest::yaml::parse_as(&text).map_err(|error| {
-            Stop::new(Exit::Invalid, format!("`{shown}` is not a list of variables: {error}"))
-                .hint("one `name: value` a line")
+        let content = files::read_named(file, MAX_VAR_FILE).map_err(|error| {
+            Stop::new(Exit::Invalid, error.to_string()).hint("name the file itself with `--var-file`")
         })?;
-        given.extend(values);
+        vars.extend(variables(file, &content)?);
     }
     for var in &args.vars {
         let (name, value) = var.split_once('=').ok_or_else(|| {
             Stop::new(Exit::Usage, format!("`--var {var}` has no value")).hint("write `--var NAME=VALUE`")
         })?;
-        given.insert(name.trim().to_owned(), serde_json::Value::from(value));
+        vars.insert(name.trim().to_owned(), serde_json::Value::from(value));
     }
-    Ok(given)
+    Ok(Given { vars, data_dirs: data_dirs(&args.data) })
+}
+
+/// The variables of a file. It may hold something else, so nothing of its content is shown.
+fn variables(file: &Path, content: &[u8]) -> Result<BTreeMap<String, serde_json::Value>, Stop> {
+    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
+    let problem = || {
+        Diagnostic::error("var-file", format!("`{}` is not a list of variables", file.display()))
+            .hint("one `name: value` a line")
+    };
+    let stop = |problem: Diagnostic, line, column| Stop::from(Diagnostics::from(problem.in_file(file, line, column)));
+    let text = std::str::from_utf8(content).map_err(|_| stop(problem(), None, None))?;
+    manifest::yaml::parse_as(text).map_err(|refusal| match refusal {
+        Refusal::Yaml(error) => {
+            let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
+            stop(problem(), line, column)
+        }
+        // These hold nothing of the content.
+        bounds => stop(problem().hint(bounds.to_string()), None, None),
+    })
 }
 
 /// Loads a campaign and tells its warnings.

@@ -173,7 +173,7 @@ enum Colour {
 enum Command {
     /// Write a project that plans and applies against the sandbox as it stands
     Init(init::InitArgs),
-    /// Check campaigns offline: schema, WhatsApp's limits, columns, expressions
+    /// Check campaigns offline: schema, WhatsApp's limits, expressions, CSV files
     Validate(validate::ValidateArgs),
     /// Show who would get what, and why
     Plan(plan::PlanArgs),
@@ -206,6 +206,17 @@ struct VarArgs {
     /// Set variables from a YAML file; `--var` comes after it
     #[arg(long, value_name = "FILE")]
     var_file: Vec<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Where personal data lies.
+#[derive(Debug, Clone, Default, Args)]
+struct DataArgs {
+    /// Look for CSV files in this directory as well, outside the project; may be given several times
+    /// [default: those in `SENDFORM_DATA_DIR`, separated by colons]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Vec<PathBuf>,
 }
 
 /// Which record is used.

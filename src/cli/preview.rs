@@ -94,7 +94,7 @@ fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, Stop> {
         let shown = spec.path.display().to_string();
         let line = wanted.strip_prefix(&shown).and_then(|rest| rest.strip_prefix(':')?.parse::<u64>().ok());
         names_a_file |= line.is_some();
-        let mut table = Table::open(&spec.path, spec.delimiter).map_err(Diagnostics::from)?;
+        let mut table = Table::open(&spec.path, spec.delimiter, spec.multiline).map_err(Diagnostics::from)?;
         let id = campaign.audience.id.as_deref().map(|column| table.require(column)).transpose();
         let id = id.map_err(Diagnostics::from)?;
         if id.is_none() && line.is_none() {

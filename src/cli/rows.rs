@@ -4,7 +4,7 @@
 //! the ledger has, so the row of a send is found by reading the audience again.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
 
@@ -52,6 +52,7 @@ impl Rows {
         ui: &Ui,
         place: &LedgerLocation,
         manifest: &Path,
+        data_dirs: &[PathBuf],
         runs: &[&RunRecord],
         wanted: &HashSet<SendKey>,
     ) -> Result<Option<Self>, Stop> {
@@ -63,8 +64,8 @@ impl Rows {
             }
             Err(error) => return Err(error.into()),
         };
-        let read = match manifest::audience(manifest) {
-            Ok(audience) => read(&audience, &key, runs, wanted),
+        let read = match manifest::audience(manifest, data_dirs) {
+            Ok((audience, problems)) => read(&audience, problems, &key, runs, wanted),
             Err(problems) => {
                 let rows = Self { found: BySend::default(), sources: Vec::new(), complete: false };
                 Read { rows, problems }
@@ -89,14 +90,19 @@ const MOST_TOLD: usize = 5;
 
 /// Reads the sources until every wanted send is found. Rows that get no message today (who is on a
 /// suppression list since, whom `where` does not select) are found as well.
-fn read(audience: &AudienceSpec, key: &LedgerKey, runs: &[&RunRecord], wanted: &HashSet<SendKey>) -> Read {
+fn read(
+    audience: &AudienceSpec,
+    Diagnostics(mut problems): Diagnostics,
+    key: &LedgerKey,
+    runs: &[&RunRecord],
+    wanted: &HashSet<SendKey>,
+) -> Read {
     let scopes: HashSet<(&str, u32)> = runs.iter().map(|run| (run.campaign.as_str(), run.edition)).collect();
     let keys: Vec<_> = scopes.into_iter().map(|(campaign, edition)| key.send_keys(campaign, edition)).collect();
     let mut found = BySend::default();
-    let mut problems = Vec::new();
     let mut record = StringRecord::new();
     for (index, source) in audience.sources.iter().enumerate() {
-        let open = Table::open(&source.path, source.delimiter)
+        let open = Table::open(&source.path, source.delimiter, source.multiline)
             .and_then(|table| table.require(&audience.phone).map(|phone| (table, phone)));
         let (mut table, phone) = match open {
             Ok(open) => open,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::rows::{Row, Rows};
 use super::ui::Ui;
-use super::{Exit, Format, LedgerArgs, Stop, context, status};
+use super::{DataArgs, Exit, Format, LedgerArgs, Stop, context, status};
 use crate::audience::E164;
 use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, SendRecord};
@@ -64,6 +64,8 @@ struct ListArgs {
     /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    #[command(flatten)]
+    data: DataArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
     /// How it is printed
@@ -121,7 +123,7 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, Stop> {
             let listed: HashSet<i64> = sends.iter().map(|send| send.run).collect();
             let runs: Vec<&RunRecord> = runs.iter().filter(|run| listed.contains(&run.id)).collect();
             let wanted = sends.iter().map(|send| send.last.key).collect();
-            Rows::find(ui, &place, &start, &runs, &wanted).await?
+            Rows::find(ui, &place, &start, &context::data_dirs(&args.data), &runs, &wanted).await?
         }
         _ => None,
     };

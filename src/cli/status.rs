@@ -10,6 +10,7 @@ use super::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::RunRecord;
 use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, CampaignStatus};
+use crate::manifest::{read, schema};
 use crate::plan::FORMAT_VERSION;
 use crate::words::grouped;
 
@@ -78,15 +79,20 @@ pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<
 
 /// Name and edition of a manifest that may have other mistakes: what was sent stays true.
 pub fn identity(path: &Path) -> Result<(String, u32), Stop> {
-    identity_in(path, &crate::manifest::read::read(path)?.value)
+    identity_in(path, &manifest(path)?)
 }
 
 /// The name that a manifest's sends are found under, and its edition. A campaign that was renamed and
 /// not sent since is recorded under its name before.
 fn recorded_identity(path: &Path) -> Result<(String, u32), Stop> {
-    let manifest = crate::manifest::read::read(path)?.value;
+    let manifest = manifest(path)?;
     let (name, edition) = identity_in(path, &manifest)?;
     Ok((manifest["moved"]["from"].as_str().map_or(name, ToOwned::to_owned), edition))
+}
+
+/// A manifest as it is written, with what it uses.
+fn manifest(path: &Path) -> Result<Value, Stop> {
+    Ok(read::read(path, &read::files(path, &[])?, schema::campaign())?.value)
 }
 
 fn identity_in(path: &Path, manifest: &Value) -> Result<(String, u32), Stop> {

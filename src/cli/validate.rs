@@ -8,11 +8,13 @@ use serde_json::json;
 
 use super::ui::Ui;
 use super::{Exit, Stop, VarArgs, context};
+use crate::audience;
+use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::manifest::{self, names};
 use crate::words::count;
 
-/// Check campaigns offline: schema, WhatsApp's limits, columns, expressions
+/// Check campaigns offline: schema, WhatsApp's limits, expressions, CSV files
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -49,7 +51,10 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
     let paths = campaigns(&args.paths, &mut found);
     for path in &paths {
         match manifest::load(path, &given, now) {
-            Ok(checked) => found.extend(checked.warnings),
+            Ok(checked) => {
+                found.extend(checked.warnings);
+                found.extend(data_files(&checked.campaign));
+            }
             Err(problems) => found.extend(problems.0),
         }
     }
@@ -73,6 +78,18 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
         Format::Sarif => ui.data(&format!("{:#}\n", sarif(&found))),
     }
     Ok(if errors == 0 { Exit::Done } else { Exit::Invalid })
+}
+
+/// Reads every CSV file of a campaign to its end: a file is only valid if all of it can be used.
+fn data_files(campaign: &Campaign) -> Vec<Diagnostic> {
+    let mut found = audience::check_files(&campaign.audience).unwrap_or_else(|problems| problems.0);
+    if let CouponSpec::Pool(pool) = &campaign.coupons {
+        match pool.load() {
+            Ok(pool) => found.extend(pool.warnings().iter().cloned()),
+            Err(problems) => found.extend(problems.0),
+        }
+    }
+    found
 }
 
 /// The campaigns that were asked for, those below directories included.

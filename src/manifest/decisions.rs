@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::types::ApiVersion;
 use super::{read, schema};
 use crate::diagnostic::{Diagnostic, Diagnostics, limit};
+use crate::files::Files;
 use crate::ledger::protocol::Verdict;
 use crate::ledger::{Intent, SendKey, State};
 use crate::message::ContentDigest;
@@ -159,7 +160,7 @@ pub struct Checked {
 
 /// Reads a file of decisions.
 pub fn load(path: &Path) -> Result<Vec<Checked>, Diagnostics> {
-    let document = read::read(path)?;
+    let document = read::read(path, &Files::beside(path)?, &schema::of::<Decisions>())?;
     let found = schema::validate_as::<Decisions>(&document);
     if !found.is_empty() {
         return Err(Diagnostics(limit(found)));

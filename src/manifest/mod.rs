@@ -15,13 +15,14 @@ pub mod decisions;
 pub mod names;
 mod nesting;
 pub mod read;
+mod recognise;
 pub mod schema;
 pub mod source;
 pub mod types;
 pub mod yaml;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -29,8 +30,14 @@ use crate::audience::AudienceSpec;
 use crate::campaign::Campaign;
 use crate::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
 
-/// Values given on the command line for the manifest's `vars`.
-pub type Given = BTreeMap<String, serde_json::Value>;
+/// What the operator gives beside the manifest.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// Values for the manifest's `vars`.
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// Directories outside the project that CSV files may lie in.
+    pub data_dirs: Vec<PathBuf>,
+}
 
 /// A checked campaign, and what is worth a look in it.
 #[derive(Debug)]
@@ -43,7 +50,8 @@ pub struct Checked {
 
 /// Reads and checks a campaign as of `now`, without credentials and without a ledger.
 pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagnostics> {
-    let document = read::read(path)?;
+    let files = read::files(path, &given.data_dirs)?;
+    let document = read::read(path, &files, schema::campaign())?;
     let mut violations = check::unevaluated::find(&document, MAX_ERRORS + 1);
     // What was said of a place is not said again in other words.
     let add = |found: &mut Vec<Diagnostic>, more: Vec<Diagnostic>| {
@@ -56,7 +64,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
         // What violates a bound of the schema can often be looked at all the same, so that
         // everything is told at once.
         if let Ok(manifest) = manifest {
-            let (_, found) = check::check(path, &manifest, &document, given, now);
+            let (_, found) = check::check(path, &manifest, &document, &files, &given.vars, now);
             add(&mut violations, found);
         }
         return Err(Diagnostics(limit(violations)));
@@ -67,7 +75,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
                 .in_file(path, None, None),
         )
     })?;
-    let (campaign, found) = check::check(path, &manifest, &document, given, now);
+    let (campaign, found) = check::check(path, &manifest, &document, &files, &given.vars, now);
     match campaign {
         Some(campaign) if found.iter().all(|diagnostic| diagnostic.severity != Severity::Error) => {
             Ok(Checked { campaign, warnings: found })
@@ -77,12 +85,15 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
 }
 
 /// Reads the audience of a manifest whose other parts may be wrong by now (the offer has ended, a
-/// variable is missing): to find the people of what was sent.
-pub fn audience(path: &Path) -> Result<AudienceSpec, Diagnostics> {
-    let document = read::read(path)?;
+/// variable is missing): to find the people of what was sent. Files that are not found are told beside it.
+pub fn audience(path: &Path, data_dirs: &[PathBuf]) -> Result<(AudienceSpec, Diagnostics), Diagnostics> {
+    let files = read::files(path, data_dirs)?;
+    let document = read::read(path, &files, schema::campaign())?;
     let audience = document.value.get("audience").cloned().unwrap_or_default();
     let audience: types::Audience = serde_json::from_value(audience).map_err(|error| {
         Diagnostic::error("manifest", format!("`audience` does not fit its schema: {error}")).in_file(path, None, None)
     })?;
-    check::audience(&audience, &document).map_err(Diagnostics)
+    check::audience(&audience, &document, &files)
+        .map(|(spec, problems)| (spec, Diagnostics(problems)))
+        .map_err(Diagnostics)
 }

@@ -10,9 +10,11 @@ use serde_json::{Map, Value};
 use serde_yaml::Value as Yaml;
 
 use super::check::unevaluated;
+use super::recognise::{Keys, fits_text, may_be_used};
 use super::source::{Mount, Pointer, SourceMap, offset, token};
 use super::yaml::{self, MAX_BYTES, Refusal};
 use crate::diagnostic::{self, Diagnostic, Diagnostics, Place, SourceFile};
+use crate::files::{FileError, Files};
 
 /// How deep `use:` references may go before they are taken for a mistake.
 const MAX_DEPTH: usize = 8;
@@ -38,10 +40,17 @@ pub struct Document {
     pub sources: SourceMap,
 }
 
-/// Reads a manifest and everything that it uses.
-pub fn read(path: &Path) -> Result<Document, Diagnostics> {
-    let mut reader =
-        Reader { sources: SourceMap::default(), trail: Vec::new(), found: Vec::new(), bytes: 0, exhausted: false };
+/// Reads a manifest that should fit `schema`, and everything that it uses.
+pub fn read(path: &Path, files: &Files, schema: &Value) -> Result<Document, Diagnostics> {
+    let mut reader = Reader {
+        files,
+        schema,
+        sources: SourceMap::default(),
+        trail: Vec::new(),
+        found: Vec::new(),
+        bytes: 0,
+        exhausted: false,
+    };
     let value = reader.file(path, &Pointer::root(), None);
     match value {
         Some(value) if reader.found.is_empty() => Ok(Document { value, sources: reader.sources }),
@@ -49,7 +58,20 @@ pub fn read(path: &Path) -> Result<Document, Diagnostics> {
     }
 }
 
-struct Reader {
+/// The directories that a campaign's files may lie in. Where there is no manifest, a name that is close to
+/// the one that was typed is suggested.
+pub fn files(manifest: &Path, data_dirs: &[PathBuf]) -> Result<Files, Diagnostics> {
+    Files::of_campaign(manifest, data_dirs).map_err(|mut problems| {
+        for problem in problems.0.iter_mut().filter(|problem| problem.code == "no-such-file") {
+            problem.hint = neighbours(manifest);
+        }
+        problems
+    })
+}
+
+struct Reader<'a> {
+    files: &'a Files,
+    schema: &'a Value,
     sources: SourceMap,
     /// The files being read, outermost first, to notice a file that uses itself.
     trail: Vec<PathBuf>,
@@ -60,10 +82,10 @@ struct Reader {
     exhausted: bool,
 }
 
-impl Reader {
+impl Reader<'_> {
     /// Reads one file, whose root stands at `at`; `asked` is where it was asked for.
     fn file(&mut self, path: &Path, at: &Pointer, asked: Option<Place>) -> Option<Value> {
-        let text = match text(path) {
+        let text = match self.text(path) {
             Ok(text) => text,
             Err(mut problem) => {
                 if asked.is_some() {
@@ -90,7 +112,9 @@ impl Reader {
         let mut yaml: Yaml = match yaml::parse(&file.text) {
             Ok(yaml) => yaml,
             Err(refusal) => {
-                self.found.push(refused(&file, &refusal));
+                let problem = refused(&file, &refusal);
+                let shown = fits_text(self.schema, &file.text);
+                self.found.push(if shown { problem } else { without_content(problem) });
                 return None;
             }
         };
@@ -106,11 +130,52 @@ impl Reader {
             self.found.push(Diagnostic::error("merge-key", error.to_string()).in_file(path, None, None));
             return None;
         }
+        let keys = Keys::at(self.schema, at);
+        if !keys.fit(&yaml) {
+            let problem =
+                not_a_manifest(path, at, &yaml).hint(format!("expected a mapping with keys such as {}", keys.list()));
+            self.found.push(match asked {
+                Some(asked) => problem.at(asked),
+                None => problem.in_file(path, None, None),
+            });
+            return None;
+        }
         self.sources.mounts.push(Mount { at: at.clone(), file });
         self.trail.push(path.to_owned());
         let value = self.convert(yaml, at);
         self.trail.pop();
         value
+    }
+
+    fn text(&self, path: &Path) -> Result<String, Diagnostic> {
+        let content = self.files.project_file(path.to_owned()).and_then(|file| {
+            let open = file.open(MAX_BYTES)?;
+            open.read(MAX_BYTES).map_err(|error| FileError::Unreadable(path.display().to_string(), error))
+        });
+        let bytes = content.map_err(|error| {
+            let problem = error.diagnostic(path);
+            match error {
+                FileError::Missing(_) => problem.maybe_hint(neighbours(path)),
+                FileError::Outside { .. } => problem.hint(
+                    "a manifest and the files that it uses lie below one root, which `sendform.yaml` or `.git` marks",
+                ),
+                FileError::NotRegular(_, "a directory") => problem.hint("name the campaign's file inside it"),
+                FileError::TooLarge { .. } => {
+                    problem.hint("recipients and codes belong in CSV files that the manifest refers to")
+                }
+                _ => problem,
+            }
+        })?;
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(error) => {
+                let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+                Err(Diagnostic::error("not-utf8", format!("`{}` is not UTF-8", path.display()))
+                    .hint("save the file as UTF-8")
+                    .in_file(path, Some(line), None))
+            }
+        }
     }
 
     fn convert(&mut self, yaml: Yaml, at: &Pointer) -> Option<Value> {
@@ -220,6 +285,13 @@ impl Reader {
             return None;
         }
         let place = self.sources.value(&at.join("use"));
+        if !may_be_used(at) {
+            let mut problem = Diagnostic::error("use-not-here", format!("`use:` cannot stand for `{at}`"))
+                .hint("a block such as `gateway` or `audience`, or a template, may stand in a file of its own");
+            problem.place = place;
+            self.found.push(problem);
+            return None;
+        }
         if let Some(opener) = unevaluated::opener(path) {
             let problem = unevaluated::problem(&at.join("use").to_string(), opener);
             self.found.push(Diagnostic { place, ..problem });
@@ -259,41 +331,29 @@ fn used(entries: &serde_yaml::Mapping) -> Option<String> {
     }
 }
 
-fn text(path: &Path) -> Result<String, Diagnostic> {
+/// What is said of a file that is something else. Its content may be secret.
+fn not_a_manifest(path: &Path, at: &Pointer, yaml: &Yaml) -> Diagnostic {
     let shown = path.display();
-    let problem = |code, message: String| Diagnostic::error(code, message).in_file(path, None, None);
-    let metadata = std::fs::metadata(path).map_err(|error| {
-        let missing = error.kind() == std::io::ErrorKind::NotFound;
-        let code = if missing { "no-such-file" } else { "unreadable-file" };
-        let message =
-            if missing { format!("there is no file `{shown}`") } else { format!("cannot read `{shown}`: {error}") };
-        problem(code, message).maybe_hint(missing.then(|| neighbours(path)).flatten())
-    })?;
-    if metadata.is_dir() {
-        return Err(
-            problem("unreadable-file", format!("`{shown}` is a directory")).hint("name the campaign's file inside it")
-        );
-    }
-    if metadata.len() > MAX_BYTES {
-        let size = metadata.len();
-        return Err(problem(
-            "file-too-large",
-            format!("`{shown}` has {size} bytes; a manifest has at most {MAX_BYTES}"),
-        )
-        .hint("recipients and codes belong in CSV files that the manifest refers to"));
-    }
-    let bytes =
-        std::fs::read(path).map_err(|error| problem("unreadable-file", format!("cannot read `{shown}`: {error}")))?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.to_owned()),
-        Err(error) => {
-            let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
-            Err(Diagnostic::error("not-utf8", format!("`{shown}` is not UTF-8"))
-                .hint("save the file as UTF-8")
-                .in_file(path, Some(line), None))
+    let what = if at.0.is_empty() { "the manifest".to_owned() } else { format!("`{at}`") };
+    let is = match yaml {
+        Yaml::Mapping(_) => {
+            return Diagnostic::error("not-a-manifest", format!("`{shown}` has hardly any of the keys of {what}"));
         }
-    }
+        Yaml::Sequence(_) => "a list",
+        _ => "a single value",
+    };
+    Diagnostic::error("not-a-manifest", format!("{what} must be a mapping, but this is {is}: `{shown}`"))
+}
+
+/// A syntax error in a file that does not look like a manifest: its kind and its position only.
+fn without_content(problem: Diagnostic) -> Diagnostic {
+    let (file, line, column) = problem.position();
+    let message = match problem.code {
+        "syntax" => "this file is not valid YAML".to_owned(),
+        "duplicate-key" => "a mapping of this file has a key twice".to_owned(),
+        _ => problem.message,
+    };
+    Diagnostic { message, label: None, hint: None, ..problem }.in_file(file.unwrap_or_default(), line, column)
 }
 
 /// "Did you mean" for a path: a file beside it whose name is close.

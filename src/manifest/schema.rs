@@ -45,7 +45,14 @@ pub fn for_editors(kind: &str) -> Option<Value> {
     Some(schema)
 }
 
-fn of<T: JsonSchema>() -> Value {
+/// The schema of a campaign, made once for all manifests of a command.
+pub fn campaign() -> &'static Value {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    SCHEMA.get_or_init(of::<types::Campaign>)
+}
+
+/// The schema of a type.
+pub fn of<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
     let schema: Schema = generator.into_root_schema_for::<T>();
     schema.to_value()

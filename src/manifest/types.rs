@@ -236,7 +236,7 @@ pub enum Header {
 pub enum Media {
     /// A public https URL with a file extension. May hold expressions.
     Url(String),
-    /// A file that is uploaded with each request, relative to this manifest.
+    /// A file that is uploaded with each request, relative to this manifest and below the project's root.
     File(String),
 }
 
@@ -303,6 +303,7 @@ pub struct Audience {
     pub template: Option<String>,
     /// Lists of people who must not get the offer.
     #[serde(default)]
+    #[schemars(length(max = 64), extend("x-expected" = "at most 64 lists"))]
     pub suppress: Vec<Suppress>,
 }
 
@@ -310,11 +311,15 @@ pub struct Audience {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// A CSV file with a header row, in UTF-8, relative to this manifest.
+    /// A CSV file with a header row, in UTF-8, relative to this manifest or to a data directory.
     pub csv: String,
     /// What separates the columns: `,` (the default), `;`, `|` or a tab.
     #[serde(default)]
     pub delimiter: Delimiter,
+    /// Whether cells may hold line breaks. Without it a line break inside a cell is an error, since it is
+    /// most likely a quote that was not closed.
+    #[serde(default)]
+    pub multiline: bool,
 }
 
 /// What separates the columns of a CSV file.
@@ -339,7 +344,7 @@ pub enum Delimiter {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Suppress {
-    /// A CSV file with a header row, in UTF-8, relative to this manifest.
+    /// A CSV file with a header row, in UTF-8, relative to this manifest or to a data directory.
     pub csv: String,
     /// The column that holds the phone number. Not needed if it is the file's only column,
     /// or is called as in `audience.phone`.
@@ -347,13 +352,17 @@ pub struct Suppress {
     /// What separates the columns: `,` (the default), `;`, `|` or a tab.
     #[serde(default)]
     pub delimiter: Delimiter,
-    /// What happens to a row that is no phone number: `error` (the default), because somebody
+    /// What happens to a row without a phone number: `error` (the default), because somebody
     /// who must be left out would not be, or `skip`.
     #[serde(default)]
     pub invalid: InvalidRow,
+    /// Whether cells may hold line breaks. Without it a line break inside a cell is an error, since it is
+    /// most likely a quote that was not closed.
+    #[serde(default)]
+    pub multiline: bool,
 }
 
-/// What happens to a row that is no phone number.
+/// What happens to a row without a phone number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum InvalidRow {
@@ -384,13 +393,17 @@ pub enum Coupons {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
-    /// A CSV file with a header row, in UTF-8, relative to this manifest.
+    /// A CSV file with a header row, in UTF-8, relative to this manifest or to a data directory.
     pub csv: String,
     /// The column that holds the code. Not needed if it is the file's only column.
     pub column: Option<String>,
     /// What separates the columns: `,` (the default), `;`, `|` or a tab.
     #[serde(default)]
     pub delimiter: Delimiter,
+    /// Whether cells may hold line breaks. Without it a line break inside a cell is an error, since it is
+    /// most likely a quote that was not closed.
+    #[serde(default)]
+    pub multiline: bool,
 }
 
 /// Codes computed from the project's secret key, the campaign and the recipient.

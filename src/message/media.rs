@@ -1,9 +1,10 @@
 //! Header media that is uploaded with each request.
 
 use std::fmt;
-use std::path::Path;
 
 use bytes::Bytes;
+
+use crate::files::{FileError, InputFile};
 
 /// Image or video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,14 +72,11 @@ impl fmt::Debug for MediaFile {
 }
 
 /// Why a file cannot be a header.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum MediaError {
-    /// Not there.
-    #[error("there is no file `{0}`")]
-    Missing(String),
-    /// There, but not readable.
-    #[error("cannot read `{0}`: {1}")]
-    Unreadable(String, String),
+    /// It cannot be opened.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Nothing in it.
     #[error("`{0}` is empty")]
     Empty(String),
@@ -92,17 +90,14 @@ pub enum MediaError {
 
 impl MediaFile {
     /// Reads a file and checks it: its content decides what it is, not its name.
-    pub fn read(path: &Path, kind: MediaKind) -> Result<Self, MediaError> {
+    pub fn read(path: &InputFile, kind: MediaKind) -> Result<Self, MediaError> {
         let shown = path.display().to_string();
-        let unreadable = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => MediaError::Missing(shown.clone()),
-            _ => MediaError::Unreadable(shown.clone(), error.to_string()),
-        };
-        let metadata = std::fs::metadata(path).map_err(unreadable)?;
-        if metadata.len() > kind.most_bytes() {
-            return Err(MediaError::TooLarge(shown, metadata.len(), kind.most_bytes()));
-        }
-        let content = std::fs::read(path).map_err(unreadable)?;
+        let most = kind.most_bytes();
+        let open = path.open(most).map_err(|error| match error {
+            FileError::TooLarge { path, bytes, most } => MediaError::TooLarge(path, bytes, most),
+            error => MediaError::File(error),
+        })?;
+        let content = open.read(most).map_err(|error| FileError::Unreadable(shown.clone(), error))?;
         if content.is_empty() {
             return Err(MediaError::Empty(shown));
         }

@@ -544,6 +544,7 @@ fn references(names: std::collections::HashSet<String>, source: &str) -> Referen
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::InputFile;
     use crate::table::Table;
 
     /// What the shortcut gives is what the engine gives.
@@ -577,7 +578,8 @@ mod tests {
             if let Kind::Compiled(_, _, pieces) = &mut slow.0 {
                 short += usize::from(pieces.take().is_some());
             }
-            let mut table = Table::open(&path, b',').unwrap();
+            let file = InputFile::below(directory.path(), &path).unwrap();
+            let mut table = Table::open(&file, b',', true).unwrap();
             let mut record = csv::StringRecord::new();
             while table.next(&mut record).unwrap().is_some() {
                 let row = Arc::new(Row::new(Arc::clone(table.columns()), record.clone()));

@@ -11,20 +11,41 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 pub struct CodeTable {
     text: String,
     ends: Vec<usize>,
-    /// From a code to its position.
+    /// From a code to its position. Codes that differ by case alone have the same hash, so that they meet.
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    case_twins: CaseTwins,
+}
+
+/// Codes that differ from an earlier one by case alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CaseTwins {
+    /// How many there are.
+    pub codes: usize,
+    /// The position of the first one, from 0.
+    pub first: usize,
 }
 
 impl CodeTable {
     /// Adds a code at the end. `Err` holds the position, from 0, at which it stands already.
     pub fn insert(&mut self, code: &str) -> Result<(), usize> {
-        let Self { text, ends, index, hasher } = self;
+        let Self { text, ends, index, hasher, case_twins } = self;
         let stands = |position: &u32| at(text, ends, *position as usize);
-        match index.entry(hasher.hash_one(code), |other| stands(other) == code, |other| hasher.hash_one(stands(other)))
-        {
+        let mut has_twin = false;
+        let is_code = |other: &u32| {
+            let other = stands(other);
+            has_twin |= differs_by_case(other, code);
+            other == code
+        };
+        match index.entry(hash(hasher, code), is_code, |other| hash(hasher, stands(other))) {
             Entry::Occupied(there) => Err(*there.get() as usize),
             Entry::Vacant(free) => {
+                if has_twin {
+                    if case_twins.codes == 0 {
+                        case_twins.first = ends.len();
+                    }
+                    case_twins.codes += 1;
+                }
                 free.insert(u32::try_from(ends.len()).expect("fewer than four thousand million codes"));
                 text.push_str(code);
                 ends.push(text.len());
@@ -33,17 +54,22 @@ impl CodeTable {
         }
     }
 
+    /// The codes that differ from an earlier one by case alone.
+    pub fn case_twins(&self) -> CaseTwins {
+        self.case_twins
+    }
+
     /// Makes room for so many more: a table that grows step by step has to look at every code again.
     pub fn reserve(&mut self, codes: usize) {
-        let Self { text, ends, index, hasher } = self;
+        let Self { text, ends, index, hasher, .. } = self;
         // Not to get it is no harm: it is a guess.
-        let _ = index.try_reserve(codes, |other| hasher.hash_one(at(text, ends, *other as usize)));
+        let _ = index.try_reserve(codes, |other| hash(hasher, at(text, ends, *other as usize)));
         let _ = ends.try_reserve_exact(codes);
     }
 
     /// Where a code stands, from 0.
     pub fn position(&self, code: &str) -> Option<usize> {
-        let found = self.index.find(self.hasher.hash_one(code), |position| self.at(*position as usize) == code);
+        let found = self.index.find(hash(&self.hasher, code), |position| self.at(*position as usize) == code);
         found.map(|position| *position as usize)
     }
 
@@ -63,6 +89,29 @@ impl CodeTable {
     }
 }
 
+/// The longest code that is folded without making a new text: all that are allowed, in ASCII.
+const SHORT: usize = 16;
+
+/// A hash that does not depend on case.
+fn hash(hasher: &DefaultHashBuilder, code: &str) -> u64 {
+    if code.len() <= SHORT && code.is_ascii() {
+        let mut folded = [0; SHORT];
+        folded[..code.len()].copy_from_slice(code.as_bytes());
+        folded.make_ascii_lowercase();
+        hasher.hash_one(u128::from_le_bytes(folded))
+    } else {
+        hasher.hash_one(code.to_lowercase())
+    }
+}
+
+fn differs_by_case(one: &str, other: &str) -> bool {
+    one != other
+        && match one.is_ascii() && other.is_ascii() {
+            true => one.eq_ignore_ascii_case(other),
+            false => one.to_lowercase() == other.to_lowercase(),
+        }
+}
+
 fn at<'a>(text: &'a str, ends: &[usize], position: usize) -> &'a str {
     let start = if position == 0 { 0 } else { ends[position - 1] };
     &text[start..ends[position]]
@@ -72,5 +121,40 @@ impl fmt::Debug for CodeTable {
     /// Without the codes, which are worth money.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CodeTable({})", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn codes_are_found_where_they_were_put_and_case_twins_are_counted(
+            codes in prop::collection::vec("[abAB1]{1,3}|[abAB]{15,18}|[äÄaA]{1,2}", 0..60),
+        ) {
+            let mut table = CodeTable::default();
+            let mut known: Vec<String> = Vec::new();
+            let mut twins = Vec::new();
+            for code in &codes {
+                match known.iter().position(|other| other == code) {
+                    Some(position) => prop_assert_eq!(table.insert(code), Err(position)),
+                    None => {
+                        if known.iter().any(|other| other.to_lowercase() == code.to_lowercase()) {
+                            twins.push(known.len());
+                        }
+                        prop_assert_eq!(table.insert(code), Ok(()));
+                        known.push(code.clone());
+                    }
+                }
+            }
+            for (position, code) in known.iter().enumerate() {
+                prop_assert_eq!(table.position(code), Some(position));
+            }
+            let expected = CaseTwins { codes: twins.len(), first: twins.first().copied().unwrap_or(0) };
+            prop_assert_eq!(table.case_twins(), expected);
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use unicode_general_category::{GeneralCategory, get_general_category};
+
 use crate::audience::Identity;
 
 /// WhatsApp's limit for a limited-time offer, in characters.
@@ -23,7 +25,7 @@ pub enum CodeError {
     /// More than WhatsApp takes; holds the number of characters.
     #[error("the code has {0} characters; WhatsApp allows at most 15")]
     TooLong(usize),
-    /// White space or a control character, which nobody could see or would copy.
+    /// White space, a control or a format character, which nobody could see or would copy.
     #[error("the code holds white space or an invisible character")]
     Invisible,
 }
@@ -33,6 +35,12 @@ impl CouponCode {
     pub fn new(code: &str) -> Result<Self, CodeError> {
         check(code)?;
         Ok(Self(code.into()))
+    }
+
+    /// A code that the ledger holds. It was checked when it was sent, perhaps by a version that allowed more,
+    /// and it stays its recipient's own.
+    pub fn recorded(code: &str) -> Option<Self> {
+        (!code.is_empty()).then(|| Self(code.into()))
     }
 
     /// The code itself.
@@ -56,15 +64,30 @@ pub fn check(code: &str) -> Result<(), CodeError> {
     if code.len() <= MAX_CHARACTERS && code.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
-    if code.chars().any(|character| {
-        character.is_whitespace() || character.is_control() || matches!(character, '\u{200b}'..='\u{200f}' | '\u{feff}')
-    }) {
+    if code.chars().any(is_invisible) {
         return Err(CodeError::Invisible);
     }
     match code.chars().count() {
         length if length > MAX_CHARACTERS => Err(CodeError::TooLong(length)),
         _ => Ok(()),
     }
+}
+
+/// Whether nobody can see a character: white space, control and format characters (Unicode Cc and Cf),
+/// and characters of other categories that are shown as nothing or as a blank.
+pub fn is_invisible(character: char) -> bool {
+    if character.is_ascii_graphic() {
+        return false;
+    }
+    character.is_whitespace()
+        || matches!(get_general_category(character), GeneralCategory::Control | GeneralCategory::Format)
+        // Joiners, fillers, vowel inherents, variation selectors (Unicode: Default_Ignorable_Code_Point), and
+        // the blank Braille pattern.
+        || matches!(
+            character,
+            '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2065}' | '\u{2800}'
+                | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 impl fmt::Debug for CouponCode {
@@ -137,6 +160,8 @@ impl Generator {
 mod tests {
     use std::collections::HashSet;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::audience::E164;
 
@@ -151,7 +176,11 @@ mod tests {
         assert_eq!(CouponCode::new("ABCDEFGHIJKLMNOP"), Err(CodeError::TooLong(16)));
         assert_eq!(CouponCode::new(""), Err(CodeError::Empty));
         assert_eq!(CouponCode::new("A B"), Err(CodeError::Invisible));
-        assert_eq!(CouponCode::new("AB\u{200b}"), Err(CodeError::Invisible));
+        for invisible in
+            ["AB\u{200b}", "\u{ad}AB", "A\u{202e}B", "A\u{2066}B", "AB\u{e0041}", "A\u{fe0f}", "A\u{3164}B"]
+        {
+            assert_eq!(CouponCode::new(invisible), Err(CodeError::Invisible), "{}", invisible.escape_unicode());
+        }
         // Characters, not bytes.
         assert!(CouponCode::new("ÄÖÜÄÖÜÄÖÜÄÖÜÄÖÜ").is_ok());
     }
@@ -171,5 +200,17 @@ mod tests {
         assert_ne!(generator.candidate(identity(5), 0), generator.candidate(identity(5), 1));
         let other_key = Generator::new([8; 32], "diwali/1".into(), "DI-", "ABCDEFGHJKLMNPQRSTUVWXYZ23456789", 8);
         assert_ne!(generator.candidate(identity(5), 0), other_key.candidate(identity(5), 0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_code_holds_a_format_character(code in "[A-Z]{0,3}\\p{Cf}[A-Z]{0,3}") {
+            prop_assert_eq!(CouponCode::new(&code), Err(CodeError::Invisible));
+        }
+
+        #[test]
+        fn letters_and_digits_of_any_script_are_visible(code in "[\\p{L}\\p{Nd}&&[^\u{115f}\u{1160}\u{3164}\u{ffa0}]]{1,15}") {
+            prop_assert!(CouponCode::new(&code).is_ok(), "{}", code.escape_unicode());
+        }
     }
 }

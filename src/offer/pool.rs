@@ -4,15 +4,17 @@
 //! campaign gives everybody the code that the plan gave them.
 
 use std::panic::resume_unwind;
-use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use csv::StringRecord;
 
 use super::codes::CodeTable;
 use super::coupon::CouponCode;
+use crate::audience::whole_rows_warning;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::files::InputFile;
 use crate::table::{Table, rows_about};
+use crate::words::count;
 
 /// How many broken rows are told one by one before the rest is only counted.
 const MOST_TOLD: usize = 20;
@@ -21,9 +23,11 @@ const MOST_TOLD: usize = 20;
 #[derive(Debug, Clone)]
 pub struct PoolSpec {
     /// The CSV file.
-    pub path: PathBuf,
+    pub path: InputFile,
     /// The byte between two cells.
     pub delimiter: u8,
+    /// Whether cells may hold line breaks.
+    pub multiline: bool,
     /// The column of the codes; not needed for a file of one column.
     pub column: Option<String>,
 }
@@ -31,7 +35,7 @@ pub struct PoolSpec {
 impl PoolSpec {
     /// Opens the file and finds the column.
     pub fn open(&self) -> Result<(Table, usize), Diagnostic> {
-        let table = Table::open(&self.path, self.delimiter)?;
+        let table = Table::open(&self.path, self.delimiter, self.multiline)?;
         let column = match &self.column {
             Some(name) => table.require(name)?,
             None if table.columns().names().len() == 1 => 0,
@@ -74,11 +78,7 @@ impl PoolSpec {
                 Ok(Some(line)) => line,
                 Ok(None) => break,
                 Err(problem) => {
-                    let fatal = problem.code == "unreadable-file";
                     tell(problem);
-                    if fatal {
-                        break;
-                    }
                     continue;
                 }
             };
@@ -102,7 +102,39 @@ impl PoolSpec {
         if untold > 0 {
             told.push(Diagnostic::error("and-more", format!("and {untold} more of these")));
         }
-        if told.is_empty() { Ok(pool) } else { Err(Diagnostics(told)) }
+        if !told.is_empty() {
+            return Err(Diagnostics(told));
+        }
+        pool.warnings = self.warnings(&pool, &table, &lines);
+        Ok(pool)
+    }
+
+    /// What is worth a look in a pool that can be used.
+    fn warnings(&self, pool: &Pool, table: &Table, lines: &[u32]) -> Vec<Diagnostic> {
+        let mut warnings = Vec::new();
+        let twins = pool.codes.case_twins();
+        if twins.codes > 0 {
+            let line = lines.get(twins.first).map(|line| u64::from(*line));
+            let verb = if twins.codes == 1 { "differs" } else { "differ" };
+            warnings.push(
+                Diagnostic::warning(
+                    "pool-case",
+                    format!(
+                        "{} of `{}` {verb} from another by case alone, the first in line {}",
+                        count(twins.codes, "code"),
+                        self.path.display(),
+                        line.unwrap_or_default()
+                    ),
+                )
+                .hint("whoever types such a code in another case uses somebody else's")
+                .in_file(&self.path, line, None),
+            );
+        }
+        let whole = table.whole_rows();
+        if whole.cells > 0 {
+            warnings.push(whole_rows_warning(&self.path, whole));
+        }
+        warnings
     }
 }
 
@@ -126,6 +158,7 @@ pub struct Pool {
     next: usize,
     /// The position behind the code that was marked last.
     after_marked: usize,
+    warnings: Vec<Diagnostic>,
 }
 
 impl Pool {
@@ -138,6 +171,11 @@ impl Pool {
         self.codes.insert(code)?;
         self.taken.resize(self.codes.len().div_ceil(64), 0);
         Ok(())
+    }
+
+    /// What is worth a look in the file that the codes were read from.
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
     }
 
     /// How many codes there are, given away or not.

@@ -12,9 +12,9 @@ use super::fingerprint::{Fingerprint, Options};
 use super::repeat::Newcomers;
 use super::{
     BlockedRow, Counts, CouponSummary, Destination, Digests, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile,
-    PlanHash, Sample, Standing,
+    PlanHash, Sample, SourceRows, Standing, SuppressRows,
 };
-use crate::audience::{E164, LeftOut, Reason};
+use crate::audience::{E164, LeftOut, ReadReport, Reason};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::{LedgerKey, Snapshot};
@@ -181,6 +181,7 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     let planned_at = Timestamp::from_second(planned_at.as_second()).unwrap_or(planned_at);
     let pass = Pass::new(campaign, inputs.snapshot, inputs.key, planned_at, inputs.retry_rejected, inputs.pool)?;
     let free = pass.free_codes();
+    let pool_warnings = pass.pool_warnings();
     let mut tally = Tally {
         newcomers: inputs.collect_newcomers.then(Newcomers::default),
         fills_url: campaign.composer.templates().values().any(|template| template.url_param.is_some()),
@@ -193,11 +194,16 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     };
     // To move ten million entries to a larger place takes their memory twice.
     let _ = tally.entries.try_reserve_exact(pass.rows_about());
-    pass.run(|item| {
+    let read = pass.run(|item| {
         tally.add(item, inputs.list_blocked, &file_of);
         ControlFlow::Continue(())
     })?;
     tally.check(campaign, free)?;
+    // Files that leave nobody out come first: nothing else in the plan shows them.
+    let mut warnings: Vec<String> =
+        read.warnings(&campaign.audience, true).into_iter().map(|warning| warning.message).collect();
+    warnings.extend(tally.warnings(campaign.audience.id.as_deref()));
+    warnings.extend(pool_warnings);
     let estimate = campaign.delivery.rate.time_for(tally.counts.send);
     let leave_by = check_time(campaign, &tally, planned_at, inputs.now, estimate)?;
 
@@ -228,7 +234,9 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         recipients: approved.len() as u64,
         counts: tally.counts,
         blocked_reasons: tally.reasons.iter().map(|(reason, count)| (reason.code().to_owned(), *count)).collect(),
-        warnings: tally.warnings(campaign.audience.id.as_deref()),
+        warnings,
+        sources: sources(campaign, &read),
+        suppress: suppress(campaign, &read),
         templates: tally.templates,
         coupons: CouponSummary {
             kind: match &campaign.coupons {
@@ -275,6 +283,23 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         leave_by,
         newcomers: tally.newcomers.unwrap_or_default(),
     })
+}
+
+fn sources(campaign: &Campaign, read: &ReadReport) -> Vec<SourceRows> {
+    let sources = campaign.audience.sources.iter().zip(&read.sources);
+    sources.map(|(source, read)| SourceRows { file: source.path.display().to_string(), rows: read.rows }).collect()
+}
+
+fn suppress(campaign: &Campaign, read: &ReadReport) -> Vec<SuppressRows> {
+    let lists = campaign.audience.suppress.iter().zip(&read.suppress);
+    lists
+        .map(|(list, read)| SuppressRows {
+            file: list.path.display().to_string(),
+            rows: read.rows,
+            skipped: read.skipped,
+            matched: read.matched,
+        })
+        .collect()
 }
 
 fn absolute(path: &Path) -> String {

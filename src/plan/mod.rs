@@ -152,6 +152,28 @@ pub struct BlockedRow {
     pub detail: Option<String>,
 }
 
+/// How much was read from a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceRows {
+    /// The file.
+    pub file: String,
+    /// How many rows were read.
+    pub rows: u64,
+}
+
+/// How much was read from a suppression list, and whom it leaves out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SuppressRows {
+    /// The file.
+    pub file: String,
+    /// How many rows were read.
+    pub rows: u64,
+    /// How many rows had no number and were passed over, as `invalid: skip` says.
+    pub skipped: u64,
+    /// How many rows of the audience it leaves out.
+    pub matched: u64,
+}
+
 /// The coupons of a plan.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct CouponSummary {
@@ -264,8 +286,14 @@ pub struct PlanFile {
     /// What the campaign digest covers, by JSON pointer. A field with its default is left out. Of what must not be shown
     /// there are four digits that change with it.
     pub campaign_fields: BTreeMap<String, serde_json::Value>,
-    /// How many rows were read.
+    /// How many rows were read of all sources.
     pub rows: u64,
+    /// How many rows were read of each source, in the order of the manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceRows>,
+    /// How many rows were read of each suppression list, in the order of the manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suppress: Vec<SuppressRows>,
     /// How many people the campaign is for, sent or not.
     pub recipients: u64,
     /// How many rows stand where.
@@ -310,7 +338,9 @@ impl PlanFile {
     /// Adds what the ledger says beyond the campaign's own sends.
     pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<repeat::Repeats>) -> Self {
         if let Some(repeats) = &repeats {
-            self.warnings.insert(0, in_words(repeats));
+            // Behind the suppression lists that leave nobody out, which nothing else shows.
+            let lists = self.suppress.iter().filter(|list| list.matched == 0).count();
+            self.warnings.insert(lists.min(self.warnings.len()), in_words(repeats));
         }
         self.repeats = repeats;
         self.compared_with_ledger = head.is_some();

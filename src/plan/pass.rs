@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::audience::{Audience, E164, Entry, Identity, LeftOut, Reason, Row, RowPlace};
+use crate::audience::{Audience, E164, Entry, Identity, LeftOut, ReadReport, Reason, Row, RowPlace};
 use crate::campaign::{Campaign, CouponSpec};
 use crate::diagnostic::Diagnostics;
 use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State, content_prefix};
@@ -147,13 +147,21 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// About how many rows there are.
+    /// What is worth a look in the pool's file.
+    pub fn pool_warnings(&self) -> Vec<String> {
+        match &self.codes {
+            Codes::Pool(pool) => pool.warnings().iter().map(|warning| warning.message.clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The estimated number of rows.
     pub fn rows_about(&self) -> usize {
         self.audience.rows_about()
     }
 
-    /// Streams every row's item, in the order of the sources.
-    pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()> + Send) -> Result<(), Diagnostics> {
+    /// Streams every row's item, in the order of the sources, and reports how much was read from each file.
+    pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()> + Send) -> Result<ReadReport, Diagnostics> {
         let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
         let mut ordinal = 0;
         let mut digester = Digester::new(campaign.gateway.from);
@@ -223,7 +231,7 @@ impl<'a> Pass<'a> {
 impl Codes {
     /// The code that a person would get: the one that is theirs already, else the next.
     fn propose(&mut self, person: Identity, recorded: Option<Recorded<'_>>) -> Option<CouponCode> {
-        let bound = recorded.and_then(|recorded| CouponCode::new(recorded.coupon).ok());
+        let bound = recorded.and_then(|recorded| CouponCode::recorded(recorded.coupon));
         match self {
             Codes::One(code) => Some(code.clone()),
             // Who has had a code gets no second one, even if the first could not be read any more.

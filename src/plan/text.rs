@@ -62,6 +62,19 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
         writeln!(out, "  {DIM}{:<10}{:>11}  {words}{DIM:#}", "", grouped(*number))?;
     }
     writeln!(out)?;
+    for (position, source) in plan.sources.iter().enumerate() {
+        let name = if position == 0 { "Rows" } else { "" };
+        writeln!(out, "  {name:<10}{} of {}", grouped(source.rows), source.file)?;
+    }
+    for (position, list) in plan.suppress.iter().enumerate() {
+        let name = if position == 0 { "Suppress" } else { "" };
+        let skipped = match list.skipped {
+            0 => String::new(),
+            skipped => format!(", {} without a number passed over", grouped(skipped)),
+        };
+        let rows = words::count(usize::try_from(list.rows).unwrap_or(usize::MAX), "row");
+        writeln!(out, "  {name:<10}{} by {} ({rows}{skipped})", grouped(list.matched), list.file)?;
+    }
     let destination = &plan.destination;
     let account = destination.account.as_ref().map(|account| ("Account", format!("from {account}")));
     let callback = destination.callback.as_ref().map(|callback| ("Callback", callback.clone()));

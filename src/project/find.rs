@@ -50,7 +50,7 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
 }
 
 /// Absolute, with `.` and `..` resolved as the file system does, and with its links as they were typed.
-fn as_typed(path: &Path) -> PathBuf {
+pub fn as_typed(path: &Path) -> PathBuf {
     let mut typed = PathBuf::new();
     for component in path.components() {
         match component {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 use crate::manifest::yaml;
-pub use find::find;
+pub use find::{as_typed, find};
 
 /// The project file's name.
 pub const FILE: &str = "sendform.yaml";

@@ -24,6 +24,7 @@ use super::{Exit, LedgerArgs, Stop, VarArgs, context, owner, progress};
 use crate::apply::Stop as Urgency;
 use crate::campaign::{Campaign, Rate};
 use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
+use crate::manifest::Given;
 use crate::plan::build::{Inputs, build, drift_in_words};
 use crate::plan::repeat;
 use crate::plan::text::render;
@@ -104,7 +105,10 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let approval = Approval::read(args)?;
     let (path, given) = match &approval.file {
-        Some(plan) => (PathBuf::from(&plan.manifest), plan.vars.clone().into_iter().collect()),
+        Some(plan) => {
+            let given = Given { vars: plan.vars.clone(), data_dirs: context::data_dirs(&args.vars.data) };
+            (PathBuf::from(&plan.manifest), given)
+        }
         None => (args.campaign.clone().unwrap_or_default(), context::given(&args.vars)?),
     };
     let sandbox = args.ledger.sandbox || approval.file.as_ref().is_some_and(|plan| plan.sandbox);

@@ -50,7 +50,7 @@ pub struct Form {
 
 impl Form {
     /// How many bytes it has in all.
-    pub fn len(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         self.pieces.iter().chain([&self.closing]).map(|piece| piece.len() as u64).sum()
     }
 }
@@ -124,9 +124,9 @@ mod tests {
             "--{b}\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\n+919876543210\r\n\
              --{b}\r\nContent-Disposition: form-data; name=\"params\"\r\n\r\n\"Åsa\",\"50 %\"\r\n"
         );
-        assert_eq!(form.pieces, [expected.clone()]);
+        assert_eq!(form.pieces, std::slice::from_ref(&expected));
         assert_eq!(form.closing, format!("--{b}--\r\n"));
-        assert_eq!((form.len(), form.file_bytes), ((expected.len() + b.len() + 6) as u64, 0));
+        assert_eq!((form.length(), form.file_bytes), ((expected.len() + b.len() + 6) as u64, 0));
 
         let content = Bytes::from_static(b"\xff\xd8--not a boundary");
         let file = Value::File { name: "a\"b\r\n.jpg", mime: "image/jpeg", content: content.clone() };

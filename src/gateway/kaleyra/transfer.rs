@@ -114,7 +114,7 @@ impl Transfer {
 
     /// The body that carries `form`.
     pub(super) fn body(self: &Arc<Self>, form: Form) -> reqwest::Body {
-        reqwest::Body::wrap(Body { left: form.len(), form, closed: false, transfer: Arc::clone(self) })
+        reqwest::Body::wrap(Body { left: form.length(), form, closed: false, transfer: Arc::clone(self) })
     }
 
     /// Lets nothing more leave, and tells what has left.
@@ -311,7 +311,7 @@ mod tests {
             let form = Boundary::draw().unwrap().form(fields);
             let uploads = Arc::new(Uploads::new(LIMITS.progress));
             let transfer = Transfer::new(LIMITS, lease, &form, &uploads);
-            let body = Body { left: form.len(), form, closed: false, transfer: Arc::clone(&transfer) };
+            let body = Body { left: form.length(), form, closed: false, transfer: Arc::clone(&transfer) };
             Self { transfer, body, uploads }
         }
 

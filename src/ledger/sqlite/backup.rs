@@ -5,7 +5,7 @@
 //! copy back has forgotten what was sent since, so [`Restore`] tells what that is, and writes it into the
 //! chain and beside the campaigns that it concerns.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -299,8 +299,10 @@ fn exactly(current: &Connection, copied: &Connection, forgotten: &mut Forgotten)
         });
     }
     let known: HashMap<SendKey, Stand> = stands(copied, |_| true)?;
+    let (accepted_now, accepted_then) = (accepted_after_all(current)?, accepted_after_all(copied)?);
     for (key, stand) in stands(current, |_| true)? {
-        if !knows(known.get(&key), stand) {
+        let accepted = accepted_now.contains(&key) && !accepted_then.contains(&key);
+        if accepted || !knows(known.get(&key), stand) {
             forgotten.sends += 1;
             if let Some((campaign, name, ..)) = now.get(&stand.run) {
                 *forgotten.of_campaign.entry(campaign.clone()).or_default() += 1;
@@ -311,6 +313,14 @@ fn exactly(current: &Connection, copied: &Connection, forgotten: &mut Forgotten)
         }
     }
     Ok(())
+}
+
+/// Sends of which an acceptance is kept that contradicts the journal: they are not sent again.
+fn accepted_after_all(connection: &Connection) -> Result<HashSet<SendKey>, rusqlite::Error> {
+    connection
+        .prepare("SELECT send_key FROM contradiction WHERE kind = ?1")?
+        .query_map([State::Accepted.kind()], |row| row.get(0).map(SendKey))?
+        .collect()
 }
 
 /// Whether the copy would send nobody again whom the ledger would not send to again.

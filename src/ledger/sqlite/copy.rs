@@ -230,3 +230,68 @@ pub(super) fn refuse_moved(path: &Path, connection: &Connection) -> Result<(), L
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_takes_every_column_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        drop(SqliteLedger::open_for_run(&path, &LedgerKey::from_bytes([1; 32])).unwrap());
+        let connection = super::super::open(&path).unwrap();
+        let tables: Vec<String> = connection
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let mut moved = Table::ALL.map(Table::name);
+        moved.sort_unstable();
+        assert_eq!(tables, moved);
+        for table in Table::ALL {
+            let mut columns: Vec<String> = connection
+                .prepare("SELECT name FROM pragma_table_info(?1)")
+                .unwrap()
+                .query_map([table.name()], |row| row.get(0))
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap();
+            // Where a run's entries start is found anew.
+            columns.retain(|name| name != "first_seq");
+            columns.sort_unstable();
+            let mut moved: Vec<&str> = table.columns().iter().map(|(name, _)| *name).collect();
+            moved.sort_unstable();
+            assert_eq!(columns, moved, "{}", table.name());
+        }
+    }
+
+    #[test]
+    fn a_copy_that_lacks_an_acceptance_that_came_late_has_forgotten_a_send() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, copy) = (directory.path().join("ledger.db"), directory.path().join("copy.db"));
+        let key = LedgerKey::from_bytes([1; 32]);
+        drop(SqliteLedger::open_for_run(&path, &key).unwrap());
+        let connection = super::super::open(&path).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO run (id, campaign, edition, plan_hash, planned_at, unique_codes, recipients, host, actor, pid, version, started_at, first_seq)
+                 VALUES (1, 'diwali', 1, '', 0, 0, 1, '', '', 1, '', 0, 1);
+                 INSERT INTO journal (run, at, kind, send_key, attempt) VALUES
+                   (1, 0, 1, x'00112233445566778899aabbccddeeff', 1), (1, 0, 5, x'00112233445566778899aabbccddeeff', 1);",
+            )
+            .unwrap();
+        super::super::backup(&path, &copy, None).unwrap();
+        let forgotten = || super::super::Restore::prepare(&path, &copy, &key).unwrap().forgotten.sends;
+        assert_eq!(forgotten(), 0);
+        connection
+            .execute_batch(
+                "INSERT INTO contradiction (run, at, send_key, attempt, kind, stood, stood_attempt)
+                 VALUES (1, 0, x'00112233445566778899aabbccddeeff', 1, 2, 5, 1)",
+            )
+            .unwrap();
+        assert_eq!(forgotten(), 1);
+    }
+}

@@ -17,10 +17,11 @@ use url::Url;
 
 use super::read::Document;
 use super::source::Pointer;
-use super::{Given, types};
-use crate::audience::{AudienceSpec, E164, PhoneReader, SourceSpec, SuppressSpec};
+use super::types;
+use crate::audience::{AudienceSpec, E164, MAX_LISTS, PhoneReader, SourceSpec, SuppressSpec};
 use crate::campaign::{Bound, Campaign, Delivery, Rate, StopWhen};
 use crate::diagnostic::{Diagnostic, Severity, did_you_mean, is_full};
+use crate::files::{FileError, Files, InputFile};
 use crate::gateway::kaleyra::{Callback, KaleyraSpec};
 use crate::message::render::{Composer, Field, MediaSpec, NAMES, References};
 use crate::offer::expiry::{self, Encoding};
@@ -44,7 +45,7 @@ const MAX_TEMPLATES: usize = 250;
 /// How many bytes the files above all templates may have together.
 const MAX_MEDIA_BYTES: usize = 512 * 1024 * 1024;
 
-/// How many CSV files an audience can have, and how many suppression lists.
+/// How many sources an audience can have.
 const MAX_TABLES: usize = 250;
 
 /// A pointer from keys and positions.
@@ -59,10 +60,11 @@ pub fn check(
     path: &Path,
     manifest: &types::Campaign,
     document: &Document,
-    given: &Given,
+    files: &Files,
+    given: &BTreeMap<String, serde_json::Value>,
     now: Timestamp,
 ) -> (Option<Campaign>, Vec<Diagnostic>) {
-    let mut check = Check { document, found: Vec::new(), columns: BTreeMap::new(), now };
+    let mut check = Check::new(document, files, now);
     let vars = check.vars(manifest, given);
     let mut composer = Composer::new(&manifest.name, manifest.edition, &vars);
     let declared: BTreeSet<&str> = manifest.vars.keys().map(String::as_str).collect();
@@ -126,20 +128,44 @@ pub fn check(
     (campaign, check.found)
 }
 
-/// Checks an audience alone, as far as it takes to read its rows: expressions may be wrong.
-pub fn audience(audience: &types::Audience, document: &Document) -> Result<AudienceSpec, Vec<Diagnostic>> {
-    let mut check = Check { document, found: Vec::new(), columns: BTreeMap::new(), now: Timestamp::UNIX_EPOCH };
+/// Checks an audience alone, as far as it takes to read its rows: expressions may be wrong, and files that
+/// are not found are told beside the rest.
+pub fn audience(
+    audience: &types::Audience,
+    document: &Document,
+    files: &Files,
+) -> Result<(AudienceSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut check = Check::new(document, files, Timestamp::UNIX_EPOCH);
     let mut composer = Composer::new("", 1, &BTreeMap::new());
-    let spec = check.audience(audience, 1, &mut composer, &BTreeSet::new());
-    spec.ok_or(check.found)
+    let Some(spec) = check.audience(audience, 1, &mut composer, &BTreeSet::new()) else { return Err(check.found) };
+    let about_file = |problem: &Diagnostic| FileError::CODES.contains(&problem.code);
+    Ok((spec, check.found.into_iter().filter(about_file).collect()))
 }
 
 struct Check<'a> {
     document: &'a Document,
+    files: &'a Files,
     found: Vec<Diagnostic>,
     /// The columns that expressions read, and where each is read first.
     columns: BTreeMap<String, Pointer>,
+    /// Where the manifest names each source and each suppression list that was found.
+    sources_at: Vec<Pointer>,
+    suppress_at: Vec<Pointer>,
     now: Timestamp,
+}
+
+impl<'a> Check<'a> {
+    fn new(document: &'a Document, files: &'a Files, now: Timestamp) -> Self {
+        Self {
+            document,
+            files,
+            found: Vec::new(),
+            columns: BTreeMap::new(),
+            sources_at: Vec::new(),
+            suppress_at: Vec::new(),
+            now,
+        }
+    }
 }
 
 impl Check<'_> {
@@ -161,7 +187,24 @@ impl Check<'_> {
         self.document.sources.directory(at).join(written)
     }
 
-    fn vars(&mut self, manifest: &types::Campaign, given: &Given) -> BTreeMap<String, serde_json::Value> {
+    /// A CSV file that the manifest names.
+    fn data_file(&mut self, at: &Pointer, written: &str) -> Option<InputFile> {
+        let directory = self.document.sources.directory(at);
+        match self.files.data_file(&directory, Path::new(written)) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                let problem = error.diagnostic(Path::new(written)).maybe_hint(self.files.data_hint(&error));
+                self.report(at, problem);
+                None
+            }
+        }
+    }
+
+    fn vars(
+        &mut self,
+        manifest: &types::Campaign,
+        given: &BTreeMap<String, serde_json::Value>,
+    ) -> BTreeMap<String, serde_json::Value> {
         let mut vars = BTreeMap::new();
         for (name, value) in
             given.iter().filter(|(_, value)| !value.is_string() && !value.is_number() && !value.is_boolean())
@@ -386,9 +429,10 @@ impl Check<'_> {
         vars: &BTreeSet<&str>,
     ) -> Option<AudienceSpec> {
         let root = at!("audience");
-        for (key, number) in [("sources", audience.sources.len()), ("suppress", audience.suppress.len())] {
-            if number > MAX_TABLES {
-                let message = format!("`audience.{key}` has {number} files; it can have {MAX_TABLES}");
+        let (sources, lists) = (audience.sources.len(), audience.suppress.len());
+        for (key, number, most) in [("sources", sources, MAX_TABLES), ("suppress", lists, MAX_LISTS)] {
+            if number > most {
+                let message = format!("`audience.{key}` has {number} files; it can have {most}");
                 self.error(&root.join(key), "too-many", message, "join some of them into one");
                 return None;
             }
@@ -436,26 +480,29 @@ impl Check<'_> {
             ),
             None => {}
         }
-        let sources = audience
-            .sources
-            .iter()
-            .enumerate()
-            .map(|(index, source)| SourceSpec {
-                path: self.path(&root.join("sources").join(index).join("csv"), &source.csv),
-                delimiter: byte(source.delimiter),
-            })
-            .collect();
-        let suppress = audience
-            .suppress
-            .iter()
-            .enumerate()
-            .map(|(index, list)| SuppressSpec {
-                path: self.path(&root.join("suppress").join(index).join("csv"), &list.csv),
-                delimiter: byte(list.delimiter),
-                phone: list.phone.clone(),
-                skip_invalid: list.invalid == types::InvalidRow::Skip,
-            })
-            .collect();
+        // A file that cannot be found is told, and the others are checked all the same.
+        let mut sources = Vec::new();
+        for (index, source) in audience.sources.iter().enumerate() {
+            let at = root.join("sources").join(index).join("csv");
+            if let Some(path) = self.data_file(&at, &source.csv) {
+                sources.push(SourceSpec { path, delimiter: byte(source.delimiter), multiline: source.multiline });
+                self.sources_at.push(at);
+            }
+        }
+        let mut suppress = Vec::new();
+        for (index, list) in audience.suppress.iter().enumerate() {
+            let at = root.join("suppress").join(index).join("csv");
+            if let Some(path) = self.data_file(&at, &list.csv) {
+                suppress.push(SuppressSpec {
+                    path,
+                    delimiter: byte(list.delimiter),
+                    multiline: list.multiline,
+                    phone: list.phone.clone(),
+                    skip_invalid: list.invalid == types::InvalidRow::Skip,
+                });
+                self.suppress_at.push(at);
+            }
+        }
         Some(AudienceSpec {
             sources,
             phone: audience.phone.clone(),
@@ -467,9 +514,8 @@ impl Check<'_> {
 
     /// Opens every CSV file far enough to know its columns, and renders the first row on trial.
     fn tables(&mut self, audience: &AudienceSpec, composer: &Composer) {
-        for (index, source) in audience.sources.iter().enumerate() {
-            let at = at!("audience", "sources").join(index).join("csv");
-            let table = match Table::open(&source.path, source.delimiter) {
+        for (source, at) in audience.sources.iter().zip(self.sources_at.clone()) {
+            let table = match Table::open(&source.path, source.delimiter, source.multiline) {
                 Ok(table) => table,
                 Err(problem) => {
                     self.table_problem(&at, problem);
@@ -499,16 +545,15 @@ impl Check<'_> {
                 self.report(&at, problem);
             }
             if self.errors() == 0
-                && let Ok(Some(row)) = crate::audience::first_row(table)
+                && let Ok(Some((row, line))) = crate::audience::first_row(table)
             {
                 for problem in composer.trial(&row) {
-                    self.found.push(Diagnostic::error("expression", problem).in_file(&source.path, Some(2), None));
+                    self.found.push(Diagnostic::error("expression", problem).in_file(&source.path, Some(line), None));
                 }
             }
         }
-        for (index, list) in audience.suppress.iter().enumerate() {
-            let at = at!("audience", "suppress").join(index).join("csv");
-            match Table::open(&list.path, list.delimiter) {
+        for (list, at) in audience.suppress.iter().zip(self.suppress_at.clone()) {
+            match Table::open(&list.path, list.delimiter, list.multiline) {
                 Ok(table) => {
                     if let Err(problem) = crate::audience::suppression_column(&table, list, &audience.phone) {
                         self.report(&at, problem);

@@ -31,8 +31,9 @@ impl Check<'_> {
             types::Coupons::Pool(pool) => {
                 let at = root.join("pool").join("csv");
                 let spec = PoolSpec {
-                    path: self.path(&at, &pool.csv),
+                    path: self.data_file(&at, &pool.csv)?,
                     delimiter: byte(pool.delimiter),
+                    multiline: pool.multiline,
                     column: pool.column.clone(),
                 };
                 if let Err(problem) = spec.open() {
@@ -70,7 +71,7 @@ impl Check<'_> {
                 "shorten one of them",
             );
         }
-        if generate.alphabet.chars().any(|character| character.is_whitespace() || character.is_control()) {
+        if generate.alphabet.chars().any(coupon::is_invisible) {
             self.error(&at.join("alphabet"), "coupon", "the alphabet holds white space or an invisible character", "");
         }
         if self.errors() > before {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{Check, at, types};
+use crate::files::FileError;
 use crate::manifest::source::Pointer;
 use crate::message::TemplateHead;
-use crate::message::media::{MediaFile, MediaKind};
+use crate::message::media::{MediaError, MediaFile, MediaKind};
 use crate::message::render::{Composer, Field, MediaSpec, TemplateSpec, check_media_url};
 use crate::words::count;
 
@@ -89,15 +90,18 @@ impl Check<'_> {
             types::Media::File(path) => {
                 let at = at.join("file");
                 let resolved = self.path(&at, path);
-                match MediaFile::read(&resolved, kind) {
+                let file = self.files.project_file(resolved).map_err(MediaError::File);
+                match file.and_then(|file| MediaFile::read(&file, kind)) {
                     Ok(file) => Some((kind, MediaSpec::File(Arc::new(file)))),
                     Err(error) => {
-                        self.error(
-                            &at,
-                            "media-file",
-                            error.to_string(),
-                            "paths are relative to the file that they are written in",
-                        );
+                        let hint = match &error {
+                            MediaError::File(FileError::Missing(_)) => {
+                                "paths are relative to the file that they are written in"
+                            }
+                            MediaError::File(FileError::Outside { .. }) => "put the file below the project's root",
+                            _ => "",
+                        };
+                        self.error(&at, "media-file", error.to_string(), hint);
                         None
                     }
                 }

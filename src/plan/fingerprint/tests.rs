@@ -125,7 +125,7 @@ fn a_field_that_no_rule_names_is_covered_as_it_is_written() {
     let directory = directory();
     let path = directory.path().join("campaign.yaml");
     std::fs::write(&path, SMALL).unwrap();
-    let mut campaign = manifest::load(&path, &Given::new(), Timestamp::UNIX_EPOCH).unwrap().campaign;
+    let mut campaign = manifest::load(&path, &Given::default(), Timestamp::UNIX_EPOCH).unwrap().campaign;
     let before = Fingerprint::of(&campaign);
     campaign.manifest["delivery"] = json!({ "later": { "b": [1, 2], "a": true } });
     let after = Fingerprint::of(&campaign);
@@ -137,7 +137,7 @@ fn a_field_that_no_rule_names_is_covered_as_it_is_written() {
 #[test]
 fn a_default_is_the_same_written_out_or_left_out() {
     let directory = directory();
-    let small = load(directory.path(), SMALL, &Given::new());
+    let small = load(directory.path(), SMALL, &Given::default());
     let mut full = SMALL.to_owned();
     for (old, new) in [
         ("name: small\n", "name: small\nedition: 1\ndescription: a note\n"),
@@ -151,11 +151,14 @@ fn a_default_is_the_same_written_out_or_left_out() {
     ] {
         full = replaced(&full, old, new);
     }
-    assert_eq!(load(directory.path(), &full, &Given::new()), small);
+    assert_eq!(load(directory.path(), &full, &Given::default()), small);
     let generated = replaced(SMALL, "pool: { csv: codes.csv }", "generate: { length: 8 }");
     let written = "generate: { length: 8, prefix: \"\", alphabet: ABCDEFGHJKLMNPQRSTUVWXYZ23456789 }";
     let written = replaced(SMALL, "pool: { csv: codes.csv }", written);
-    assert_eq!(load(directory.path(), &written, &Given::new()), load(directory.path(), &generated, &Given::new()));
+    assert_eq!(
+        load(directory.path(), &written, &Given::default()),
+        load(directory.path(), &generated, &Given::default())
+    );
 }
 
 #[test]
@@ -192,16 +195,17 @@ fn the_same_value_written_in_another_way_is_the_same() {
         (image("a.png"), image("media/a.png")),
     ];
     for (one, other) in pairs {
-        let [one_is, other_is] = [&one, &other].map(|text| load(directory.path(), text, &Given::new()));
+        let [one_is, other_is] = [&one, &other].map(|text| load(directory.path(), text, &Given::default()));
         assert_eq!(one_is, other_is, "{one}\n---\n{other}");
     }
     // A variable counts by its value, wherever that comes from.
     let declared =
         |default: &str| replaced(SMALL, "audience:\n", &format!("vars: {{ percent: {{ {default} }} }}\naudience:\n"));
-    let given = Given::from([("percent".to_owned(), json!("30"))]);
+    let vars = [("percent".to_owned(), json!("30"))].into();
+    let given = Given { vars, ..Given::default() };
     let by_flag = load(directory.path(), &declared("default: 25, description: how much"), &given);
-    assert_eq!(by_flag, load(directory.path(), &declared("default: 30"), &Given::new()));
-    assert_ne!(by_flag, load(directory.path(), &declared("default: 25"), &Given::new()));
+    assert_eq!(by_flag, load(directory.path(), &declared("default: 30"), &Given::default()));
+    assert_ne!(by_flag, load(directory.path(), &declared("default: 25"), &Given::default()));
 }
 
 #[test]
@@ -211,7 +215,7 @@ fn a_block_in_a_file_of_its_own_is_the_block() {
     let (gateway, after) = rest.split_once("templates:").unwrap();
     std::fs::write(directory.path().join("media/gateway.yaml"), gateway.replace("\n  ", "\n").trim_start()).unwrap();
     let split = format!("{before}gateway: {{ use: media/gateway.yaml }}\ntemplates:{after}");
-    assert_eq!(load(directory.path(), &split, &Given::new()), load(directory.path(), SMALL, &Given::new()));
+    assert_eq!(load(directory.path(), &split, &Given::default()), load(directory.path(), SMALL, &Given::default()));
 }
 
 #[test]
@@ -272,10 +276,10 @@ fn each_change_of_where_and_how_messages_go_changes_the_digest() {
     let mut digests = BTreeSet::new();
     for variant in &variants {
         // The lists must tell the variants apart, and so must what the plan shows of them.
-        let fingerprint = load(directory.path(), variant, &Given::new());
+        let fingerprint = load(directory.path(), variant, &Given::default());
         assert!(digests.insert(fingerprint.digest(Options::default())), "{variant}");
     }
-    let small = load(directory.path(), SMALL, &Given::new());
+    let small = load(directory.path(), SMALL, &Given::default());
     for options in [
         Options { sandbox: true, retry_rejected: false },
         Options { sandbox: false, retry_rejected: true },
@@ -308,7 +312,7 @@ fn what_must_not_be_shown_is_hidden_and_still_noticed() {
     for (old, new, hidden, other) in secret {
         let [shown, changed] = [new, other].map(|new| {
             let manifest = replaced(SMALL, old, new);
-            load(directory.path(), &manifest, &Given::new()).shown(Options::default())
+            load(directory.path(), &manifest, &Given::default()).shown(Options::default())
         });
         let text = serde_json::to_string(&shown).unwrap();
         assert!(!text.contains(hidden) && !text.contains("word"), "{text}");
