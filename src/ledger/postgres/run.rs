@@ -272,6 +272,11 @@ impl PostgresRun {
         let other_server = started_before.is_some() && started.is_some() && started != started_before;
         let mut committed = Committed { reconnected: made != made_before || other_server, ..Committed::default() };
         self.server = (made, started.or(started_before));
+        if committed.reconnected {
+            // What was counted may be gone, and is offered again.
+            self.shared.certain.store(false, Ordering::SeqCst);
+            self.recount().await?;
+        }
         let mut seen = HashSet::new();
         let others: Vec<&Settlement> = batch
             .settle
