@@ -2,8 +2,9 @@
 //!
 //! The sandbox listens on loopback, but a browser on this machine also opens other people's pages. Such
 //! a page can have a name of its own lead to 127.0.0.1 (DNS rebinding) and would then be allowed to
-//! read the numbers and codes of all messages. The browser tells the name in `Host`, so that only
-//! names of loopback are answered.
+//! read the numbers and codes of all messages. The browser sends that name in `Host`, so the sandbox
+//! answers only names of loopback. The port may be any: it may be forwarded, and a page cannot choose
+//! the name by it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +22,9 @@ const NONCE: &str = "{{nonce}}";
 const POLICY: &str = "default-src 'none'; script-src 'nonce-{{nonce}}'; style-src 'nonce-{{nonce}}'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Answers only requests to a loopback name with the port that the sandbox listens on.
+/// Answers only requests to a loopback name.
 pub(super) async fn check_host(State(address): State<SocketAddr>, request: Request, next: Next) -> Response {
-    if !asks_for(&request, address.port()) {
+    if !asks_for_loopback(&request) {
         let message = format!("The sandbox answers requests to http://{address} only, not to the name in `Host`.\n");
         return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
     }
@@ -35,21 +36,21 @@ pub(super) async fn check_host(State(address): State<SocketAddr>, request: Reque
     response
 }
 
-/// Whether a request names this sandbox, in its `Host` and in its first line if that has a name too.
-fn asks_for(request: &Request, port: u16) -> bool {
+/// Whether a request names loopback, in its `Host` and in its first line if that has a name too.
+fn asks_for_loopback(request: &Request) -> bool {
     let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let line = request.uri().authority().map(Authority::as_str);
-    (header.is_some() || line.is_some()) && header.into_iter().chain(line).all(|host| is_own(host, port))
+    (header.is_some() || line.is_some()) && header.into_iter().chain(line).all(is_loopback)
 }
 
-/// Whether a `Host` header names this sandbox.
-fn is_own(host: &str, port: u16) -> bool {
+/// Whether a `Host` header names loopback.
+fn is_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     let loopback =
         name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    loopback && !host.contains('@') && authority.port_u16().unwrap_or(80) == port
+    loopback && !host.contains('@')
 }
 
 /// Makes nonces that nobody can guess.
@@ -78,25 +79,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_names_with_the_right_port_are_its_own() {
-        for host in ["127.0.0.1:4010", "localhost:4010", "LOCALHOST:4010", "[::1]:4010", "127.0.0.2:4010"] {
-            assert!(is_own(host, 4010), "{host}");
+    fn only_names_of_loopback_are_answered() {
+        for host in ["127.0.0.1:4010", "localhost:4010", "LOCALHOST", "[::1]:4010", "127.0.0.2:80", "127.0.0.1"] {
+            assert!(is_loopback(host), "{host}");
         }
         for host in [
             "evil.example:4010",
             "127.0.0.1.evil.example:4010",
             "localhost.evil.example:4010",
-            "127.0.0.1",
-            "localhost:80",
             "127.0.0.1@evil.example:4010",
             "evil.example@127.0.0.1:4010",
             "10.0.0.1:4010",
             "",
             ":4010",
         ] {
-            assert!(!is_own(host, 4010), "{host}");
+            assert!(!is_loopback(host), "{host}");
         }
-        assert!(is_own("localhost", 80));
     }
 
     #[test]
