@@ -12,6 +12,8 @@ use sendform::ledger::RunStart;
 use crate::ledger::stage;
 use crate::support::{Counts, Output, Project, Sandbox, nothing_twice, output, postgres, signal, until, wait};
 
+const APPLY: [&str; 3] = ["apply", "campaign.yaml", "--auto-approve"];
+
 const DELIVERY: &str = "delivery: { rate: 2000/s, concurrency: 20 }";
 
 /// A run of 400 that takes about four seconds.
@@ -22,6 +24,12 @@ fn long_run() -> (Sandbox, Project) {
     (sandbox, project)
 }
 
+/// `apply`, under way as from a terminal: it hears SIGHUP although whoever runs the tests may ignore it.
+fn start_at_a_terminal(project: &Project) -> Child {
+    let mut command = through(&["env", "--default-signal=HUP"], &project.command(&APPLY));
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 #[track_caller]
 fn until_under_way(sandbox: &Sandbox) {
     until("some are accepted", || sandbox.messages().len() > 20);
@@ -30,7 +38,7 @@ fn until_under_way(sandbox: &Sandbox) {
 #[test]
 fn a_closed_terminal_stops_a_run_after_what_is_under_way() {
     let (sandbox, project) = long_run();
-    let child = project.start(&[]);
+    let child = start_at_a_terminal(&project);
     until_under_way(&sandbox);
     signal(&child, libc::SIGHUP);
     let stopped = wait(child).expect(130);
@@ -46,7 +54,7 @@ fn a_closed_terminal_stops_a_run_after_what_is_under_way() {
 fn the_signals_of_one_closed_terminal_count_once() {
     // The kernel and the shell send one each, and a session manager a third; two would not wait.
     let (sandbox, project) = long_run();
-    let child = project.start(&[]);
+    let child = start_at_a_terminal(&project);
     until_under_way(&sandbox);
     for one in [libc::SIGHUP, libc::SIGHUP, libc::SIGTERM] {
         signal(&child, one);
@@ -58,9 +66,9 @@ fn the_signals_of_one_closed_terminal_count_once() {
 }
 
 /// The same command, started by another program.
-fn through(starter: &str, command: &Command) -> Command {
-    let mut through = Command::new(starter);
-    through.arg(command.get_program()).args(command.get_args()).env_clear();
+fn through(starter: &[&str], command: &Command) -> Command {
+    let mut through = Command::new(starter[0]);
+    through.args(&starter[1..]).arg(command.get_program()).args(command.get_args()).env_clear();
     through.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     through.current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
     through
@@ -69,7 +77,7 @@ fn through(starter: &str, command: &Command) -> Command {
 #[test]
 fn a_run_under_nohup_outlives_its_terminal() {
     let (sandbox, project) = long_run();
-    let mut nohup = through("nohup", &project.command(&["apply", "campaign.yaml", "--auto-approve"]));
+    let mut nohup = through(&["nohup"], &project.command(&APPLY));
     let child = nohup.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     until_under_way(&sandbox);
     signal(&child, libc::SIGHUP);
