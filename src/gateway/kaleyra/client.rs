@@ -152,8 +152,8 @@ impl Client {
                 _ => NoAnswer::Unknown("this process was paused while the request left".to_owned()),
             };
         }
-        // The second says the same of DNS, TCP and TLS; it stands here should the first ever err.
-        if error.is_builder() || error.is_connect() || taken == Taken::Nothing {
+        // Nothing else proves it. Of a failure of DNS, TCP or TLS it is true as well.
+        if taken == Taken::Nothing {
             return NoAnswer::NotSent(root_cause(error));
         }
         if local_port(&error).is_none_or(|port| self.used.holds(port)) {

@@ -22,7 +22,7 @@
 //! | anything else | unknown |
 //!
 //! * A `code` that repeats the 2xx status, `WA200` and `WS201` are successes. `WA500` and other codes
-//!   of a failing server prove nothing.
+//!   of a failing server prove nothing, nor does a `code` or an `error` such as `OK` or `none`.
 //! * The vendor's page prints its error body with `\[` for `[`. Such a body is read as a refusal
 //!   or as nothing.
 //! * Whose id it is: with as many entries as recipients, the index in the ids tells, if the

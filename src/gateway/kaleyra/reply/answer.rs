@@ -16,6 +16,10 @@ const ACCOUNT_CODES: [&str; 4] = ["RBC201", "RBC001", "E110", "WAV2101"];
 /// Codes of a success.
 const SUCCESS_CODES: [&str; 2] = ["WA200", "WS201"];
 
+/// What other providers say of a success. As a code, or as an `error`, they refuse nothing.
+const SUCCESS_WORDS: [&str; 10] =
+    ["ok", "success", "successful", "accepted", "queued", "sent", "submitted", "created", "none", "no error"];
+
 /// A JSON object whose keys are all different. Values are read when they are asked for: one that
 /// nobody asks for needs to be well-formed, nothing more.
 pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -220,7 +224,6 @@ pub(super) fn code(fields: &Object<'_>, status: u16) -> Code {
         _ => return Code::Unclear(String::new()),
     };
     let is = |known: &&str| text.eq_ignore_ascii_case(known);
-    let status_of_code = text.strip_prefix("WA").unwrap_or(&text).parse::<u16>();
     if (200..300).contains(&status) && text.parse() == Ok(status) {
         // It repeats the status, and says nothing else.
         Code::Absent
@@ -228,11 +231,26 @@ pub(super) fn code(fields: &Object<'_>, status: u16) -> Code {
         Code::Success
     } else if ACCOUNT_CODES.iter().any(is) {
         Code::Account(text)
-    } else if text.is_empty() || status_of_code.is_ok_and(|code| matches!(code, 0 | 200..=299 | 408 | 500..=599)) {
+    } else if text.is_empty() || SUCCESS_WORDS.iter().any(is) || is_status_without_refusal(&text) {
         Code::Unclear(text)
     } else {
         Code::Refusal(text)
     }
+}
+
+/// Whether a code is the number of a status that refuses nothing for certain: of a success, of a
+/// failing server, of somebody who did not wait, of a conflict. `WA` and `WS` may stand before it.
+fn is_status_without_refusal(code: &str) -> bool {
+    let number = match code.get(..2) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("WA") || prefix.eq_ignore_ascii_case("WS") => &code[2..],
+        _ => code,
+    };
+    number.parse::<f64>().is_ok_and(|number| {
+        number <= 0.0
+            || (200.0..300.0).contains(&number)
+            || (500.0..600.0).contains(&number)
+            || [408.0, 409.0, 499.0].contains(&number)
+    })
 }
 
 /// What `totalCount` says.
@@ -274,8 +292,12 @@ pub(super) fn denial(value: &RawValue) -> Denial {
             Some(_) => Denial::Unclear,
             None => Denial::Unreadable,
         },
-        _ if words(value).is_empty() || value.get() == "0" => Denial::Unclear,
-        _ => Denial::Error,
+        _ if value.get() == "0" => Denial::Unclear,
+        _ => match words(value).trim() {
+            "" | "0" | "false" | "null" => Denial::Unclear,
+            text if SUCCESS_WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)) => Denial::Unclear,
+            _ => Denial::Error,
+        },
     }
 }
 

@@ -373,6 +373,32 @@ fn a_refusal_of_the_message_is_rejected_and_hides_numbers() {
 }
 
 #[test]
+fn a_code_or_an_error_that_says_success_refuses_nothing() {
+    for code in [
+        r#""OK""#,
+        r#""success""#,
+        r#""Queued""#,
+        "200.0",
+        "2e2",
+        "0.0",
+        r#""WS200""#,
+        r#""ws500""#,
+        r#""wa500""#,
+        "409",
+    ] {
+        hold(&[
+            (200, &format!(r#"{{"code":{code}}}"#), "unknown"),
+            (200, &format!(r#"{{"code":{code},"data":[],"error":{{}}}}"#), "unknown"),
+            (400, &format!(r#"{{"code":{code}}}"#), "unknown"),
+        ]);
+    }
+    for error in [r#""none""#, r#""No error""#, r#""false""#, r#""0""#, r#"" OK ""#] {
+        hold(&[(200, &format!(r#"{{"error":{error}}}"#), "unknown")]);
+    }
+    hold(&[(200, r#"{"code":"WA400"}"#, "rejected"), (200, r#"{"code":"E13001","error":"none"}"#, "rejected")]);
+}
+
+#[test]
 fn what_cannot_be_told_is_unknown() {
     hold(&[
         (200, "{", "unknown"),
