@@ -300,6 +300,9 @@ fn the_plan_shows_where_messages_go_and_hides_the_token_of_the_callback() {
     }
     let plan: Value = serde_json::from_str(&file).unwrap();
     assert!(text.contains(&format!("messages {}", &plan["digests"]["messages"].as_str().unwrap()[..8])), "{text}");
+    let preview = project.run(&["preview", "campaign.yaml"]).expect(0).stdout;
+    assert!(preview.contains("https://hooks.example.com/whatsapp (the rest is hidden)"), "{preview}");
+    assert!(!preview.contains("s3cret"), "{preview}");
     let in_sandbox = project.run(&["plan", "campaign.yaml", "--sandbox"]).expect(0).stdout;
     assert!(in_sandbox.contains("Provider  the embedded sandbox"), "{in_sandbox}");
     assert!(!in_sandbox.contains("KALEYRA_SID"), "{in_sandbox}");

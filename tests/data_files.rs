@@ -148,6 +148,9 @@ fn the_plan_shows_what_was_read_and_lists_without_effect_first() {
     );
     assert_eq!(warnings[1], "the suppression list `empty.csv` has no rows: it leaves nobody out");
     let text = project.run(&["plan", "campaign.yaml"]).expect(0).stdout;
+    let top = "The suppression list nobody.csv leaves nobody out: it has 2 rows\n\
+               The suppression list empty.csv leaves nobody out: it has 0 rows\n\n";
+    assert!(text.starts_with(top), "{text}");
     for line in [
         "Rows      100 of people.csv",
         "Suppress  2 by out.csv (4 rows, 2 without a number passed over)",
@@ -321,6 +324,8 @@ fn manifests_and_media_lie_below_the_root() {
         project.campaign(&[(CODE, &format!("coupons: {{ use: \"{path}\" }}"))]);
         let all = all_faces(&project, "campaign.yaml");
         assert!(all.contains("lies outside"), "{path}: {all}");
+        // A Git repository marks no root, so the hint must not send anybody there.
+        assert!(all.contains("an empty `sendform.yaml` marks the root") && !all.contains(".git"), "{path}: {all}");
         assert!(!all.contains(SECRET), "{path}: {all}");
     }
     for path in [outside.path("offer.png"), "link.png".into(), "inside/offer.png".into()] {
@@ -540,9 +545,14 @@ fn a_file_of_variables_is_never_shown_and_no_way_out_of_the_project() {
     // Named itself, it is the operator's choice.
     let preview = project.run(&["preview", "campaign.yaml", "--var-file", &outside.path("key.yaml")]).expect(0);
     assert!(preview.stdout.contains(SECRET));
-    for content in
-        [SECRET.to_owned(), format!("- {SECRET}\n"), format!("'{SECRET}"), format!("{SECRET}: 1\n{SECRET}: 2\n")]
-    {
+    for content in [
+        SECRET.to_owned(),
+        format!("- {SECRET}\n"),
+        format!("'{SECRET}"),
+        format!("{SECRET}: 1\n{SECRET}: 2\n"),
+        // A line of a password file is a key to YAML.
+        format!("root:{SECRET}:19000:0:99999:7:::\n"),
+    ] {
         project.write("other.yaml", content);
         let output = project.run(&["plan", "campaign.yaml", "--var-file", "other.yaml"]).expect(3);
         assert!(output.stderr.contains("is not a list of variables"), "{}", output.stderr);

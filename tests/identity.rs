@@ -59,6 +59,13 @@ fn a_renamed_campaign_that_one_test_person_got_is_not_sent_to_everybody_again() 
             (&Value::from(60), &Value::from(1_000), &Value::from(true))
         );
         project.apply(&[]).expect(1);
+        // `moved` comes too late now, so the way out is the old name, and not `--allow-repeat`.
+        project.campaign(&[("name: test-offer", "name: new-name\nmoved: { from: test-offer }")]);
+        let refused = project.apply(&[]).expect(3);
+        assert!(refused.stderr.contains("call this one `test-offer` again"), "{}", refused.stderr);
+        project.campaign(&[]);
+        people(&project, 0..60);
+        project.apply(&[]).expect(0);
         assert_eq!((sandbox.messages().len(), most_for_one(&sandbox)), (61, 1));
     });
 }

@@ -263,6 +263,24 @@ fn a_campaign_that_was_sent_with_one_ledger_is_not_sent_with_another() {
 }
 
 #[test]
+fn a_renamed_campaign_goes_on_with_the_ledger_that_it_was_given() {
+    let project = Project::new();
+    project.campaign(&[("name: test-offer", "name: second-offer\nmoved: { from: test-offer }")]);
+    project.run(&["ledger", "create"]).expect(0);
+    // One file for each name that it may have been sent under.
+    for (sent_as, left) in [("second-offer", "test-offer"), ("test-offer", "second-offer")] {
+        let file = |name: &str| format!(".sendform/campaigns/{name}.json");
+        let _ = std::fs::remove_file(project.path().join(file(left)));
+        let other = serde_json::json!({ "format": 1, "ledger": "another", "at": "sqlite:/a/ledger.db" });
+        project.write(&file(sent_as), other.to_string());
+        let refused = project.run(&["plan", "campaign.yaml"]).expect(1);
+        assert!(refused.stderr.contains("sendform ledger adopt campaign.yaml"), "{}", refused.stderr);
+        project.run(&["ledger", "adopt", "campaign.yaml"]).expect(0);
+        project.run(&["plan", "campaign.yaml"]).expect(0);
+    }
+}
+
+#[test]
 fn a_relative_ledger_is_relative_to_the_project_and_not_to_the_current_directory() {
     let sandbox = Sandbox::start(&[]);
     let project = two_directories(&sandbox);

@@ -60,14 +60,24 @@ fn variables(file: &Path, content: &[u8]) -> Result<BTreeMap<String, serde_json:
     };
     let stop = |problem: Diagnostic, line, column| Stop::from(Diagnostics::from(problem.in_file(file, line, column)));
     let text = std::str::from_utf8(content).map_err(|_| stop(problem(), None, None))?;
-    manifest::yaml::parse_as(text).map_err(|refusal| match refusal {
-        Refusal::Yaml(error) => {
-            let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
-            stop(problem(), line, column)
-        }
-        // These hold nothing of the content.
-        bounds => stop(problem().hint(bounds.to_string()), None, None),
-    })
+    let vars: BTreeMap<String, serde_json::Value> =
+        manifest::yaml::parse_as(text).map_err(|refusal| match refusal {
+            Refusal::Yaml(error) => {
+                let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
+                stop(problem(), line, column)
+            }
+            // These hold nothing of the content.
+            bounds => stop(problem().hint(bounds.to_string()), None, None),
+        })?;
+    // A line such as `root:$6$…:19000:::` is a key to YAML, and later errors name the keys.
+    if vars.keys().all(|name| may_name_a_variable(name)) { Ok(vars) } else { Err(stop(problem(), None, None)) }
+}
+
+/// Whether this may be the name of a variable, so that it may be shown.
+fn may_name_a_variable(name: &str) -> bool {
+    name.chars().count() <= 64
+        && name.starts_with(|first: char| first.is_alphabetic() || first == '_')
+        && name.chars().all(|character| character.is_alphanumeric() || "_-.".contains(character))
 }
 
 /// Loads a campaign and tells its warnings.
@@ -250,7 +260,7 @@ pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), St
                     Exit::Invalid,
                     format!("sends are recorded under `{}` as well as under `{from}`", campaign.name),
                 )
-                .hint("`moved` keeps the record of a campaign that was not sent under its new name yet; remove it"));
+                .hint(format!("`moved` is for a campaign that was not sent under its new name yet; call this one `{from}` again, and remove `moved`")));
             }
             campaign.record = record_of(from).unwrap_or_else(|| from.clone());
         }

@@ -144,8 +144,16 @@ pub async fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<Exit, Stop> {
     }
     let mut ledger = context::open_recorded(&located.ledger).await?;
     let id = ledger.id().await?;
-    if let Some(name) = name {
-        remember(&located, &name, &id)?;
+    // A renamed campaign is remembered under the name that it was sent with: that may be either.
+    let mut names: Vec<String> = name.into_iter().collect();
+    if let Some(manifest) = args.campaign.as_deref().map(Path::new).filter(|path| path.is_file()) {
+        names.insert(0, status::identity(manifest)?.0);
+        names.dedup();
+    }
+    for name in &names {
+        remember(&located, name, &id)?;
+    }
+    if let Some(name) = names.first() {
         ui.say(&format!("`{name}` is sent with the ledger {id} at `{}` from now on", located.ledger));
     } else {
         ui.say(&format!("`{}` is the ledger {id}", located.ledger));

@@ -209,7 +209,11 @@ impl Located {
         if let LedgerLocation::File(path) = &self.ledger {
             let key = LedgerKey::path(path);
             if key.exists() {
-                let _ = write!(why, " Its key `{}` is there: perhaps the ledger was deleted.", key.display());
+                let _ = write!(
+                    why,
+                    " Its key `{}` is there: `plan` makes it where codes are generated; else the ledger was deleted.",
+                    key.display()
+                );
             }
         }
         why

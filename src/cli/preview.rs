@@ -17,7 +17,7 @@ use crate::gateway::Request;
 use crate::gateway::kaleyra::multipart::Value;
 use crate::gateway::kaleyra::v1::form;
 use crate::offer::expiry::in_zone;
-use crate::plan::{Desired, Item, Pass};
+use crate::plan::{Desired, Item, Pass, origin_and_path};
 use crate::table::Table;
 
 /// Show one rendered message and the exact request
@@ -148,10 +148,16 @@ fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<St
         message.template.button_label,
         message.button_url()
     );
-    let _ = writeln!(out, "POST {}v1/•••/messages\napi-key: •••\n", campaign.gateway.base_url);
+    // A query in it is sent along and may hold a token, too.
+    let address = origin_and_path(campaign.gateway.base_url.as_str());
+    let _ = writeln!(out, "POST {}/v1/•••/messages\napi-key: •••\n", address.trim_end_matches('/'));
     for (name, value) in fields {
         let value = match value {
             Value::Text(_) if name == "to" => desired.address.masked(),
+            Value::Text(text) if name == "callback_url" => {
+                let shown = origin_and_path(&text);
+                if shown == text { shown } else { format!("{shown} (the rest is hidden)") }
+            }
             Value::Text(text) => text.into_owned(),
             Value::File { name, mime, content } => format!("@{name} ({mime}, {} bytes)", content.len()),
         };

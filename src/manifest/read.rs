@@ -157,7 +157,7 @@ impl Reader<'_> {
             match error {
                 FileError::Missing(_) => problem.maybe_hint(neighbours(path)),
                 FileError::Outside { .. } => problem.hint(
-                    "a manifest and the files that it uses lie below one root, which `sendform.yaml` or `.git` marks",
+                    "an empty `sendform.yaml` marks the root of a project; without one it is the directory of the campaign",
                 ),
                 FileError::NotRegular(_, "a directory") => problem.hint("name the campaign's file inside it"),
                 FileError::TooLarge { .. } => {

@@ -75,8 +75,11 @@ pub fn parse_as<T: de::DeserializeOwned>(text: &str) -> Result<T, Refusal> {
     serde_yaml::from_str(text).map_err(Refusal::Yaml)
 }
 
-/// Reads a file of settings, within the bounds.
+/// Reads a file of settings, within the bounds. A pipe would never end.
 pub fn read(path: &Path) -> std::io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
     let mut text = String::new();
     File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_BYTES {

@@ -242,10 +242,7 @@ impl Destination {
             .or_else(|| sid["exec"][0].as_str().map(|program| format!("command {program}")));
         let callback = gateway.callback.as_ref().map(|callback| match callback {
             Callback::ProfileId(id) => format!("profile {id}"),
-            Callback::Url(url) => match url::Url::parse(url) {
-                Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
-                Err(_) => "a URL".to_owned(),
-            },
+            Callback::Url(url) => origin_and_path(url),
         });
         Self {
             host,
@@ -253,6 +250,14 @@ impl Destination {
             sender: fingerprint::last_digits(&gateway.from.to_string()).to_owned(),
             callback,
         }
+    }
+}
+
+/// A URL as it may be shown: its user, its password and its query may hold a token.
+pub fn origin_and_path(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
+        Err(_) => "a URL".to_owned(),
     }
 }
 
@@ -390,7 +395,7 @@ fn in_words(repeats: &repeat::Repeats) -> String {
     };
     let what_to_do = if *need_permission {
         format!(
-            ": if this is that campaign under a new name, add `moved: {{ from: {campaign} }}`; else `apply` needs `--allow-repeat`"
+            ": if this is that campaign under a new name, add `moved: {{ from: {campaign} }}`, or call it `{campaign}` again if something was sent under the new name; else `apply` needs `--allow-repeat`"
         )
     } else {
         String::new()

@@ -31,6 +31,15 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
         };
         writeln!(out, "{YELLOW}Nobody is left to write to{YELLOW:#}: {rows} blocked\n")?;
     }
+    // Whoever opted out would get a message, so this stands before everything that looks right.
+    let without_effect: Vec<_> = plan.suppress.iter().filter(|list| list.matched == 0).collect();
+    for list in &without_effect {
+        let rows = words::count(usize::try_from(list.rows).unwrap_or(usize::MAX), "row");
+        writeln!(out, "{YELLOW}The suppression list {} leaves nobody out{YELLOW:#}: it has {rows}", list.file)?;
+    }
+    if !without_effect.is_empty() {
+        writeln!(out)?;
+    }
     let sandbox = if plan.sandbox { ", in the sandbox" } else { "" };
     writeln!(out, "{BOLD}{}{BOLD:#}, edition {}{sandbox}\n", plan.campaign, plan.edition)?;
     let counts = plan.counts;

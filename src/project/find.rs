@@ -38,7 +38,7 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
             .into());
     }
     let file = root.join(FILE);
-    let (ledger, names_ledger, pinned_id) = if !file.is_file() || trusted.trusts(&file) {
+    let (ledger, names_ledger, pinned_id) = if !stands(&file) || trusted.trusts(&file) {
         settings(&root)?
     } else {
         (LedgerLocation::File(root.join(DIRECTORY).join("ledger.db")), false, None)
@@ -91,7 +91,7 @@ impl Trusted {
 }
 
 /// Whether something stands under a name. What cannot be looked at counts: opening it tells why.
-fn stands(path: &Path) -> bool {
+pub(super) fn stands(path: &Path) -> bool {
     use std::io::ErrorKind;
     match std::fs::symlink_metadata(path) {
         Ok(_) => true,
@@ -110,7 +110,8 @@ fn search(start: &Path, trusted: &Trusted) -> (PathBuf, Search) {
     let mut search = Search { start: start.to_owned(), ..Search::default() };
     for directory in start.ancestors() {
         search.directories.push(directory.to_owned());
-        let file = Some(directory.join(FILE)).filter(|file| file.is_file());
+        // A link that leads nowhere counts too: it may have named another ledger.
+        let file = Some(directory.join(FILE)).filter(|file| stands(file));
         for mark in [file, holds_ledger(directory)].into_iter().flatten() {
             if trusted.trusts(&mark) {
                 search.marked = true;
@@ -132,7 +133,7 @@ fn further_up(root: &Path) -> Option<String> {
         if let Some(own) = holds_ledger(directory) {
             return Some(own.join("ledger.db").display().to_string());
         }
-        if !directory.join(FILE).is_file() {
+        if !stands(&directory.join(FILE)) {
             return None;
         }
         match settings(directory) {
@@ -266,6 +267,29 @@ mod tests {
             let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
             assert!(error.contains(told) && !error.contains("hunter"), "{error}");
         }
+        // It may be a link to any file of the machine, so nothing of such a file is shown.
+        for other in [
+            "hunter2",
+            "root:hunter2:19000:0:99999:7:::\n",
+            "ledger: x\nHUNTER2: 1\n",
+            "hunter2: 1\nhunter2: 2\n",
+            "[hunter2",
+        ] {
+            tree.write("other", other);
+            std::fs::remove_file(tree.root().join("sendform.yaml")).unwrap();
+            std::os::unix::fs::symlink(tree.root().join("other"), tree.root().join("sendform.yaml")).unwrap();
+            let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
+            assert!(error.contains("only key is `ledger`") && !error.to_lowercase().contains("hunter"), "{error}");
+        }
+        std::fs::remove_file(tree.root().join("other")).unwrap();
+        let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
+        assert!(error.contains("cannot read"), "a link that leads nowhere counts: {error}");
+        std::fs::remove_file(tree.root().join("sendform.yaml")).unwrap();
+        let pipe = tree.root().join("sendform.yaml");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        std::fs::remove_file(tree.root().join("sendform.yaml")).unwrap();
         tree.write("sendform.yaml", "ledger: postgres://me@db/offers?sslmode=require\n");
         assert_eq!(tree.find("campaign.yaml", "").unwrap().ledger.to_string(), "postgres://db:5432/offers");
     }

@@ -53,7 +53,13 @@ pub fn recall(directories: &[PathBuf], campaign: &str) -> Result<Option<Remember
     for directory in directories {
         let path = file(directory, campaign);
         let shown = || path.display().to_string();
-        let text = match std::fs::read_to_string(&path) {
+        let text = match std::fs::metadata(&path) {
+            // A pipe would never end.
+            Ok(metadata) if !metadata.is_file() => return Err(MemoryError::Unreadable(shown())),
+            Ok(_) => std::fs::read_to_string(&path),
+            Err(error) => Err(error),
+        };
+        let text = match text {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
             Err(error) => return Err(MemoryError::Io { doing: "read", path: shown(), error }),
@@ -101,6 +107,10 @@ mod tests {
         let found = recall(&places, "diwali").unwrap().unwrap();
         assert_eq!((found.ledger.as_str(), found.at.as_str()), ("id-2", "postgres://db/offers"));
         assert_eq!(recall(&places, "other").unwrap(), None);
+        std::fs::remove_file(file(&root, "diwali")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(file(&root, "diwali")).status().unwrap().success());
+        assert!(matches!(recall(&places, "diwali"), Err(MemoryError::Unreadable(_))), "a pipe would never end");
+        std::fs::remove_file(file(&root, "diwali")).unwrap();
         for wrong in ["", "{}", "{\"format\":2,\"ledger\":\"a\",\"at\":\"b\"}"] {
             std::fs::write(file(&root, "diwali"), wrong).unwrap();
             assert!(matches!(recall(&places, "diwali"), Err(MemoryError::Unreadable(_))), "{wrong}");

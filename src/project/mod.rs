@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
-use crate::manifest::yaml;
+use crate::manifest::yaml::{self, Refusal};
 pub use find::{as_typed, find};
 
 /// The project file's name.
@@ -54,10 +54,13 @@ pub struct PinnedLedger {
     pub id: String,
 }
 
+/// What `ledger` must be.
+const WRONG_LEDGER: &str = "`ledger` is a URL, or a mapping with `url` and `id`, where `id` is 32 hexadecimal digits";
+
 /// Reads either form by hand: the text may hold a password, and a general error would quote it.
 fn ledger_setting<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<LedgerSetting>, D::Error> {
     use serde::de::Error;
-    let wrong = "`ledger` is a URL, or a mapping with `url` and `id`, where `id` is 32 hexadecimal digits";
+    let wrong = WRONG_LEDGER;
     match serde_yaml::Value::deserialize(deserializer)? {
         serde_yaml::Value::Null => Ok(None),
         serde_yaml::Value::String(url) => Ok(Some(LedgerSetting::Url(url))),
@@ -121,7 +124,7 @@ pub struct Search {
 fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagnostics> {
     let default = || (LedgerLocation::File(root.join(DIRECTORY).join("ledger.db")), false, None);
     let file = root.join(FILE);
-    if !file.exists() {
+    if !find::stands(&file) {
         return Ok(default());
     }
     let (url, id) = match read(&file)?.ledger {
@@ -150,7 +153,34 @@ fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
     if text.trim().is_empty() {
         return Ok(ProjectFile::default());
     }
-    yaml::parse_as(&text).map_err(|error| problem(format!("`{}` is wrong: {error}", file.display())))
+    yaml::parse_as(&text).map_err(|refusal| {
+        let shown = file.display();
+        let Refusal::Yaml(error) = refusal else { return problem(format!("`{shown}` is wrong: {refusal}")) };
+        let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
+        let why = what_is_wrong(&text, &error.to_string());
+        Diagnostic::error("project-file", format!("`{shown}` is wrong: {why}")).in_file(file, line, column).into()
+    })
+}
+
+/// Why a project file is refused. It may be a link to something else, so nothing of its content is shown but
+/// a key that looks like one.
+fn what_is_wrong(text: &str, error: &str) -> String {
+    if error.contains(WRONG_LEDGER) {
+        return WRONG_LEDGER.to_owned();
+    }
+    let keys: Vec<String> = match yaml::parse(text) {
+        Ok(serde_yaml::Value::Mapping(mapping)) => {
+            mapping.keys().map(|key| key.as_str().unwrap_or_default().to_owned()).collect()
+        }
+        _ => Vec::new(),
+    };
+    let plain = |key: &String| {
+        (1..=40).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte))
+    };
+    match keys.iter().find(|key| *key != "ledger") {
+        Some(unknown) if keys.iter().all(plain) => format!("it has no key `{unknown}`; its only key is `ledger`"),
+        _ => "its only key is `ledger`, and this is something else".to_owned(),
+    }
 }
 
 /// Makes the directory of a ledger. One called `.sendform` ignores itself in Git.

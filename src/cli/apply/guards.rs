@@ -32,7 +32,7 @@ pub(super) fn refuse_repeats(built: &Built, args: &ApplyArgs) -> Result<(), Stop
         if repeats.same == repeats.people { "" } else { " and others" }
     );
     Err(Stop::new(Exit::Error, message).hint(format!(
-        "a renamed campaign needs `moved: {{ from: {campaign} }}`; to send it again on purpose, pass `--allow-repeat`"
+        "a renamed campaign needs `moved: {{ from: {campaign} }}`, or its name `{campaign}` back if something was sent under the new one; to send it again on purpose, pass `--allow-repeat`"
     )))
 }
 
