@@ -127,3 +127,34 @@ impl Hearings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::Outcome;
+    use crate::ledger::Ending;
+
+    #[test]
+    fn an_acceptance_that_overruled_a_later_refusal_contradicts_nothing_when_it_is_offered_again() {
+        let key = SendKey([7; 16]);
+        let mut hearings = Hearings::new(1, 0);
+        for (attempt, state, run, source) in [
+            (1, State::Intent, 1, None),
+            (1, State::Unknown, 2, Some(Source::Abandoned)),
+            (1, State::NotSent, 1, Some(Source::Decision)),
+            (2, State::Intent, 2, None),
+            (2, State::NotSent, 2, None),
+        ] {
+            hearings.read(&Step { key, attempt, state, run, source, has_id: false });
+        }
+        let message_id = "a:0".to_owned();
+        let ending = Ending::Outcome(Outcome::Accepted { message_id });
+        let settlement = Settlement { key, attempt: 1, ending };
+        // A lost answer, or a look after a lost connection, offers it again.
+        for expected in [Hearing::Moves, Hearing::Known, Hearing::Known] {
+            assert_eq!(hearings.hear(&settlement), expected);
+        }
+        assert!(hearings.contradictions.is_empty());
+        assert_eq!(hearings.entries.len(), 1);
+    }
+}

@@ -93,13 +93,9 @@ pub fn hear(held: Option<Held>, attempt: u32, run: i64, to: State) -> Hearing {
     let last = stand.attempt == attempt && stand.run == run;
     match (to, stand.state) {
         (State::Intent, _) => Hearing::Known,
-        (State::Accepted, State::Accepted) if last => {
-            if held.has_id {
-                Hearing::Known
-            } else {
-                Hearing::AddsId
-            }
-        }
+        // Also of an attempt before the last: it is offered again after a lost answer.
+        (State::Accepted, State::Accepted) if held.has_id => Hearing::Known,
+        (State::Accepted, State::Accepted) if last => Hearing::AddsId,
         (State::Accepted, State::NotSent | State::Rejected) => Hearing::Moves,
         (State::Unknown, State::Accepted) if last && held.own_word => Hearing::Moves,
         _ if may_settle(Some(stand), attempt, run, to) => Hearing::Moves,

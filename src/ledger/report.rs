@@ -352,8 +352,8 @@ struct Known {
     stand: Stand,
     /// Of which attempt its run said so itself.
     own_word: Option<u32>,
-    /// Whether an id is recorded for it.
-    has_id: bool,
+    /// For which attempt an id was recorded last.
+    id_of: Option<u32>,
 }
 
 impl Known {
@@ -365,7 +365,7 @@ impl Known {
         Self {
             stand: Stand { state: entry.state, attempt, run },
             own_word: entry.source.is_none().then_some(entry.attempt),
-            has_id: entry.message_id.is_some(),
+            id_of: entry.message_id.is_some().then_some(entry.attempt),
         }
     }
 }
@@ -385,7 +385,7 @@ fn illegal(before: Option<Known>, entry: &Entry) -> Option<String> {
             // Format 1 did not say that the run of an attempt was over: others wrote `unknown`.
             let run = if state == State::Unknown || entry.attempt < stand.attempt { stand.run } else { entry.run };
             let own_word = before.own_word == Some(entry.attempt);
-            let held = Held { stand, claimed: true, own_word, has_id: before.has_id };
+            let held = Held { stand, claimed: true, own_word, has_id: before.id_of == Some(entry.attempt) };
             matches!(protocol::hear(Some(held), entry.attempt, run, state), Hearing::Moves | Hearing::AddsId)
         }),
         (_, Some(Source::Abandoned)) => open(&[State::Intent]),

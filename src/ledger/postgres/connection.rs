@@ -36,6 +36,8 @@ pub(super) struct Connection {
     /// How many connections were made.
     pub(super) made: u64,
     patience: Duration,
+    /// Whether no other connection may follow this one.
+    alone: bool,
 }
 
 impl Target {
@@ -127,7 +129,7 @@ impl Target {
 
 impl Connection {
     pub(super) fn new(target: Target) -> Self {
-        Self { target, client: None, made: 0, patience: PATIENCE }
+        Self { target, client: None, made: 0, patience: PATIENCE, alone: false }
     }
 
     /// With less patience: for what must be told soon or not at all.
@@ -140,10 +142,19 @@ impl Connection {
         Self { patience, ..Self::new(target) }
     }
 
+    /// Never makes another connection: a transaction is open on this one, and another would not hold its
+    /// locks.
+    pub(super) fn never_again(&mut self) {
+        self.alone = true;
+    }
+
     /// The client, connected.
     pub(super) async fn client(&mut self) -> Result<&Client, LedgerError> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             self.client = None;
+            if self.alone {
+                return Err(self.target.lost("the connection broke, and its locks are gone"));
+            }
             self.client = Some(self.target.connect().await?);
             self.made += 1;
         }
@@ -227,6 +238,16 @@ fn tls(root: Option<&str>) -> Result<rustls::ClientConfig, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_whose_locks_are_needed_is_not_made_again() {
+        let target = Target::parse("postgres://me@127.0.0.1:1/offers").unwrap();
+        let mut connection = Connection::new(target);
+        connection.never_again();
+        let error = connection.with("read", async |_| Ok(())).await.unwrap_err().to_string();
+        assert!(error.contains("its locks are gone"), "{error}");
+        assert_eq!(connection.made, 0);
+    }
 
     #[test]
     fn a_place_holds_no_password_and_remote_databases_are_encrypted() {

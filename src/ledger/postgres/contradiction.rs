@@ -7,8 +7,8 @@ use super::super::hearing::{Hearings, Step};
 use super::super::{Committed, Contradiction, LedgerError, Settlement, Source, State};
 use super::{DURABLE, key_of, write_entry};
 
-/// How many outcomes are heard in one transaction.
-const TOGETHER: usize = 5_000;
+/// How many outcomes are heard in one transaction. Each of these reads the run's part of the journal once.
+pub(super) const TOGETHER: usize = 25_000;
 
 /// What the outcomes of a run are held against.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ pub(super) struct Reporting {
 }
 
 /// Hears late, repeated and contradicting outcomes, and makes durable what follows from them.
-/// `doubtful` tells which attempts may never have been claimed.
+/// `doubtful` tells which attempts may never have been claimed. At most [`TOGETHER`] at once.
 pub(super) async fn hear(
     client: &Client,
     reporting: Reporting,
@@ -29,42 +29,40 @@ pub(super) async fn hear(
     doubtful: impl Fn(&Settlement) -> bool,
     committed: &mut Committed,
 ) -> Result<(), tokio_postgres::Error> {
-    for some in settlements.chunks(TOGETHER) {
-        let mut keys: Vec<&[u8]> = some.iter().map(|settlement| &settlement.key.0[..]).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        client.batch_execute(DURABLE).await?;
-        let lock = "SELECT send_key FROM sendform.send WHERE send_key = ANY($1) ORDER BY send_key FOR UPDATE";
-        client.execute_typed(lock, &[(&keys, Type::BYTEA_ARRAY)]).await?;
-        let entries = client
-            .query_typed(
-                "SELECT send_key, attempt, kind, run, source, message_id IS NOT NULL FROM sendform.journal
+    let mut keys: Vec<&[u8]> = settlements.iter().map(|settlement| &settlement.key.0[..]).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    client.batch_execute(DURABLE).await?;
+    let lock = "SELECT send_key FROM sendform.send WHERE send_key = ANY($1) ORDER BY send_key FOR UPDATE";
+    client.execute_typed(lock, &[(&keys, Type::BYTEA_ARRAY)]).await?;
+    let entries = client
+        .query_typed(
+            "SELECT send_key, attempt, kind, run, source, message_id IS NOT NULL FROM sendform.journal
                  WHERE seq > $1 AND send_key = ANY($2) ORDER BY seq",
-                &[(&reporting.after, Type::INT8), (&keys, Type::BYTEA_ARRAY)],
+            &[(&reporting.after, Type::INT8), (&keys, Type::BYTEA_ARRAY)],
+        )
+        .await?;
+    let mut hearings = Hearings::new(reporting.run, reporting.at);
+    entries.iter().filter_map(step).for_each(|step| hearings.read(&step));
+    let mut heard = Committed::default();
+    hearings.hear_all(settlements.iter().copied(), &doubtful, &mut heard);
+    for entry in &hearings.entries {
+        write_entry(client, entry).await?;
+    }
+    for (key, state) in &hearings.moved {
+        client
+            .execute_typed(
+                "UPDATE sendform.send SET state = $2 WHERE send_key = $1",
+                &[(&&key.0[..], Type::BYTEA), (&state.kind(), Type::INT2)],
             )
             .await?;
-        let mut hearings = Hearings::new(reporting.run, reporting.at);
-        entries.iter().filter_map(step).for_each(|step| hearings.read(&step));
-        let mut heard = Committed::default();
-        hearings.hear_all(some.iter().copied(), &doubtful, &mut heard);
-        for entry in &hearings.entries {
-            write_entry(client, entry).await?;
-        }
-        for (key, state) in &hearings.moved {
-            client
-                .execute_typed(
-                    "UPDATE sendform.send SET state = $2 WHERE send_key = $1",
-                    &[(&&key.0[..], Type::BYTEA), (&state.kind(), Type::INT2)],
-                )
-                .await?;
-        }
-        for contradiction in &hearings.contradictions {
-            write(client, contradiction).await?;
-        }
-        client.batch_execute("COMMIT").await?;
-        committed.not_taken += heard.not_taken;
-        committed.forgotten.extend(heard.forgotten);
     }
+    for contradiction in &hearings.contradictions {
+        write(client, contradiction).await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    committed.not_taken += heard.not_taken;
+    committed.forgotten.extend(heard.forgotten);
     Ok(())
 }
 

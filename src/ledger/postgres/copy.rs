@@ -15,8 +15,10 @@ use super::{PostgresLedger, schema};
 /// How long one step of a move may take: making the gate and the codes reads the whole journal.
 const STEP: Duration = Duration::from_secs(600);
 
-/// A transaction that is on the disk when it is committed, whatever the database's defaults are.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on";
+/// A transaction that is on the disk when it is committed, whatever the database's defaults are. It waits
+/// while the other store works.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on;
+    SET LOCAL idle_in_transaction_session_timeout = 0";
 
 fn connect(url: &str) -> Result<Connection, LedgerError> {
     Ok(Connection::waiting(connection::Target::parse(url)?, STEP))
@@ -37,7 +39,11 @@ impl PostgresSource {
         let live = connection.with("read", async |client| lock(client).await).await?;
         match live {
             Some(holder) => Err(LedgerError::Held { holder }),
-            None => Ok(Self { connection }),
+            None => {
+                // On another connection a run could write what the copy then lacks.
+                connection.never_again();
+                Ok(Self { connection })
+            }
         }
     }
 
@@ -172,6 +178,7 @@ impl PostgresTarget {
             })
             .await?;
         if free {
+            connection.never_again();
             Ok(Self { connection, from: from.to_owned() })
         } else {
             Err(refused(format!("there is a ledger at `{place}` already"), "move it to a database that holds none"))

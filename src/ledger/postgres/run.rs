@@ -314,9 +314,14 @@ impl PostgresRun {
             matches!(settlement.ending, super::super::Ending::NotSent { .. })
                 && doubtful.contains(&(settlement.key, settlement.attempt))
         };
-        self.connection
-            .with("written", async |client| contradiction::hear(client, reporting, others, doubtful, committed).await)
-            .await?;
+        // Each transaction has the connection's patience to itself: after a lost connection there may be
+        // very many outcomes to hear, and a long journal to read for each.
+        for some in others.chunks(contradiction::TOGETHER) {
+            let (doubtful, committed) = (&doubtful, &mut *committed);
+            self.connection
+                .with("written", async |client| contradiction::hear(client, reporting, some, doubtful, committed).await)
+                .await?;
+        }
         self.recount().await
     }
 

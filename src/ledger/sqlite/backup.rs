@@ -14,9 +14,10 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use super::super::chain::LinkKind;
+use super::super::copy::moved;
 use super::super::location::canonical_file;
 use super::super::protocol::Stand;
-use super::super::{FORGOTTEN_SENDS, LedgerError, LedgerKey, SendKey, State, instant};
+use super::super::{FORGOTTEN_SENDS, LedgerError, LedgerKey, MOVED_TO, SendKey, State, instant};
 use super::file::{self, BACKUP, set_property, take_lease};
 use super::head_file::{HeadFile, Recorded, ledger_id};
 use super::migrate::migrate;
@@ -137,6 +138,9 @@ pub struct Forgotten {
     pub sends: u64,
     /// The sends of each campaign, by all its names.
     pub of_campaign: BTreeMap<String, u64>,
+    /// What the ledger has forgotten since an earlier restoring, of which nobody was told yet: by the name
+    /// of the campaign.
+    pub earlier: BTreeMap<String, u64>,
     /// Whether the ledger itself could be compared. Else the head tells, or nothing does.
     pub exact: bool,
     /// Whether nothing tells what was sent since the copy was made.
@@ -191,7 +195,11 @@ impl Restore {
         );
         let restored = head(&transaction).map_err(failed)?.noted(LinkKind::Restored, &detail);
         link(&transaction, restored, LinkKind::Restored, None, Some(&detail)).map_err(failed)?;
-        for (campaign, sends) in forgotten.of_campaign.iter().filter(|(_, sends)| **sends > 0) {
+        let mut of_campaign = forgotten.earlier.clone();
+        for (campaign, sends) in &forgotten.of_campaign {
+            *of_campaign.entry(campaign.clone()).or_default() += sends;
+        }
+        for (campaign, sends) in of_campaign.iter().filter(|(_, sends)| **sends > 0) {
             let name = format!("{FORGOTTEN_SENDS}{campaign}");
             set_property(&transaction, &name, Some(&sends.to_string())).map_err(failed)?;
         }
@@ -241,7 +249,12 @@ fn compare(ledger: &Path, copy: &Path, copied: &Connection) -> Result<Forgotten,
         if ledger_id(ledger, current)? != id {
             return Err(another());
         }
+        // A copy from before the move would be a second ledger that can be used.
+        if let Some(to) = file::property(current, MOVED_TO).map_err(failed)? {
+            return Err(moved(&ledger.display().to_string(), &to));
+        }
         exactly(current, copied, &mut forgotten).map_err(failed)?;
+        forgotten.earlier = pending(current).map_err(failed)?;
         forgotten.exact = true;
     }
     let reached = match &current {
@@ -260,6 +273,20 @@ fn compare(ledger: &Path, copy: &Path, copied: &Connection) -> Result<Forgotten,
         }
     }
     Ok(forgotten)
+}
+
+/// What a ledger has forgotten since it was restored, of each campaign that was not sent since.
+fn pending(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite::Error> {
+    let mut properties = connection.prepare("SELECT name, value FROM property")?;
+    let properties = properties.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut pending = BTreeMap::new();
+    for property in properties {
+        let (name, value): (String, String) = property?;
+        if let (Some(campaign), Ok(sends)) = (name.strip_prefix(FORGOTTEN_SENDS), value.parse()) {
+            pending.insert(campaign.to_owned(), sends);
+        }
+    }
+    Ok(pending)
 }
 
 /// The ledger that is there now, if it can be read.

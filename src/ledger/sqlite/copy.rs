@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ToSql, params_from_iter};
 
-use super::super::copy::{COPY_OF, Kind, Row, Source, Table, Target, Value, moved, refused, unfinished};
+use super::super::copy::{COPY_OF, Row, Source, Table, Target, Value, moved, refused, unfinished};
 use super::super::location::canonical_file;
 use super::super::{LedgerError, LedgerKey, MOVED_TO};
 use super::file::{self, property, set_property, take_lease};
@@ -23,10 +23,15 @@ pub(crate) struct SqliteSource {
 
 impl SqliteSource {
     pub(crate) fn open(path: &Path, key: &LedgerKey) -> Result<Self, LedgerError> {
+        let opened = || {
+            SqliteLedger::open_existing(path, Some(key))?.ok_or_else(|| {
+                refused(format!("there is no ledger at `{}`", path.display()), "name the ledger that is to be moved")
+            })
+        };
+        // An older file is brought up to this version's format first, which takes the lease for itself.
+        drop(opened()?);
         let lease = take_lease(&canonical_file(path))?;
-        let ledger = SqliteLedger::open_existing(path, Some(key))?.ok_or_else(|| {
-            refused(format!("there is no ledger at `{}`", path.display()), "name the ledger that is to be moved")
-        })?;
+        let ledger = opened()?;
         let ledger = SqliteLedger { lease: Some(lease), ..ledger };
         ledger.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| storage(&ledger.path, "read", &error))?;
         Ok(Self { ledger })
@@ -143,6 +148,10 @@ impl SqliteTarget {
         let connection = super::open(&path)?;
         file::format(&path, &connection)?;
         check_key(&path, &connection, key)?;
+        // A move that was finished before has written the head, and its ledger may have fallen behind since.
+        if property(&connection, COPY_OF).map_err(|error| storage(&path, "read", &error))?.is_none() {
+            return SqliteLedger::open_existing(&path, Some(key)).map(drop);
+        }
         set_property(&connection, COPY_OF, None).map_err(|error| storage(&path, "written", &error))?;
         HeadFile::write_now(&path, &connection).map(drop)
     }
@@ -158,12 +167,10 @@ impl Target for SqliteTarget {
         let written = || -> Result<(), rusqlite::Error> {
             let mut insert = self.connection.prepare_cached(&sql)?;
             for row in rows {
-                let cells = row.iter().zip(columns).map(|(cell, (_, kind))| -> Box<dyn ToSql> {
+                let cells = row.iter().zip(columns).map(|(cell, (name, _))| -> Box<dyn ToSql> {
                     match cell {
                         // Older runs in a file have no sender, those in a database have an empty one.
-                        Value::Text(text) if text.is_empty() && *kind == Kind::Text && table == Table::Run => {
-                            Box::new(rusqlite::types::Null)
-                        }
+                        Value::Text(text) if text.is_empty() && *name == "sender" => Box::new(rusqlite::types::Null),
                         Value::Null => Box::new(rusqlite::types::Null),
                         Value::Number(number) => Box::new(*number),
                         Value::Text(text) => Box::new(text.clone()),
@@ -181,22 +188,14 @@ impl Target for SqliteTarget {
         let Self { path, temporary, connection, from, _lease } = *self;
         let fail = |error: rusqlite::Error| storage(&path, "written", &error);
         let derived = || -> Result<[u64; 5], rusqlite::Error> {
-            let firsts: HashMap<i64, i64> = connection
-                .prepare("SELECT run, min(seq) FROM journal GROUP BY run")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<Result<_, _>>()?;
-            let next: i64 =
-                connection.query_row("SELECT coalesce(max(seq), 0) + 1 FROM journal", [], |row| row.get(0))?;
-            let runs: Vec<i64> =
-                connection.prepare("SELECT id FROM run")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            for run in runs {
-                let first = firsts.get(&run).copied().unwrap_or(next);
-                connection.execute("UPDATE run SET first_seq = ?1 WHERE id = ?2", [first, run])?;
-            }
+            let overlapped = first_entries(&connection)?;
             let mut counts = [0; 5];
             for (table, count) in Table::ALL.into_iter().zip(&mut counts) {
                 let sql = format!("SELECT count(*) FROM {}", table.name());
                 *count = connection.query_row(&sql, [], |row| row.get::<_, i64>(0))?.cast_unsigned();
+            }
+            if overlapped {
+                set_property(&connection, OVERLAPPED, Some("yes"))?;
             }
             set_property(&connection, COPY_OF, Some(&from))?;
             connection.execute_batch("COMMIT")?;
@@ -213,6 +212,36 @@ impl Target for SqliteTarget {
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(written)?;
         Ok(counts)
     }
+}
+
+/// The property of a ledger whose runs have overlapped, as appliers of one database do, or of which lost
+/// intents were put back.
+pub(super) const OVERLAPPED: &str = "runs_overlapped";
+
+/// Finds where the entries of each run start. No entry of a run or of a later one stands before it.
+/// Tells whether runs have overlapped, as appliers of one database do.
+fn first_entries(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    let spans: HashMap<i64, (i64, i64)> = connection
+        .prepare("SELECT run, min(seq), max(seq) FILTER (WHERE kind = 1) FROM journal GROUP BY run")?
+        .query_map([], |row| {
+            let first = row.get(1)?;
+            Ok((row.get(0)?, (first, row.get::<_, Option<i64>>(2)?.unwrap_or(first))))
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut first: i64 = connection.query_row("SELECT coalesce(max(seq), 0) + 1 FROM journal", [], |row| row.get(0))?;
+    let runs: Vec<i64> = connection
+        .prepare("SELECT id FROM run ORDER BY id DESC")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut overlapped = false;
+    for run in runs {
+        if let Some((from, to)) = spans.get(&run) {
+            overlapped |= *to >= first;
+            first = first.min(*from);
+        }
+        connection.execute("UPDATE run SET first_seq = ?1 WHERE id = ?2", [first, run])?;
+    }
+    Ok(overlapped)
 }
 
 /// Refuses a copy that is not finished.
@@ -265,6 +294,101 @@ mod tests {
             let mut moved: Vec<&str> = table.columns().iter().map(|(name, _)| *name).collect();
             moved.sort_unstable();
             assert_eq!(columns, moved, "{}", table.name());
+        }
+    }
+
+    /// A ledger, its directory and its key.
+    fn ledger() -> (tempfile::TempDir, PathBuf, Connection, LedgerKey) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap().join("ledger.db");
+        let key = LedgerKey::from_bytes([1; 32]);
+        drop(SqliteLedger::open_for_run(&path, &key).unwrap());
+        let connection = super::super::open(&path).unwrap();
+        (directory, path, connection, key)
+    }
+
+    fn run(connection: &Connection, id: i64, first: i64) {
+        connection
+            .execute(
+                "INSERT INTO run (id, campaign, edition, plan_hash, planned_at, unique_codes, recipients, host, actor, pid, version, started_at, first_seq)
+                 VALUES (?1, 'diwali', 1, '', 0, 0, 1, '', '', 1, '', 0, ?2)",
+                [id, first],
+            )
+            .unwrap();
+    }
+
+    /// The rename guard reads both: what it does not see is sent again under another name.
+    #[tokio::test]
+    async fn a_moved_ledger_still_knows_what_runs_sent_that_overlapped_or_followed_an_empty_one() {
+        use crate::ledger::{Ledger, LedgerLocation};
+        let (directory, path, connection, key) = ledger();
+        for id in [1, 2, 3] {
+            run(&connection, id, 1);
+        }
+        // Run 1 wrote nothing. Run 3 wrote first, and between the entries of run 2.
+        for (send, run) in [(1_i64, 3_i64), (2, 2), (3, 3), (4, 2)] {
+            let mut send_key = [0; 16];
+            send_key[..8].copy_from_slice(&send.to_le_bytes());
+            connection
+                .execute(
+                    "INSERT INTO journal (run, at, kind, send_key, attempt, likeness) VALUES (?1, 0, 1, ?2, 1, ?3)",
+                    rusqlite::params![run, send_key, send],
+                )
+                .unwrap();
+        }
+        drop(connection);
+        let to = directory.path().canonicalize().unwrap().join("moved.db");
+        let (from, place) = (LedgerLocation::File(path), LedgerLocation::File(to.clone()));
+        crate::ledger::copy::copy(&from, &place, &key).await.unwrap();
+        let mut moved = SqliteLedger::open_existing(&to, Some(&key)).unwrap().unwrap();
+        for (runs, expected) in [(vec![1, 2, 3], vec![1, 2, 3, 4]), (vec![2], vec![2, 4]), (vec![3], vec![1, 3])] {
+            let mut found = Vec::new();
+            moved.likenesses(&runs, &mut |_, likeness| found.push(likeness)).await.unwrap();
+            found.sort_unstable();
+            assert_eq!(found, expected, "likenesses of {runs:?}");
+            let mut found = Vec::new();
+            moved.moves(&runs, &mut |step| found.extend(step.likeness)).await.unwrap();
+            assert_eq!(found, expected, "moves of {runs:?}");
+        }
+        assert_eq!(moved.sound().await.unwrap(), Vec::<String>::new());
+        // The same command again does not make up for what the ledger has forgotten since.
+        crate::ledger::copy::copy(&from, &place, &key).await.unwrap();
+        let connection = super::super::open(&to).unwrap();
+        HeadFile::write_now(&to, &connection).unwrap().advance(99).unwrap();
+        let error = crate::ledger::copy::copy(&from, &place, &key).await.unwrap_err().to_string();
+        assert!(error.contains("is behind"), "{error}");
+    }
+
+    #[test]
+    fn a_copy_from_before_the_move_does_not_take_the_place_of_a_moved_ledger() {
+        let (directory, path, connection, key) = ledger();
+        let copy = directory.path().join("copy.db");
+        super::super::backup(&path, &copy, None).unwrap();
+        set_property(&connection, MOVED_TO, Some("postgres://db.example.com/offers")).unwrap();
+        let error = super::super::Restore::prepare(&path, &copy, &key).err().unwrap().to_string();
+        assert!(error.contains("was moved to `postgres://db.example.com/offers`"), "{error}");
+    }
+
+    #[test]
+    fn what_one_restoring_has_forgotten_is_not_forgotten_by_the_next() {
+        let (directory, path, connection, key) = ledger();
+        let copy = directory.path().join("copy.db");
+        super::super::backup(&path, &copy, None).unwrap();
+        run(&connection, 1, 1);
+        connection
+            .execute_batch(
+                "INSERT INTO journal (run, at, kind, send_key, attempt) VALUES
+                   (1, 0, 1, x'00112233445566778899aabbccddeeff', 1), (1, 0, 2, x'00112233445566778899aabbccddeeff', 1)",
+            )
+            .unwrap();
+        drop(connection);
+        for forgotten in [1, 0] {
+            let restore = super::super::Restore::prepare(&path, &copy, &key).unwrap();
+            assert_eq!(restore.forgotten.sends, forgotten);
+            restore.finish().unwrap();
+            let connection = super::super::open(&path).unwrap();
+            let told = property(&connection, &format!("{}diwali", crate::ledger::FORGOTTEN_SENDS)).unwrap();
+            assert_eq!(told.as_deref(), Some("1"));
         }
     }
 

@@ -326,7 +326,9 @@ impl Ledger for SqliteLedger {
 
     async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError> {
         let mut read = || -> Result<(), rusqlite::Error> {
-            // An intent stands between the start of its run and the start of the next: no two runs have overlapped.
+            // An intent stands between the start of its run and the start of the next: no two runs have
+            // overlapped, unless the ledger comes from a database.
+            let overlapped = file::property(&self.connection, copy::OVERLAPPED)?.is_some();
             let mut starts = self.connection.prepare("SELECT id, first_seq FROM run ORDER BY id")?;
             let starts: Vec<(i64, i64)> =
                 starts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
@@ -334,7 +336,7 @@ impl Ledger for SqliteLedger {
                 "SELECT likeness FROM journal WHERE seq >= ?1 AND seq < ?2 AND run = ?3 AND kind = 1 AND likeness IS NOT NULL",
             )?;
             for (index, (run, first)) in starts.iter().enumerate().filter(|(_, (run, _))| runs.contains(run)) {
-                let next = starts.get(index + 1).map_or(i64::MAX, |(_, first)| *first);
+                let next = starts.get(index + 1).filter(|_| !overlapped).map_or(i64::MAX, |(_, first)| *first);
                 let mut rows = statement.query([*first, next, *run])?;
                 while let Some(row) = rows.next()? {
                     visit(*run, row.get(0)?);

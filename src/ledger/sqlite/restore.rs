@@ -7,7 +7,9 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, named_params,
 
 use super::super::chain::{LinkKind, StartLink};
 use super::super::protocol::Finding;
-use super::super::{LostSend, SendKey, host};
+use super::super::{LostSend, SendKey, State, host};
+use super::copy::OVERLAPPED;
+use super::file::set_property;
 use super::{append, contradiction, head, link, position, stands};
 
 pub(super) fn restore(connection: &mut Connection, lost: &[LostSend]) -> Result<Vec<Finding>, rusqlite::Error> {
@@ -16,10 +18,12 @@ pub(super) fn restore(connection: &mut Connection, lost: &[LostSend]) -> Result<
     let mut known = stands(&transaction, |key| wanted.contains(key))?;
     let now = Timestamp::now().as_millisecond();
     let mut findings = Vec::with_capacity(lost.len());
+    let mut intents = false;
     for send in lost {
         let run = run_for(&transaction, send, now)?;
         let (finding, repair) = send.repair(known.get(&send.intent.key).copied(), run, now);
         append(&transaction, &repair.entries)?;
+        intents |= repair.entries.iter().any(|entry| entry.state == State::Intent);
         if let Some(stand) = repair.stand {
             known.insert(send.intent.key, stand);
         }
@@ -27,6 +31,10 @@ pub(super) fn restore(connection: &mut Connection, lost: &[LostSend]) -> Result<
             contradiction::write(&transaction, found)?;
         }
         findings.push(finding);
+    }
+    if intents {
+        // They may be of a run that was followed by others.
+        set_property(&transaction, OVERLAPPED, Some("yes"))?;
     }
     transaction.commit()?;
     Ok(findings)
