@@ -154,8 +154,10 @@ async fn refuse_early(ledger: &mut dyn Ledger, evidence: &[Evidence]) -> Result<
     let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
     let sends = report::sends(ledger, None, |key| keys.contains(key)).await?;
     let doubtful = sends.iter().filter(|send| matches!(send.state, State::Intent | State::Unknown));
-    // A run that is under way is told by the ledger itself.
-    let early = doubtful.filter_map(|send| runs.get(&send.run).filter(|run| !run.live).map(|run| (send, run)));
+    // Of an intent whose run is under way the ledger itself says so.
+    let decidable = |send: &report::SendRecord, run: &RunRecord| !run.live || send.state == State::Unknown;
+    let early =
+        doubtful.filter_map(|send| runs.get(&send.run).filter(|run| decidable(send, run)).map(|run| (send, run)));
     let Some((send, run)) =
         early.max_by_key(|(_, run)| run.may_live_for()).filter(|(_, run)| !run.may_live_for().is_zero())
     else {

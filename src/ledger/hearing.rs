@@ -90,6 +90,10 @@ impl Hearings {
         match hearing {
             Hearing::Moves | Hearing::AddsId => {
                 self.entries.push(Entry::settled(self.run, self.at, settlement));
+                // Two attempts were accepted: the person got the message twice.
+                if to == State::Accepted && self.ids.iter().any(|(other, of)| *other == key && *of != attempt) {
+                    self.contradictions.push(Contradiction::of(self.run, self.at, settlement, held.stand));
+                }
                 if settlement.ending.message_id().is_some() {
                     self.ids.insert((key, attempt));
                 }
@@ -156,5 +160,26 @@ mod tests {
         }
         assert!(hearings.contradictions.is_empty());
         assert_eq!(hearings.entries.len(), 1);
+    }
+
+    #[test]
+    fn two_attempts_that_were_both_accepted_are_a_contradiction_once() {
+        let key = SendKey([7; 16]);
+        let mut hearings = Hearings::new(2, 0);
+        for (attempt, state, run, source, has_id) in [
+            (1, State::Intent, 1, None, false),
+            (1, State::NotSent, 1, Some(Source::Decision), false),
+            (2, State::Intent, 2, None, false),
+            (2, State::NotSent, 2, Some(Source::Decision), false),
+            (1, State::Accepted, 1, None, true),
+        ] {
+            hearings.read(&Step { key, attempt, state, run, source, has_id });
+        }
+        let ending = Ending::Outcome(Outcome::Accepted { message_id: "b:0".to_owned() });
+        let settlement = Settlement { key, attempt: 2, ending };
+        for expected in [Hearing::AddsId, Hearing::Known] {
+            assert_eq!(hearings.hear(&settlement), expected);
+        }
+        assert_eq!(hearings.contradictions.len(), 1);
     }
 }

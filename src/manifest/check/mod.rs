@@ -391,7 +391,8 @@ impl Check<'_> {
 
     fn base_url(&mut self, at: &Pointer, text: &str) -> Option<Url> {
         let Ok(url) = Url::parse(text) else {
-            self.error(at, "url", format!("`{text}` is not a web address"), "such as `https://api.in.kaleyra.io`");
+            let shown = crate::ledger::location::redact(text);
+            self.error(at, "url", format!("`{shown}` is not a web address"), "such as `https://api.in.kaleyra.io`");
             return None;
         };
         if let Err(problem) = crate::gateway::kaleyra::check_base_url(&url) {
