@@ -190,7 +190,7 @@ impl Diagnostic {
     }
 }
 
-/// The most errors that are told of one file. Nobody reads more, and each costs a search for its place.
+/// The maximum number of errors reported per file. Nobody reads more, and each costs a search for its place.
 pub const MAX_ERRORS: usize = 100;
 
 /// Whether a list holds more errors than are told, so that nothing has to be added.

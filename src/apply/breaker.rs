@@ -1,7 +1,7 @@
 //! When a run stops by itself, or pauses: what its outcomes say about the rest.
 //!
 //! * Nothing was accepted yet and [`HOPELESS`] sends have ended: something is wrong with all of them.
-//! * As many as may be under way together were rejected in a row.
+//! * At least `concurrency` sends in a row were rejected.
 //! * [`DOUBTS`] in a row ended unknown: the connection breaks. The run pauses, and then tries one
 //!   send at a time, with longer and longer pauses, until one gets through. After [`PROBES`] tries
 //!   that failed as well it gives up.
@@ -396,7 +396,7 @@ mod tests {
         for bound in [Bound::Share(0.7), Bound::Share(1.0), Bound::Count(6)] {
             assert_eq!(run(when(None, Some(bound)), &half_fail), (0, Verdict::Fine), "{bound}");
         }
-        // Not even if all that are looked at ended unknown.
+        // Not even if every send in the window ended unknown.
         let mut paced = Paced::new(when(None, Some(Bound::Share(1.0))), 20);
         assert_eq!(paced.until("a?????"), (6, Verdict::Pause));
         for _ in 0..4 {

@@ -29,7 +29,7 @@ pub use report::{ListRead, ReadReport, SourceRead, whole_rows_warning};
 use suppress::Suppressed;
 pub use suppress::{MAX_LISTS, column as suppression_column};
 
-/// How many broken rows are told one by one before the rest is only counted.
+/// How many broken rows are reported one by one; the rest are counted.
 const MOST_TOLD: usize = 20;
 
 /// Where people come from and who is left out.

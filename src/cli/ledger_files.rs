@@ -37,8 +37,8 @@ pub struct AdoptArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The copy is whole whatever runs meanwhile. A copy of the file alone is not: what was written last stands in
-a log beside it. The key is written beside the copy, as FILE with the ending `.key`, unless `SENDFORM_KEY`
+The copy is complete even while a run is under way. A plain copy of the file is not: the latest entries are
+in a log beside it. The key is written beside the copy, as FILE with the ending `.key`, unless `SENDFORM_KEY`
 gives it. Both can be read by their owner only.")]
 pub struct BackupArgs {
     /// The file to write; it must not exist
@@ -75,7 +75,7 @@ ledger is marked as moved and is for reading alone from then on. Name the new on
 pub struct CopyArgs {
     /// The ledger to move, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE`
     from: String,
-    /// Where to; nothing may stand there
+    /// The new ledger; it must not exist yet
     to: String,
 }
 

@@ -1,4 +1,4 @@
-//! Where the people of recorded sends stand in a campaign's audience.
+//! Finds the audience row of each recorded send.
 //!
 //! The ledger holds no number in the clear. With its key, each row's number makes the send key that
 //! the ledger has, so the row of a send is found by reading the audience again.
@@ -28,7 +28,7 @@ pub struct Rows {
 /// What is known of the row of one send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
-    /// It stands there, as `FILE:LINE`.
+    /// The row, as `FILE:LINE`.
     At(String),
     /// The audience has no row with this person's number any more.
     Gone,
@@ -85,7 +85,7 @@ struct Read {
     problems: Diagnostics,
 }
 
-/// How many broken rows are told one by one.
+/// How many broken rows are reported one by one.
 const MOST_TOLD: usize = 5;
 
 /// Reads the sources until every wanted send is found. Rows that get no message today (who is on a

@@ -134,8 +134,9 @@ impl Sends {
         // A late acceptance may be about an attempt before the last.
         slot.attempt = slot.attempt.max(attempt);
         if let Some((run, code)) = intent {
-            // Runs are numbered one by one.
-            slot.run = u32::try_from(run).expect("fewer than four thousand million runs");
+            // Runs are numbered one by one. A larger number was written by somebody else: no live run has
+            // it, so the send counts as unknown, and the program does not panic over a damaged record.
+            slot.run = u32::try_from(run).unwrap_or(u32::MAX);
             slot.content = content.unwrap_or_default();
             // A code has 60 bytes at most. What is longer is none, and is not kept.
             if let Ok(bytes) = u8::try_from(code.len())
@@ -287,5 +288,15 @@ mod tests {
         sends.record(key(2), State::Intent, 1, Some((1, "😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀")));
         assert_eq!(sends.get(&key(1)).unwrap().coupon, "दीवाली");
         assert_eq!(sends.get(&key(2)).unwrap().coupon.chars().count(), 15);
+    }
+
+    #[test]
+    fn a_run_number_that_no_ledger_gives_is_no_panic() {
+        let mut sends = Sends::default();
+        for (number, run) in [(1, i64::MAX), (2, -1), (3, 7)] {
+            sends.record(key(number), State::Intent, 1, Some((run, "CODE")));
+        }
+        let run = |number| sends.get(&key(number)).unwrap().run;
+        assert_eq!((run(1), run(2), run(3)), (i64::from(u32::MAX), i64::from(u32::MAX), 7));
     }
 }

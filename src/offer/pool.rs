@@ -16,7 +16,7 @@ use crate::files::InputFile;
 use crate::table::{Table, rows_about};
 use crate::words::count;
 
-/// How many broken rows are told one by one before the rest is only counted.
+/// How many broken rows are reported one by one; the rest are counted.
 const MOST_TOLD: usize = 20;
 
 /// Where a pool is read from.

@@ -21,7 +21,7 @@ const MAX_ALONE: usize = 4_096;
 pub struct Forgotten {
     /// What the run saw.
     pub settlement: Settlement,
-    /// What the ledger was told before the request started.
+    /// The intent, as it was recorded before the request started.
     pub intent: Option<Intent>,
 }
 

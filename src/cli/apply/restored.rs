@@ -1,12 +1,12 @@
-//! A ledger that was restored from a copy has forgotten sends: `apply` of a campaign that is concerned
-//! refuses until it is told how many.
+//! A ledger that was restored from a copy has forgotten sends. `apply` refuses a campaign that lost some
+//! until `--forget-sends` names their number.
 
 use super::Exit;
 use crate::campaign::Campaign;
 use crate::cli::{Stop, context};
 use crate::ledger::{FORGOTTEN_SENDS, Ledger, LedgerError, TOLD};
 
-/// How many sends of the campaign are forgotten, unless the user was told already.
+/// How many sends of the campaign are forgotten; `None` if the user has confirmed it before.
 async fn forgotten(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<Option<u64>, LedgerError> {
     let mut known = false;
     for name in context::names(campaign) {
@@ -39,7 +39,7 @@ pub(super) async fn check(ledger: &mut dyn Ledger, campaign: &Campaign, given: O
     }
 }
 
-/// The user was told and goes on: the campaign is not refused again.
+/// Records that the user confirmed the loss, so that the campaign is not refused again.
 pub(super) async fn told(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
     if forgotten(ledger, campaign).await?.is_none() {
         return Ok(());

@@ -105,7 +105,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What a body means that is no JSON object.
+    /// Decides about a body that is not a JSON object.
     fn unreadable(&self, body: &[u8]) -> Reply {
         if self.is_doubtful() {
             return self.unknown(format!("the provider answered with status {}", self.status));

@@ -27,8 +27,8 @@ pub(super) fn as_printed(body: &[u8]) -> Option<Vec<u8>> {
     (changed || fixed.len() < body.len()).then_some(fixed)
 }
 
-/// Whether a body that is no JSON object may hold an id all the same. A page of a proxy does not;
-/// what is compressed, or is half of a JSON text, may.
+/// Whether a body that is not a JSON object may still hold an id. A proxy's page does not; compressed
+/// bytes, or half of a JSON text, may.
 pub(super) fn may_hold_id(body: &[u8]) -> bool {
     let is_text = |byte: &u8| !byte.is_ascii_control() || matches!(byte, b'\t' | b'\n' | b'\r' | b'\x0c');
     if !body.iter().all(is_text) {
