@@ -1,5 +1,6 @@
-//! Black-box tests, filed by capability. Each runs the program as a user would.
+//! Tests that need nothing but the program, filed by capability. Each runs it as a user would.
 
+#[path = "../support/mod.rs"]
 mod support;
 
 mod apply;
@@ -10,16 +11,10 @@ mod data_files;
 mod examples;
 mod hardening;
 mod identity;
-mod kaleyra;
-mod late_answers;
-mod ledger;
 mod manifest;
 mod offer;
 mod plan;
 mod record;
 mod replies;
 mod sandbox;
-mod stopping;
-mod torture;
 mod which_ledger;
-mod wire;

@@ -1,0 +1,11 @@
+//! Tests that take long or need servers, root or other programs. `tests/run` installs those and runs everything.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod kaleyra;
+mod late_answers;
+mod ledger;
+mod stopping;
+mod torture;
+mod wire;
