@@ -2,7 +2,7 @@
 //! held at most.
 //!
 //! ```sh
-//! target/release/examples/counted plan campaign.yaml --format json
+//! target/dist/examples/counted plan campaign.yaml --format json
 //! ```
 
 use std::alloc::{GlobalAlloc, Layout, System};

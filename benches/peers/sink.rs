@@ -2,7 +2,7 @@
 //! Kaleyra documents, keeps connections open. `GET /count` tells how many messages came.
 //!
 //! ```sh
-//! target/release/examples/sink 4011 [LATENCY_MS]
+//! target/dist/examples/sink 4011 [LATENCY_MS]
 //! ```
 
 use std::sync::Arc;
