@@ -24,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "unit tests write files and read the clock"))]
 
 #[cfg(not(unix))]
 compile_error!(

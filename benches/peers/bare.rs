@@ -5,6 +5,8 @@
 //! target/release/examples/bare people.csv suppressed.csv
 //! ```
 
+#![allow(clippy::print_stdout, reason = "a program of its own for benches/compare.py, which reads this")]
+
 use std::collections::HashSet;
 
 use sendform::audience::PhoneReader;
