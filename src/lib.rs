@@ -34,20 +34,14 @@ compile_error!(
 
 pub mod apply;
 pub mod audience;
-pub mod campaign;
 pub mod cli;
-pub mod diagnostic;
-pub mod files;
+pub mod coupons;
+pub mod domain;
 pub mod gateway;
-pub mod handover;
-pub mod hashed;
 pub mod ledger;
 pub mod manifest;
-pub mod message;
-pub mod offer;
 pub mod plan;
 pub mod project;
+pub mod render;
 pub mod sandbox;
-pub mod secret;
-pub mod table;
-pub mod words;
+pub mod util;

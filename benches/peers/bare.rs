@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use sendform::audience::PhoneReader;
+use sendform::domain::phone::PhoneReader;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);

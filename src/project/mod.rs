@@ -4,6 +4,7 @@
 //! another. So the ledger belongs to the project, and the project is found from the campaign's file
 //! upwards: see [`find`]. [`memory`] keeps which ledger a campaign was sent with.
 
+pub mod files;
 mod find;
 pub mod memory;
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 use crate::manifest::yaml::{self, Refusal};
 pub use find::{as_typed, find};
