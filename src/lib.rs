@@ -24,6 +24,13 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "unit tests write files and read the clock"))]
+
+#[cfg(not(unix))]
+compile_error!(
+    "Sendform needs a Unix system: it relies on file owners, inode numbers, file locks and signals. It is tested on \
+     Linux. On Windows, use WSL 2."
+);
 
 pub mod apply;
 pub mod audience;

@@ -1,5 +1,11 @@
 //! Black-box tests, filed by capability. Each runs the program as a user would.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests write files, read the clock and print figures"
+)]
+
 mod support;
 
 mod apply;
