@@ -10,6 +10,7 @@ mod support;
 
 mod apply;
 mod approval;
+mod architecture;
 mod audience;
 mod bad_input;
 mod data_files;
