@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::{DIRECTORY, FILE, Project, Search, settings};
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 
 /// Finds the project of a path: a campaign's file, or the directory that a command starts from.

@@ -23,7 +23,7 @@ use self::uploads::Uploads;
 use super::breaker::{Breaker, Verdict};
 use super::share::{Shares, Whose};
 use super::{Ending, Event, Pacer, Progress, Stop};
-use crate::campaign::Delivery;
+use crate::domain::campaign::Delivery;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
     self, Batch, BySend, Claim, Intent, LONGEST_HOLD, LedgerError, Peers, RunLedger, Settlement, Snapshot, State,

@@ -3,8 +3,8 @@
 //! without an intent, so that it is not in doubt if this process dies.
 
 use super::Engine;
+use crate::domain::message::Message;
 use crate::gateway::Gateway;
-use crate::message::Message;
 
 /// The requests with a file that are under way.
 #[derive(Debug, Clone, Copy, Default)]

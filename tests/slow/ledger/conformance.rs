@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use sendform::domain::coupon::CouponCode;
 use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand, Verdict};
 use sendform::ledger::{
     Claim, Committed, Ending, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, SendKey,
     Settlement, Source, State, report,
 };
-use sendform::offer::CouponCode;
 
 use super::stage::{
     Stage, accepted, both, claim, intent, key, not_sent, on_both, rejected, runtime, scope, send_key, settle, start,

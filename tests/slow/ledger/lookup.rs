@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use std::sync::Arc;
 
-use sendform::audience::{E164, Identity};
+use sendform::domain::phone::{E164, Identity};
 use sendform::ledger::{Batch, Intent, Move, RunCounts, RunStart, Settlement, State, content_prefix};
-use sendform::plan::repeat::{Newcomers, find_with};
+use sendform::plan::rename_guard::{Newcomers, find_with};
 
 use super::stage::{accepted, both, claim, intent, key, not_sent, on_both, send_key, settle, start, unknown};
 

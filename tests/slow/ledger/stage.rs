@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sendform::domain::canonical::ContentDigest;
+use sendform::domain::coupon::CouponCode;
 use sendform::gateway::Outcome;
 use sendform::ledger::postgres::PostgresLedger;
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
     Batch, Ending, Intent, Ledger, LedgerError, LedgerKey, RunLedger, RunStart, Scope, SendKey, Settlement, Snapshot,
 };
-use sendform::message::ContentDigest;
-use sendform::offer::CouponCode;
 use tempfile::TempDir;
 
 use crate::support::postgres;

@@ -1,0 +1,11 @@
+//! The vocabulary: values with their rules. No asynchronous code.
+
+pub mod campaign;
+pub mod canonical;
+pub mod coupon;
+pub mod diagnostic;
+pub mod expiry;
+pub mod media;
+pub mod message;
+pub mod phone;
+pub mod secret;
