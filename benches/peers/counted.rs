@@ -2,7 +2,7 @@
 //! held at most.
 //!
 //! ```sh
-//! target/release/examples/counted plan campaign.yaml --format json
+//! target/dist/examples/counted plan campaign.yaml --format json
 //! ```
 
 #![allow(clippy::print_stderr, reason = "a program of its own for benches/compare.py, which reads this")]
