@@ -376,7 +376,7 @@ impl<G: Gateway> Engine<G> {
                 key: waiting.desired.key,
                 attempt: waiting.attempt,
                 digest: waiting.desired.digest,
-                likeness: waiting.desired.likeness,
+                likeness: waiting.desired.likeness(),
                 coupon: waiting.desired.message.coupon.clone(),
                 expires: waiting.desired.message.expiry.map(|expiry| expiry.at(now)),
                 masked: waiting.desired.address.masked(),
