@@ -5,6 +5,8 @@
 //! target/dist/examples/bare people.csv suppressed.csv
 //! ```
 
+#![allow(clippy::print_stdout, reason = "a program of its own for benches/compare.py, which reads this")]
+
 use std::collections::HashSet;
 
 use sendform::domain::phone::PhoneReader;

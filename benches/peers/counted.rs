@@ -5,6 +5,8 @@
 //! target/dist/examples/counted plan campaign.yaml --format json
 //! ```
 
+#![allow(clippy::print_stderr, reason = "a program of its own for benches/compare.py, which reads this")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

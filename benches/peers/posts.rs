@@ -5,6 +5,8 @@
 //! target/dist/examples/posts http://127.0.0.1:4011/v1/HXBENCH/messages 50 200000
 //! ```
 
+#![allow(clippy::print_stdout, reason = "a program of its own for benches/compare.py, which reads this")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

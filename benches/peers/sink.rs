@@ -5,6 +5,8 @@
 //! target/dist/examples/sink 4011 [LATENCY_MS]
 //! ```
 
+#![allow(clippy::print_stdout, reason = "a program of its own for benches/compare.py, which reads this")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
