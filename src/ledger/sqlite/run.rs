@@ -141,12 +141,12 @@ impl Writer {
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
         // The connection is this thread's alone, so there is no transaction inside another.
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(fail)?;
-        let overtaken = latest_run(&transaction).map_err(fail)? != self.run;
+        let (last_run, at_start) = last_run_and_position(&transaction).map_err(fail)?;
+        let overtaken = last_run != self.run;
         if overtaken && !batch.claim.is_empty() {
             return Err(LedgerError::Fenced(OVERTAKEN));
         }
         // Evidence, and the late acceptance of a run that was overtaken, are written beside this run.
-        let at_start = position(&transaction).map_err(fail)?;
         if at_start != self.seen {
             for (key, state, attempt) in written_since(&transaction, self.seen).map_err(fail)? {
                 let known = self.changed.get(&key).map_or(0, |(_, attempt)| *attempt);
@@ -270,6 +270,13 @@ fn written_since(connection: &Connection, seq: i64) -> Result<Vec<(SendKey, Stat
         Ok((SendKey(row.get(0)?), state, row.get(2)?))
     })?;
     entries.collect()
+}
+
+/// The number of the last run and that of the journal's last entry, for each commit: in one statement.
+fn last_run_and_position(connection: &Connection) -> Result<(i64, i64), rusqlite::Error> {
+    let mut last = connection
+        .prepare_cached("SELECT (SELECT coalesce(max(id), 0) FROM run), (SELECT coalesce(max(seq), 0) FROM journal)")?;
+    last.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// The number of the last run: a run that is not the last was overtaken.
