@@ -21,6 +21,7 @@
 //! | [`offer`] | coupons and expiry |
 //! | [`audience`] | rows in, people out |
 //! | [`sandbox`] | a stand-in for the provider, on loopback |
+//! | [`domain`] | the vocabulary that all of them share |
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -30,6 +31,7 @@ pub mod audience;
 pub mod campaign;
 pub mod cli;
 pub mod diagnostic;
+pub mod domain;
 pub mod files;
 pub mod gateway;
 pub mod handover;
