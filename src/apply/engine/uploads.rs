@@ -3,7 +3,6 @@
 //! without an intent, so that it is not in doubt if this process dies.
 
 use super::Engine;
-use crate::gateway::Gateway;
 use crate::message::Message;
 
 /// The requests with a file that are under way.
@@ -36,7 +35,7 @@ impl Uploads {
     }
 }
 
-impl<G: Gateway> Engine<G> {
+impl Engine {
     /// How many of the first `messages` in the queue may leave without more bytes of files under way
     /// than the gateway wants. One request with a file may always be under way.
     pub(super) fn within_upload_budget(&self, messages: usize) -> usize {
