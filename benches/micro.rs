@@ -1,13 +1,22 @@
 //! What one recipient costs, step by step.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark writes its own files and reads the clock")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sendform::audience::{E164, PhoneReader, Row};
-use sendform::files::InputFile;
+use sendform::audience::Row;
+use sendform::audience::source::csv::Table;
+use sendform::coupons::generator::Generator;
+use sendform::domain::canonical::ContentDigest;
+use sendform::domain::coupon::CouponCode;
+use sendform::domain::expiry::Encoding;
+use sendform::domain::message::{Message, TemplateHead};
+use sendform::domain::phone::{E164, PhoneReader};
+use sendform::domain::secret::SecretRef;
 use sendform::gateway::kaleyra::multipart::Boundary;
 use sendform::gateway::kaleyra::{KaleyraSpec, form, reply};
 use sendform::gateway::redact::Private;
@@ -16,11 +25,8 @@ use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
     Batch, Claim, Ending, Intent, Ledger, LedgerKey, RunLedger, RunStart, SendKey, Settlement, Snapshot,
 };
-use sendform::message::{Composer, ContentDigest, Message, TemplateHead, TemplateSpec};
-use sendform::offer::expiry::Encoding;
-use sendform::offer::{CouponCode, Generator};
-use sendform::secret::SecretRef;
-use sendform::table::Table;
+use sendform::render::compose::{Composer, TemplateSpec};
+use sendform::util::fs::InputFile;
 
 fn numbers(c: &mut Criterion) {
     let reader = PhoneReader::new(Some("IN")).unwrap();

@@ -2,12 +2,14 @@
 //! no coupons, no ledger, nothing kept but the people seen.
 //!
 //! ```sh
-//! target/release/examples/bare people.csv suppressed.csv
+//! target/dist/examples/bare people.csv suppressed.csv
 //! ```
+
+#![allow(clippy::print_stdout, reason = "a program of its own for benches/compare.py, which reads this")]
 
 use std::collections::HashSet;
 
-use sendform::audience::PhoneReader;
+use sendform::domain::phone::PhoneReader;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::campaign::{Bound, StopWhen};
+use crate::domain::campaign::{Bound, StopWhen};
 use crate::gateway::Outcome;
-use crate::words::grouped;
+use crate::util::human::grouped;
 
 /// How many sends may end without one being accepted before the run is given up.
 pub(super) const HOPELESS: u64 = 10;

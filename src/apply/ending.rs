@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::diagnostic::Diagnostics;
+use crate::domain::diagnostic::Diagnostics;
 use crate::ledger::LedgerError;
 
 /// Why a run ended.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::campaign::Campaign;
-use crate::diagnostic::Diagnostics;
+use crate::domain::campaign::Campaign;
+use crate::domain::diagnostic::Diagnostics;
 use crate::ledger::{LedgerKey, Snapshot};
 use crate::plan::{Desired, Item, Pass};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::campaign::Rate;
+use crate::domain::campaign::Rate;
 
 /// The shortest time that the pacer tells apart. At high rates a few messages leave together, at
 /// most one tick's worth. Where commits take long, messages leave in groups of a commit's worth,

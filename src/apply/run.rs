@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::engine::{Engine, Forgotten, Leftover, Setup};
 use super::feed::{Feed, FeedError, PlanSource};
 use super::{Event, Progress, RunEnding, RunError, Shared, ShutdownRequest};
-use crate::campaign::Delivery;
+use crate::domain::campaign::Delivery;
 use crate::domain::clock::Clock;
 use crate::gateway::Gateway;
 use crate::ledger::{Head, Ledger, LedgerError, RunCounts, RunStart, Snapshot, State};

@@ -7,24 +7,24 @@
 //!
 //! Only what tells people apart is kept in memory: a few bytes for each.
 
-pub mod phone;
 mod report;
+pub mod source;
 mod suppress;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use csv::StringRecord;
+use crate::domain::phone::{E164, Identity, PhoneError, PhoneReader};
+use ::csv::StringRecord;
 use hashbrown::HashSet;
 use minijinja::Value;
 use minijinja::value::{Enumerator, Object};
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::files::InputFile;
-use crate::handover::{Giver, hand_over};
-use crate::table::{self, Columns, Table};
-pub use phone::{E164, Identity, PhoneError, PhoneReader};
+use crate::audience::source::csv::{self, Columns, Table};
+use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::util::fs::InputFile;
+use crate::util::pipeline::{Giver, hand_over};
 pub use report::{ListRead, ReadReport, SourceRead, whole_rows_warning};
 use suppress::Suppressed;
 pub use suppress::{MAX_LISTS, column as suppression_column};
@@ -279,7 +279,7 @@ impl Audience {
 
     /// The estimated number of rows.
     pub fn rows_about(&self) -> usize {
-        self.spec.sources.iter().map(|source| table::rows_about(&source.path)).fold(0, usize::saturating_add)
+        self.spec.sources.iter().map(|source| csv::rows_about(&source.path)).fold(0, usize::saturating_add)
     }
 
     /// Reads all sources, in chunks, until the end or until nobody listens.

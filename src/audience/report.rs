@@ -1,9 +1,9 @@
 //! How much was read from each file of an audience, and what looks wrong about it.
 
 use super::AudienceSpec;
-use crate::diagnostic::Diagnostic;
-use crate::table::WholeRows;
-use crate::words::{count, grouped};
+use crate::audience::source::csv::WholeRows;
+use crate::domain::diagnostic::Diagnostic;
+use crate::util::human::{count, grouped};
 
 /// What was read from a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl ReadReport {
 }
 
 /// What is said of cells that hold a whole row.
-pub fn whole_rows_warning(path: &crate::files::InputFile, whole: WholeRows) -> Diagnostic {
+pub fn whole_rows_warning(path: &crate::util::fs::InputFile, whole: WholeRows) -> Diagnostic {
     let cells = count(usize::try_from(whole.cells).unwrap_or(usize::MAX), "cell");
     let verb = if whole.cells == 1 { "holds" } else { "hold" };
     Diagnostic::warning(

@@ -9,9 +9,10 @@ use csv::StringRecord;
 use hashbrown::HashMap;
 
 use super::report::ListRead;
-use super::{Found, Identity, PhoneError, PhoneReader, SuppressSpec};
-use crate::diagnostic::Diagnostic;
-use crate::table::Table;
+use super::{Found, SuppressSpec};
+use crate::audience::source::csv::Table;
+use crate::domain::diagnostic::Diagnostic;
+use crate::domain::phone::{Identity, PhoneError, PhoneReader};
 
 /// The most suppression lists of a campaign: each has a bit in a word.
 pub const MAX_LISTS: usize = 64;

@@ -9,17 +9,17 @@ use tokio::runtime::Runtime;
 use super::located::{Located, locate};
 use super::ui::Ui;
 use super::{DataArgs, Exit, LedgerArgs, Stop, VarArgs};
-use crate::campaign::{Campaign, CouponSpec};
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::files;
+use crate::coupons::PoolAhead;
+use crate::domain::campaign::{Campaign, CouponSpec};
+use crate::domain::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::key::KEY_VARIABLE;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, RunRecord, Scope, Snapshot, report};
 use crate::manifest::yaml::Refusal;
 use crate::manifest::{self, Given};
-use crate::offer::PoolAhead;
 use crate::plan::Built;
-use crate::plan::repeat::{self, Repeats};
+use crate::plan::rename_guard::{self, Repeats};
 use crate::project;
+use crate::project::files;
 
 /// The largest file of variables.
 const MAX_VAR_FILE: u64 = manifest::yaml::MAX_BYTES;
@@ -179,7 +179,7 @@ impl Record {
         match &mut self.ledger {
             Some(ledger) => {
                 let sends = built.file.counts.send;
-                repeat::find(ledger.as_mut(), &self.key, &self.runs, &campaign.record, newcomers, sends).await
+                rename_guard::find(ledger.as_mut(), &self.key, &self.runs, &campaign.record, newcomers, sends).await
             }
             None => Ok(None),
         }

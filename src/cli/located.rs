@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, context};
-use crate::campaign::Campaign;
+use crate::domain::campaign::Campaign;
 use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO, sqlite};
 use crate::project::memory::{self, MemoryError, Remembered};
 use crate::project::{self, Project};

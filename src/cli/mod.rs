@@ -2,34 +2,25 @@
 //!
 //! Data goes to standard output, everything else to standard error. Only [`ui`] prints.
 
-mod apply;
+mod commands;
 mod context;
 mod env;
-mod init;
-mod ledger;
-mod ledger_files;
 mod located;
 mod owner;
-mod plan;
-mod preview;
 mod progress;
-mod resolve;
 mod rows;
-mod sandbox;
-mod sends;
 mod signals;
-mod status;
 mod ui;
-mod validate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::{LedgerError, location};
 use crate::plan::PlanError;
+use commands::{apply, init, ledger, plan, preview, resolve, sandbox, sends, status, validate};
 use ui::Ui;
 
 /// How the program ends. Frozen: pipelines rely on it.
@@ -65,16 +56,16 @@ pub enum Exit {
 /// What stops a command: told in one place, in one style.
 #[derive(Debug)]
 pub struct Stop {
-    exit: Exit,
-    problems: Vec<Diagnostic>,
+    pub(crate) exit: Exit,
+    pub(crate) problems: Vec<Diagnostic>,
 }
 
 impl Stop {
-    fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, problems: vec![Diagnostic::error(code(exit), message)] }
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         if let Some(last) = self.problems.pop() {
             self.problems.push(last.hint(hint));
         }
@@ -200,53 +191,53 @@ enum Command {
 
 /// What campaigns are given from outside.
 #[derive(Debug, Clone, Default, Args)]
-struct VarArgs {
+pub(crate) struct VarArgs {
     /// Set a variable of the campaign
     #[arg(long = "var", value_name = "NAME=VALUE")]
-    vars: Vec<String>,
+    pub(crate) vars: Vec<String>,
     /// Set variables from a YAML file; `--var` comes after it
     #[arg(long, value_name = "FILE")]
-    var_file: Vec<PathBuf>,
+    pub(crate) var_file: Vec<PathBuf>,
     #[command(flatten)]
-    data: DataArgs,
+    pub(crate) data: DataArgs,
 }
 
 /// Where personal data lies.
 #[derive(Debug, Clone, Default, Args)]
-struct DataArgs {
+pub(crate) struct DataArgs {
     /// Look for CSV files in this directory as well, outside the project; may be given several times
     /// [default: those in `SENDFORM_DATA_DIR`, separated by colons]
     #[arg(long, value_name = "DIR")]
-    data_dir: Vec<PathBuf>,
+    pub(crate) data_dir: Vec<PathBuf>,
 }
 
 /// Which record is used.
 #[derive(Debug, Clone, Default, Args)]
-struct LedgerArgs {
+pub(crate) struct LedgerArgs {
     /// The ledger, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE` [default: `SENDFORM_LEDGER`, else from `sendform.yaml`, else `.sendform/ledger.db`]
     #[arg(long, value_name = "URL", conflicts_with = "sandbox")]
-    ledger: Option<String>,
+    pub(crate) ledger: Option<String>,
     /// Use an embedded stand-in provider and a ledger of its own
     #[arg(long)]
-    sandbox: bool,
+    pub(crate) sandbox: bool,
 }
 
 #[derive(Debug, Args)]
-struct SchemaArgs {
+pub(crate) struct SchemaArgs {
     /// campaign, project, plan, decisions, or a block: gateway, template, audience, coupons, expiry, delivery
     #[arg(default_value = "campaign")]
-    kind: String,
+    pub(crate) kind: String,
 }
 
 #[derive(Debug, Args)]
-struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// The shell
-    shell: clap_complete::Shell,
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     Text,
     Json,
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Exit, Stop};
-use crate::campaign::Campaign;
+use crate::domain::campaign::Campaign;
 use crate::ledger::RunRecord;
 pub use crate::plan::owner::Subject;
 use crate::plan::owner::{self, Allowed};

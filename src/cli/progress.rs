@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::ui::Ui;
 use crate::apply::{Event, Progress};
-use crate::words::{self, grouped};
+use crate::util::human::{self, grouped};
 
 /// How often a plain line is printed.
 const EVERY: Duration = Duration::from_secs(5);
@@ -131,7 +131,7 @@ fn line(progress: &Progress, total: u64, elapsed: Duration) -> String {
     let done = done(progress);
     let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
     let left = if rate > 0.0 {
-        words::duration(Duration::from_secs_f64((total.saturating_sub(done)) as f64 / rate))
+        human::duration(Duration::from_secs_f64((total.saturating_sub(done)) as f64 / rate))
     } else {
         "unknown time".to_owned()
     };
@@ -141,5 +141,5 @@ fn line(progress: &Progress, total: u64, elapsed: Duration) -> String {
 }
 
 fn words_short(pause: Duration) -> String {
-    if pause < Duration::from_secs(2) { format!("{} ms", pause.as_millis()) } else { words::duration(pause) }
+    if pause < Duration::from_secs(2) { format!("{} ms", pause.as_millis()) } else { human::duration(pause) }
 }

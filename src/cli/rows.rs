@@ -11,10 +11,10 @@ use csv::StringRecord;
 use super::ui::Ui;
 use super::{Stop, context};
 use crate::audience::AudienceSpec;
-use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::audience::source::csv::Table;
+use crate::domain::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::ledger::{BySend, LedgerError, LedgerKey, LedgerLocation, RunRecord, SendKey};
 use crate::manifest;
-use crate::table::Table;
 
 /// The rows of some sends.
 pub struct Rows {

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use anstream::{AutoStream, ColorChoice};
 
 use super::Colour;
-use crate::diagnostic::Diagnostic;
+use crate::domain::diagnostic::Diagnostic;
 
 /// Standard output for data, standard error for everything else.
 pub struct Ui {

@@ -1,3 +1,12 @@
-//! The vocabulary that all modules share. No I/O, nothing asynchronous.
+//! The vocabulary: values with their rules. No asynchronous code.
 
+pub mod campaign;
+pub mod canonical;
 pub mod clock;
+pub mod coupon;
+pub mod diagnostic;
+pub mod expiry;
+pub mod media;
+pub mod message;
+pub mod phone;
+pub mod secret;

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::audience::E164;
+use crate::domain::expiry::ExpiresAt;
+use crate::domain::message::Message;
+use crate::domain::phone::E164;
 use crate::ledger::Lease;
-use crate::message::Message;
-use crate::offer::ExpiresAt;
 
 /// One request: a message to one recipient, or the same message to several.
 #[derive(Debug, Clone)]

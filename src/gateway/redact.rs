@@ -5,14 +5,14 @@
 //! | secrets, the recipient's code and the values of the message | in any letter case; a code of one or two characters where it stands as a word |
 //! | numbers: seven digits or more, of any script | with spaces, dashes, dots, commas, brackets and the like between them |
 //! | the recipient's own digits, six in a row or more | in any grouping, whatever stands between them |
-//! | control, format and line-separator characters | by their Unicode category, see [`crate::words`] |
+//! | control, format and line-separator characters | by their Unicode category, see [`crate::util::human`] |
 //!
 //! Ids are kept as they are, because reports name them; [`Private::id`] has the exceptions.
 
 use std::fmt::Write;
 
-use crate::audience::E164;
-use crate::words::{is_format, one_line};
+use crate::domain::phone::E164;
+use crate::util::human::{is_format, one_line};
 
 /// The longest text that is kept, in characters.
 const MAX_TEXT: usize = 300;

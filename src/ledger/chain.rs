@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Entry, RunCounts, State};
-use crate::message::Canonical;
+use crate::domain::canonical::Canonical;
 
 /// A link of the chain, as it is printed: `7:` and 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::LedgerError;
-use crate::audience::Identity;
+use crate::domain::phone::Identity;
 
 /// The environment variable that gives the key, as 64 hexadecimal digits.
 pub const KEY_VARIABLE: &str = "SENDFORM_KEY";
@@ -38,7 +38,8 @@ impl std::hash::Hash for SendKey {
 }
 
 /// Something for each of many sends.
-pub type BySend<T> = std::collections::HashMap<SendKey, T, std::hash::BuildHasherDefault<crate::hashed::Hashed>>;
+pub type BySend<T> =
+    std::collections::HashMap<SendKey, T, std::hash::BuildHasherDefault<crate::util::prehashed::Hashed>>;
 
 impl fmt::Display for SendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -218,7 +219,7 @@ impl SendKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audience::E164;
+    use crate::domain::phone::E164;
 
     #[test]
     fn send_keys_differ_by_person_campaign_edition_and_key() {

@@ -82,9 +82,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::canonical::ContentDigest;
+use crate::domain::coupon::CouponCode;
+use crate::domain::expiry::ExpiresAt;
 use crate::gateway::Outcome;
-use crate::message::ContentDigest;
-use crate::offer::{CouponCode, ExpiresAt};
 pub use chain::{Head, Link};
 pub use contradiction::Contradiction;
 pub use key::{BySend, LedgerKey, SendKey, SendKeys};

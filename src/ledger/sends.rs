@@ -22,7 +22,7 @@ pub struct Recorded<'a> {
     pub content: Option<ContentPrefix>,
 }
 
-/// The beginning of a [`ContentDigest`](crate::message::ContentDigest): enough to tell that a message has changed.
+/// The beginning of a [`ContentDigest`](crate::domain::canonical::ContentDigest): enough to tell that a message has changed.
 pub type ContentPrefix = [u8; 6];
 
 /// Cuts a digest. One that begins with zeros counts as not read, which one in 2^48 does.

@@ -8,12 +8,13 @@ use serde::Deserialize;
 
 use super::types::ApiVersion;
 use super::{read, schema};
-use crate::diagnostic::{Diagnostic, Diagnostics, limit};
-use crate::files::Files;
+use crate::domain::canonical::ContentDigest;
+use crate::domain::coupon::CouponCode;
+use crate::domain::diagnostic::{Diagnostic, Diagnostics, limit};
+use crate::domain::expiry::ExpiresAt;
 use crate::ledger::protocol::Verdict;
 use crate::ledger::{Intent, SendKey, State};
-use crate::message::ContentDigest;
-use crate::offer::{CouponCode, ExpiresAt};
+use crate::project::files::Files;
 
 /// Decisions about sends whose outcome cannot be told. `sendform sends list --state unknown --format
 /// decisions` writes one to fill in.

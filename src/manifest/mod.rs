@@ -10,8 +10,8 @@
 //!
 //! Nothing here contacts a provider or opens a ledger, and no secret is read.
 
-pub mod check;
 pub mod decisions;
+pub mod lower;
 pub mod names;
 mod nesting;
 pub mod read;
@@ -27,8 +27,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::audience::AudienceSpec;
-use crate::campaign::Campaign;
-use crate::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
+use crate::domain::campaign::Campaign;
+use crate::domain::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
 
 /// What the operator gives beside the manifest.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +52,7 @@ pub struct Checked {
 pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagnostics> {
     let files = read::files(path, &given.data_dirs)?;
     let document = read::read(path, &files, schema::campaign())?;
-    let mut violations = check::unevaluated::find(&document, MAX_ERRORS + 1);
+    let mut violations = lower::unevaluated::find(&document, MAX_ERRORS + 1);
     // What was said of a place is not said again in other words.
     let add = |found: &mut Vec<Diagnostic>, more: Vec<Diagnostic>| {
         let places: HashSet<_> = found.iter().map(Diagnostic::position).filter(|(_, line, _)| line.is_some()).collect();
@@ -64,7 +64,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
         // What violates a bound of the schema can often be looked at all the same, so that
         // everything is told at once.
         if let Ok(manifest) = manifest {
-            let (_, found) = check::check(path, &manifest, &document, &files, &given.vars, now);
+            let (_, found) = lower::check(path, &manifest, &document, &files, &given.vars, now);
             add(&mut violations, found);
         }
         return Err(Diagnostics(limit(violations)));
@@ -75,7 +75,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
                 .in_file(path, None, None),
         )
     })?;
-    let (campaign, found) = check::check(path, &manifest, &document, &files, &given.vars, now);
+    let (campaign, found) = lower::check(path, &manifest, &document, &files, &given.vars, now);
     match campaign {
         Some(campaign) if found.iter().all(|diagnostic| diagnostic.severity != Severity::Error) => {
             Ok(Checked { campaign, warnings: found })
@@ -93,7 +93,7 @@ pub fn audience(path: &Path, data_dirs: &[PathBuf]) -> Result<(AudienceSpec, Dia
     let audience: types::Audience = serde_json::from_value(audience).map_err(|error| {
         Diagnostic::error("manifest", format!("`audience` does not fit its schema: {error}")).in_file(path, None, None)
     })?;
-    check::audience(&audience, &document, &files)
+    lower::audience(&audience, &document, &files)
         .map(|(spec, problems)| (spec, Diagnostics(problems)))
         .map_err(Diagnostics)
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::Diagnostic;
+use crate::domain::diagnostic::Diagnostic;
 use crate::project;
 
 /// How many files and directories are looked at below a project's root.

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use serde_yaml::Value as Yaml;
 
-use super::check::unevaluated;
+use super::lower::unevaluated;
 use super::recognise::{Keys, fits_text, may_be_used};
 use super::source::{Mount, Pointer, SourceMap, offset, token};
 use super::yaml::{self, MAX_BYTES, Refusal};
-use crate::diagnostic::{self, Diagnostic, Diagnostics, Place, SourceFile};
-use crate::files::{FileError, Files};
+use crate::domain::diagnostic::{self, Diagnostic, Diagnostics, Place, SourceFile};
+use crate::project::files::Files;
+use crate::util::fs::FileError;
 
 /// How deep `use:` references may go before they are taken for a mistake.
 const MAX_DEPTH: usize = 8;
@@ -362,7 +363,7 @@ fn neighbours(path: &Path) -> Option<String> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let entries = std::fs::read_dir(directory.unwrap_or(Path::new("."))).ok()?;
     let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    crate::diagnostic::did_you_mean(name, names.iter().map(String::as_str))
+    crate::domain::diagnostic::did_you_mean(name, names.iter().map(String::as_str))
         .map(|near| format!("did you mean `{near}`?"))
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_yaml::Value as Yaml;
 
 use super::source::{Pointer, Step};
-use crate::diagnostic::did_you_mean;
+use crate::domain::diagnostic::did_you_mean;
 
 /// The blocks of a campaign that may stand in a file of their own, besides each template.
 const BLOCKS: [&str; 8] = ["gateway", "vars", "templates", "audience", "coupons", "expiry", "delivery", "limits"];

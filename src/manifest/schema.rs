@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::read::Document;
 use super::source::{Pointer, Step};
 use super::types;
-use crate::diagnostic::{Diagnostic, MAX_ERRORS, did_you_mean, is_full};
+use crate::domain::diagnostic::{Diagnostic, MAX_ERRORS, did_you_mean, is_full};
 
 /// What `sendform schema KIND` can print, and the files under `schema/` are called.
 pub const KINDS: [&str; 10] =

@@ -9,17 +9,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::fingerprint::{Fingerprint, Options};
-use super::repeat::Newcomers;
+use super::rename_guard::Newcomers;
 use super::{
     BlockedRow, Counts, CouponSummary, Destination, Digests, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile,
     PlanHash, Sample, SourceRows, Standing, SuppressRows,
 };
-use crate::audience::{E164, LeftOut, ReadReport, Reason};
-use crate::campaign::{Campaign, CouponSpec};
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::audience::{LeftOut, ReadReport, Reason};
+use crate::coupons::PoolAhead;
+use crate::domain::campaign::{Campaign, CouponSpec};
+use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::expiry::{ExpiryRule, MessageExpiry};
+use crate::domain::phone::E164;
 use crate::ledger::{LedgerKey, Snapshot};
-use crate::offer::{ExpiryRule, MessageExpiry, PoolAhead};
-use crate::words::{self, count};
+use crate::util::human::{self, count};
 
 /// How many messages are shown.
 const SAMPLES: usize = 3;
@@ -324,7 +326,7 @@ fn check_time(
         } else {
             format!(
                 "the offer ends at {end}, in less than {} when the last message leaves at {last:.0}",
-                words::duration(campaign.at_least)
+                human::duration(campaign.at_least)
             )
         };
         let hint = if planned_at < now && matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_))) {
@@ -494,7 +496,7 @@ impl Tally {
 pub fn drift_in_words(drifted: u64) -> String {
     format!(
         "{} already {} this campaign with other content, which will not be corrected; raise `edition` to send it to everybody again",
-        if drifted == 1 { "1 person".to_owned() } else { format!("{} people", words::grouped(drifted)) },
+        if drifted == 1 { "1 person".to_owned() } else { format!("{} people", human::grouped(drifted)) },
         if drifted == 1 { "has" } else { "have" },
     )
 }

@@ -17,10 +17,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::campaign::Campaign;
-use crate::message::Canonical;
-use crate::message::render::MediaSpec;
-use crate::offer::{ExpiryRule, expiry};
+use crate::domain::campaign::Campaign;
+use crate::domain::canonical::Canonical;
+use crate::domain::expiry::{self, ExpiryRule};
+use crate::render::compose::MediaSpec;
 
 /// How a field becomes a value of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -342,7 +342,7 @@ fn duration(text: &str) -> Option<String> {
 
 /// A rate in the shortest unit that gives a whole number of messages.
 fn rate(text: &str) -> Option<String> {
-    let rate = crate::campaign::Rate::parse(text)?;
+    let rate = crate::domain::campaign::Rate::parse(text)?;
     let per_hour = u64::from(rate.messages) * (3_600 / rate.per.as_secs().max(1));
     let unit = [(3_600, "s"), (60, "m"), (1, "h")].into_iter().find(|(times, _)| per_hour % times == 0);
     unit.map(|(times, unit)| format!("{}/{unit}", per_hour / times))

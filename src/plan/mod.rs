@@ -18,11 +18,11 @@
 //! The plan holds no phone number, no coupon and no key.
 
 pub mod build;
+pub mod desired;
 pub mod fingerprint;
 pub mod owner;
-pub mod pass;
-pub mod repeat;
-pub mod text;
+pub mod rename_guard;
+pub mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,14 +32,14 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::campaign::Campaign;
+use crate::domain::campaign::Campaign;
+use crate::domain::canonical::Canonical;
 use crate::gateway::kaleyra::Callback;
 use crate::ledger::Head;
-use crate::message::Canonical;
-use crate::words::grouped;
+use crate::util::human::grouped;
 
 pub use build::{Approved, Built, PlanError, build};
-pub use pass::{Desired, Item, Pass, Standing};
+pub use desired::{Desired, Item, Pass, Standing};
 
 /// The version of the plan's machine-readable form: minor adds, major breaks.
 pub const FORMAT_VERSION: &str = "2.0";
@@ -326,7 +326,7 @@ pub struct PlanFile {
     pub warnings: Vec<String>,
     /// Recipients who had the same message from other campaigns.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repeats: Option<repeat::Repeats>,
+    pub repeats: Option<rename_guard::Repeats>,
     /// Whether the plan was compared with a ledger. Without one, everybody counts as new.
     pub compared_with_ledger: bool,
     /// The head of the ledger's chain when the plan was made: `apply` refuses a ledger that does not hold it.
@@ -341,7 +341,7 @@ pub struct PlanFile {
 
 impl PlanFile {
     /// Adds what the ledger says beyond the campaign's own sends.
-    pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<repeat::Repeats>) -> Self {
+    pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<rename_guard::Repeats>) -> Self {
         if let Some(repeats) = &repeats {
             // Behind the suppression lists that leave nobody out, which nothing else shows.
             let lists = self.suppress.iter().filter(|list| list.matched == 0).count();
@@ -385,8 +385,8 @@ impl PlanFile {
 }
 
 /// What a plan says of people who had the same message from other campaigns.
-fn in_words(repeats: &repeat::Repeats) -> String {
-    let repeat::Repeats { people, of, campaign, edition, same, need_permission } = repeats;
+fn in_words(repeats: &rename_guard::Repeats) -> String {
+    let rename_guard::Repeats { people, of, campaign, edition, same, need_permission } = repeats;
     let (people_words, of) = (grouped(*people), grouped(*of));
     let from = if same == people {
         format!("the campaign `{campaign}` (edition {edition})")

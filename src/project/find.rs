@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::{DIRECTORY, FILE, Project, Search, settings};
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 
 /// Finds the project of a path: a campaign's file, or the directory that a command starts from.
@@ -249,7 +249,7 @@ mod tests {
             assert_eq!(root, tree.root().join("up"));
             assert_eq!(search.ignored, [tree.root().join("sendform.yaml"), tree.root().join(".sendform")]);
         } else {
-            // Root's marks always count; tests/which_ledger.rs changes owners.
+            // Root's marks always count; tests/it/which_ledger.rs changes owners.
             assert_eq!(root, tree.root());
         }
     }

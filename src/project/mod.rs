@@ -4,15 +4,17 @@
 //! another. So the ledger belongs to the project, and the project is found from the campaign's file
 //! upwards: see [`find`]. [`memory`] keeps which ledger a campaign was sent with.
 
+pub mod files;
 mod find;
 pub mod memory;
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 use crate::manifest::yaml::{self, Refusal};
 pub use find::{as_typed, find};
@@ -203,9 +205,10 @@ pub(crate) fn create_directory(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let own = directory.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == DIRECTORY));
     if let Some(own) = own {
-        let ignore = own.join(".gitignore");
-        if !ignore.exists() {
-            std::fs::write(&ignore, "# The record of sends is not for Git.\n*\n")?;
+        match std::fs::File::create_new(own.join(".gitignore")) {
+            Ok(mut ignore) => ignore.write_all(b"# The record of sends is not for Git.\n*\n")?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
     }
     for new in missing.into_iter().rev() {

@@ -24,7 +24,7 @@ use super::breaker::{Breaker, Verdict};
 use super::feed::{Feed, Messages};
 use super::share::{Shares, Whose};
 use super::{Event, Pacer, Progress, RunEnding, ShutdownRequest};
-use crate::campaign::Delivery;
+use crate::domain::campaign::Delivery;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
     self, Batch, BySend, Claim, Intent, LONGEST_HOLD, LedgerError, Peers, RunLedger, Settlement, Snapshot, State,

@@ -14,7 +14,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{Engine, Waiting};
 use crate::apply::{Event, RunEnding};
-use crate::audience::E164;
+use crate::domain::phone::E164;
 use crate::gateway::{NotSent, Outcome, Reply};
 use crate::ledger::{self, SendKey, Settlement};
 

@@ -3,7 +3,7 @@
 //! without an intent, so that it is not in doubt if this process dies.
 
 use super::Engine;
-use crate::message::Message;
+use crate::domain::message::Message;
 
 /// The requests with a file that are under way.
 #[derive(Debug, Clone, Copy, Default)]

@@ -15,14 +15,17 @@ use tokio::sync::{mpsc, watch};
 use self::rate::Number;
 use super::feed::Feed;
 use super::{Engine, Event, Progress, RunEnding, Setup, ShutdownRequest};
-use crate::audience::{E164, RowPlace};
-use crate::campaign::{Bound, Delivery, Rate, StopWhen};
+use crate::audience::RowPlace;
+use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
+use crate::domain::canonical::ContentDigest;
+use crate::domain::coupon::CouponCode;
+use crate::domain::media::{MediaFile, MediaKind};
+use crate::domain::message::{Media, Message, TemplateHead};
+use crate::domain::phone::E164;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
     Batch, Claim, Committed, Head, Lease, LedgerError, Moment, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
 };
-use crate::message::{ContentDigest, Media, MediaFile, MediaKind, Message, TemplateHead};
-use crate::offer::CouponCode;
 use crate::plan::{Approved, Desired, Standing};
 
 /// What a script says of one attempt.

@@ -5,6 +5,7 @@
 //!   [`uploads`] says how many bytes of files may be under way together.
 //! * [`reply`] reads what comes back: success is read from the body, not from the status alone.
 
+pub mod account;
 mod client;
 pub mod multipart;
 pub mod reply;
@@ -16,9 +17,9 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::audience::E164;
-use crate::offer::expiry::Encoding;
-use crate::secret::SecretRef;
+use crate::domain::expiry::Encoding;
+use crate::domain::phone::E164;
+use crate::domain::secret::SecretRef;
 pub use v1::{KaleyraV1, form};
 
 /// An account at Kaleyra and how to use it; holds no secret.

@@ -50,7 +50,7 @@ use serde_json::value::RawValue;
 
 use self::answer::{Answer, Code, Denial, Object, Total, denial, fails_otherwise, read as read_value};
 use self::mask::Mask;
-use crate::audience::E164;
+use crate::domain::phone::E164;
 use crate::gateway::redact::Private;
 use crate::gateway::{NotSent, Outcome, Reply};
 
@@ -324,7 +324,7 @@ fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
 
 /// A text that can be an id: something of it is visible.
 fn id_of(value: &RawValue) -> Option<Cow<'_, str>> {
-    text_of(value).filter(|id| !crate::words::one_line(id).trim().is_empty())
+    text_of(value).filter(|id| !crate::util::human::one_line(id).trim().is_empty())
 }
 
 /// The recipient of each entry by the indices of the ids, if these are 0…n−1, each once.

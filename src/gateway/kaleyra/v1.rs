@@ -20,10 +20,10 @@ use url::Url;
 use super::client::{Answer, Client, NoAnswer};
 use super::multipart::{Boundary, Value};
 use super::{Callback, KaleyraSpec, reply};
+use crate::domain::expiry::Expired;
+use crate::domain::message::Media;
 use crate::gateway::redact::Private;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use crate::message::Media;
-use crate::offer::Expired;
 
 /// The fields of a request, in order, for a message that leaves at `now`.
 pub fn form<'a>(

@@ -416,7 +416,10 @@ impl<'a> Claims<'a> {
             likenesses: claim.iter().map(|intent| intent.likeness).collect(),
             addresses: claim.iter().map(|intent| intent.masked.as_str()).collect(),
             coupons: claim.iter().map(|intent| intent.coupon.expose()).collect(),
-            expiries: claim.iter().map(|intent| intent.expires.map(crate::offer::ExpiresAt::as_millisecond)).collect(),
+            expiries: claim
+                .iter()
+                .map(|intent| intent.expires.map(crate::domain::expiry::ExpiresAt::as_millisecond))
+                .collect(),
         }
     }
 

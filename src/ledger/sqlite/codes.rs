@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, BuildHasherDefault};
 use hashbrown::DefaultHashBuilder;
 
 use super::super::{SendKey, Sends, Snapshot};
-use crate::hashed::Hashed;
+use crate::util::prehashed::Hashed;
 
 /// Stands for a send of another campaign or edition.
 const ELSEWHERE: u64 = u64::MAX;

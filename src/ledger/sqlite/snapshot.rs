@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::super::{ContentPrefix, LedgerError, Scope, SendKey, Sends, Snapshot, State, content_prefix, instant};
 use super::{SqliteLedger, contradiction, lease_is_taken, position};
-use crate::handover::{Giver, hand_over};
+use crate::util::pipeline::{Giver, hand_over};
 
 /// How many entries go from thread to thread together.
 const TOGETHER: usize = 1_024;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::audience::E164;
+use crate::domain::phone::E164;
 
 /// Codes that refuse the account, so that every further request would be refused as well:
 /// credentials (v1, v2), balance, the daily limit.

@@ -1,6 +1,6 @@
 //! Whose entry is this? What a masked recipient such as `xx9986xx70xx` says of a number.
 
-use crate::audience::E164;
+use crate::domain::phone::E164;
 
 /// Fewer visible digits say nothing.
 const MIN_VISIBLE: usize = 4;

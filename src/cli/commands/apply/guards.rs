@@ -1,0 +1,68 @@
+//! What `apply` refuses although the plan is the approved one.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{ApplyArgs, Exit};
+use crate::cli::{Stop, env, owner};
+use crate::domain::campaign::{Campaign, Rate};
+use crate::ledger::{LedgerKey, LedgerLocation, RunRecord};
+use crate::plan::Built;
+
+/// Sends at `rate` instead of the campaign's own. The approval covers the campaign's rate, so nothing may leave faster.
+pub(super) fn slow_down(campaign: &mut Campaign, rate: Rate) -> Result<(), Stop> {
+    let own = campaign.delivery.rate;
+    if rate.interval() < own.interval() {
+        return Err(Stop::new(Exit::Usage, format!("`--rate {rate}` is faster than the campaign's {own}"))
+            .hint("`--rate` may only slow a run down; raise `delivery.rate` in the manifest, in review"));
+    }
+    campaign.delivery.rate = rate;
+    Ok(())
+}
+
+/// Refuses a plan that repeats another campaign.
+pub(super) fn refuse_repeats(built: &Built, args: &ApplyArgs) -> Result<(), Stop> {
+    let Some(repeats) = built.file.repeats.as_ref().filter(|repeats| repeats.need_permission && !args.allow_repeat)
+    else {
+        return Ok(());
+    };
+    let (campaign, people) = (&repeats.campaign, crate::util::human::grouped(repeats.people));
+    let message = format!(
+        "{people} of {} recipients had the same message from the campaign `{campaign}`{}; nothing was sent",
+        crate::util::human::grouped(repeats.of),
+        if repeats.same == repeats.people { "" } else { " and others" }
+    );
+    Err(Stop::new(Exit::Error, message).hint(format!(
+        "a renamed campaign needs `moved: {{ from: {campaign} }}`, or its name `{campaign}` back if something was sent under the new one; to send it again on purpose, pass `--allow-repeat`"
+    )))
+}
+
+/// Fingerprints the account that messages go out from, and refuses another than before.
+pub(super) fn check_account(
+    runs: &[RunRecord],
+    campaign: &Campaign,
+    key: &LedgerKey,
+    sid: Option<&SecretString>,
+    args: &ApplyArgs,
+) -> Result<Option<String>, Stop> {
+    let account = sid.map(|sid| key.account_fingerprint(sid.expose_secret()));
+    let subject = owner::Subject { account, ..owner::subject(campaign, sid.is_none()) };
+    owner::check(runs, &subject, args.owner)?;
+    Ok(subject.account)
+}
+
+/// A job in a pipeline must not keep its record on a disk that goes with it.
+pub(super) fn refuse_a_runners_disk(place: &LedgerLocation, fine: bool) -> Result<(), Stop> {
+    match (place, env::pipeline()) {
+        (LedgerLocation::File(path), Some(variable)) if !fine => Err(Stop::new(
+            Exit::Error,
+            format!(
+                "the ledger `{}` is on this runner's disk, which goes with the job (`{variable}` is set)",
+                path.display()
+            ),
+        )
+        .hint(
+            "the next job would send everything again; use `--ledger postgres://…`, or keep the ledger on a disk that stays and pass `--ledger-is-durable`",
+        )),
+        _ => Ok(()),
+    }
+}

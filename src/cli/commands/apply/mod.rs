@@ -1,0 +1,324 @@
+//! `sendform apply`
+
+mod approval;
+mod close;
+mod forgotten;
+mod guards;
+mod restored;
+mod send;
+mod start;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use secrecy::SecretString;
+use tokio::sync::watch;
+
+use crate::apply::ShutdownRequest;
+use crate::cli::located::locate;
+use crate::cli::owner::OwnerArgs;
+use crate::cli::signals::Signals;
+use crate::cli::ui::Ui;
+use crate::cli::{Exit, LedgerArgs, Stop, VarArgs, context, owner, progress};
+use crate::domain::campaign::{Campaign, Rate};
+use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
+use crate::manifest::Given;
+use crate::plan::build::{Inputs, build, drift_in_words};
+use crate::plan::rename_guard;
+use crate::plan::view::text::render;
+use crate::util::human::grouped;
+use approval::Approval;
+use send::{Job, Provider};
+
+/// Send what the plan says; run again to resume
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sendform apply campaign.yaml                   shows the plan, asks, sends
+  sendform apply --plan plan.json                sends exactly the plan that was reviewed
+  sendform apply campaign.yaml --plan-hash v2:…  the same, by the plan's hash alone
+  sendform apply campaign.yaml --sandbox --auto-approve
+
+Running it again sends nothing twice: it resumes what is left. Ctrl-C once stops after what is under
+way, twice at once. On a ledger in PostgreSQL several appliers share one plan and its rate.")]
+pub struct ApplyArgs {
+    /// The campaign
+    #[arg(required_unless_present = "plan", conflicts_with = "plan")]
+    campaign: Option<PathBuf>,
+    /// Send this plan, written by `plan --out`; it counts as approved
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vars", "var_file"])]
+    plan: Option<PathBuf>,
+    /// Send only if the plan has this hash; it counts as approved
+    #[arg(long, value_name = "HASH")]
+    plan_hash: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    auto_approve: bool,
+    #[command(flatten)]
+    vars: VarArgs,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// Try again what the provider refused before
+    #[arg(long)]
+    retry_rejected: bool,
+    /// Send more slowly than the campaign says, such as `10/s`
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate: Option<Rate>,
+    /// Send although many recipients had the same message from another campaign
+    #[arg(long)]
+    allow_repeat: bool,
+    #[command(flatten)]
+    owner: OwnerArgs,
+    /// Refuse a ledger that does not hold this head, as `plan` and `apply` printed it before
+    #[arg(long, env = "SENDFORM_LEDGER_HEAD", value_name = "HEAD")]
+    ledger_head: Option<Head>,
+    /// Make a new ledger for this run, if there is none; refused once the ledger holds a run that has ended
+    #[arg(long, conflicts_with = "sandbox")]
+    new_ledger: bool,
+    /// Send although the ledger was restored and has forgotten this many sends of the campaign
+    #[arg(long, value_name = "N", conflicts_with = "sandbox")]
+    forget_sends: Option<u64>,
+    /// How long this applier may be silent before others take its place, on a shared ledger
+    #[arg(long, env = "SENDFORM_LEASE", value_name = "DURATION", default_value = "30s", value_parser = lease)]
+    lease: Duration,
+    /// In a pipeline: the local ledger outlives this job
+    #[arg(long, env = "SENDFORM_LEDGER_IS_DURABLE", value_parser = clap::builder::FalseyValueParser::new())]
+    ledger_is_durable: bool,
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    Rate::parse(text).ok_or_else(|| "such as `10/s`, `600/m` or `5000/h`".to_owned())
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    let lease = crate::domain::expiry::parse_duration(text).map_err(|_| "such as `30s` or `2m`".to_owned())?;
+    if (Duration::from_secs(2)..=Duration::from_secs(3_600)).contains(&lease) {
+        Ok(lease)
+    } else {
+        Err("from `2s` to `1h`".to_owned())
+    }
+}
+
+pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
+    let now = Timestamp::now();
+    let approval = Approval::read(args)?;
+    let (path, given) = match &approval.file {
+        Some(plan) => {
+            let given = Given { vars: plan.vars.clone(), data_dirs: context::data_dirs(&args.vars.data) };
+            (PathBuf::from(&plan.manifest), given)
+        }
+        None => (args.campaign.clone().unwrap_or_default(), context::given(&args.vars)?),
+    };
+    let sandbox = args.ledger.sandbox || approval.file.as_ref().is_some_and(|plan| plan.sandbox);
+    let path = std::env::current_dir()
+        .ok()
+        .and_then(|current| path.strip_prefix(current).ok().map(ToOwned::to_owned))
+        .unwrap_or(path);
+    let retry_rejected = args.retry_rejected || approval.file.as_ref().is_some_and(|plan| plan.retry_rejected);
+    let mut campaign = context::campaign(ui, &path, &given, now)?;
+    if let Some(rate) = args.rate {
+        guards::slow_down(&mut campaign, rate)?;
+    }
+    let located = locate(&args.ledger, sandbox, &path)?;
+    let place = located.ledger.clone();
+    guards::refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
+    if place.is_shared() {
+        // Without its key the database need not be asked.
+        context::key(&place)?;
+    }
+    let runtime = context::runtime()?;
+    let mut approved_by_user = None;
+    let mut provider = None;
+    let mut shutdown: Option<watch::Receiver<ShutdownRequest>> = None;
+    for _ in 0..MAX_PLANS {
+        if let LedgerLocation::File(path) = &place
+            && let Some(holder) = sqlite::lease_holder(path)
+        {
+            return Err(LedgerError::Held { holder }.into());
+        }
+        // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
+        let pool = context::pool_ahead(&campaign);
+        let mut record = runtime.block_on(context::read(&located, &mut campaign))?;
+        if !sandbox {
+            runtime.block_on(check_record(record.ledger.as_deref_mut(), args, &approval, &campaign))?;
+        }
+        let inputs = Inputs {
+            snapshot: &record.snapshot,
+            key: &record.key,
+            now,
+            planned_at: approval.hash.as_ref().and_then(|hash| hash.planned_at),
+            retry_rejected,
+            sandbox,
+            list_blocked: false,
+            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record),
+            pool,
+        };
+        owner::check(&record.runs, &owner::subject(&campaign, sandbox), args.owner)?;
+        tracing::info!(ledger = %place, recorded = record.snapshot.sends.len(), "ledger opened");
+        let mut built = build(&campaign, inputs)?;
+        approval.check(&built)?;
+        let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
+        built.file = built.file.with_ledger(record.head, repeats);
+        let sends = (built.hash.clone(), built.file.counts.send);
+        if approved_by_user.as_ref() != Some(&sends) {
+            ui.data(&render(&built.file));
+            ui.say(&format!("Ledger    {place}"));
+        }
+        if built.file.counts.send == 0 {
+            ui.say(&match built.file.counts.drifted {
+                0 => "Nothing to send".to_owned(),
+                drifted => format!("Nothing to send: {}", drift_in_words(drifted)),
+            });
+            return Ok(if built.file.counts.unknown > 0 { Exit::Unknown } else { Exit::Done });
+        }
+        guards::refuse_repeats(&built, args)?;
+        if let Some(ledger) = record.ledger.as_deref_mut() {
+            runtime.block_on(ledger.admits(&campaign.record, &built.hash.to_string()))?;
+        }
+        if approval.hash.is_none() && !args.auto_approve && approved_by_user.as_ref() != Some(&sends) {
+            ask(ui, built.file.counts.send, &target(&campaign, sandbox))?;
+        }
+        approved_by_user = Some(sends);
+        let (provider, sid) = match &mut provider {
+            Some(opened) => opened,
+            none => {
+                let secrets = if sandbox { None } else { Some(secrets(&campaign)?) };
+                let sid = secrets.as_ref().map(|(sid, _)| sid.clone());
+                none.insert((Provider::open(&runtime, &campaign, secrets)?, sid))
+            }
+        };
+        let (key, id) = match record.ledger.take() {
+            Some(mut ledger) => {
+                if !sandbox {
+                    runtime.block_on(restored::told(ledger.as_mut(), &campaign))?;
+                }
+                (record.key, runtime.block_on(ledger.id())?)
+            }
+            None => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
+        };
+        let account = guards::check_account(&record.runs, &campaign, &key, sid.as_ref(), args)?;
+        located.remember(ui, &campaign.name, &id)?;
+        // Before the run begins: a signal must not cut it off from writing down how it ended.
+        let shutdown = shutdown.get_or_insert_with(|| catch_signals(&runtime)).clone();
+        let start = start::run_start(&campaign, &built, account, args.lease, sandbox);
+        let ledger = runtime.block_on(place.open_for_run(&key))?;
+        let shared_campaign = Arc::new(campaign);
+        let job = Job {
+            ui,
+            campaign: Arc::clone(&shared_campaign),
+            ledger,
+            start,
+            snapshot: record.snapshot,
+            key,
+            built,
+            provider,
+            retry_rejected,
+            place: place.clone(),
+            shutdown: shutdown.clone(),
+        };
+        if let Some(exit) = job.send(&runtime)? {
+            return Ok(exit);
+        }
+        if *shutdown.borrow() > ShutdownRequest::None {
+            return Ok(Exit::Interrupted);
+        }
+        ui.say("The ledger was written to after this plan was made; planning again");
+        campaign = Arc::into_inner(shared_campaign)
+            .ok_or_else(|| Stop::new(Exit::Error, "internal error: the campaign is still in use"))?;
+    }
+    Err(LedgerError::Outdated.into())
+}
+
+/// Catches the signals that ask to stop, from now on.
+fn catch_signals(runtime: &tokio::runtime::Runtime) -> watch::Receiver<ShutdownRequest> {
+    let (sender, shutdown) = watch::channel(ShutdownRequest::None);
+    let signals = runtime.block_on(async { Signals::new() });
+    runtime.spawn(signals.tell(sender));
+    shutdown
+}
+
+/// How often a plan is made again because others wrote to the ledger in the meantime.
+const MAX_PLANS: usize = 5;
+
+/// Asks whether to send. Without a terminal nobody can answer.
+fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), Stop> {
+    match ui.confirm(&format!("\nSend {} through {target}?", count(sends))) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Stop::new(Exit::Error, "not approved; nothing was sent")),
+        None => Err(Stop::new(
+            Exit::Error,
+            "cannot ask for confirmation: standard input is not a terminal; nothing was sent",
+        )
+        .hint("pass `--plan FILE` or `--plan-hash HASH` for a reviewed plan, or `--auto-approve`")),
+    }
+}
+
+/// Refuses a ledger that has forgotten sends, as far as it or its user can tell.
+async fn check_record(
+    mut ledger: Option<&mut (dyn Ledger + 'static)>,
+    args: &ApplyArgs,
+    approval: &Approval,
+    campaign: &Campaign,
+) -> Result<(), Stop> {
+    check_heads(ledger.as_deref_mut(), args, approval).await?;
+    let Some(ledger) = ledger else { return Ok(()) };
+    if args.new_ledger && ledger.runs().await?.iter().any(|run| run.ended_at.is_some()) {
+        return Err(Stop::new(
+            Exit::Usage,
+            format!(
+                "`--new-ledger` is for the first run, and the ledger `{}` holds a run that has ended",
+                ledger.place()
+            ),
+        )
+        .hint("leave it out: a pipeline that keeps it would send everything again if its ledger were lost"));
+    }
+    restored::check(ledger, campaign, args.forget_sends).await
+}
+
+/// Refuses a ledger that does not hold a head that was seen before.
+async fn check_heads(
+    mut ledger: Option<&mut (dyn Ledger + 'static)>,
+    args: &ApplyArgs,
+    approval: &Approval,
+) -> Result<(), Stop> {
+    let of_plan = match approval.file.as_ref().and_then(|plan| plan.ledger_head.as_deref()) {
+        Some(text) => Some(text.parse::<Head>().map_err(|problem| Stop::new(Exit::Invalid, problem))?),
+        None => None,
+    };
+    for head in [args.ledger_head, of_plan].into_iter().flatten() {
+        let problem = match ledger.as_deref_mut() {
+            Some(ledger) => report::behind(ledger, head).await?,
+            None => Some(format!("there is no ledger, and another ledger with the head {head} was seen before")),
+        };
+        if let Some(problem) = problem {
+            return Err(Stop::new(Exit::Error, format!("{problem}; nothing was sent")).hint(
+                "restored from an old copy, it has forgotten who got an offer: use the ledger that the head was printed for, or settle what is missing before a new plan",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn secrets(campaign: &Campaign) -> Result<(SecretString, SecretString), Stop> {
+    let resolve = |secret: &crate::domain::secret::SecretRef, what| {
+        secret.resolve(what).map_err(|error| {
+            Stop::new(Exit::Error, error.to_string()).hint("nothing was sent; `--sandbox` needs no credentials")
+        })
+    };
+    Ok((resolve(&campaign.gateway.sid, "the SID")?, resolve(&campaign.gateway.api_key, "the API key")?))
+}
+
+fn target(campaign: &Campaign, sandbox: bool) -> String {
+    if sandbox {
+        "the sandbox".to_owned()
+    } else {
+        campaign.gateway.base_url.host_str().unwrap_or("the provider").to_owned()
+    }
+}
+
+fn count(messages: u64) -> String {
+    if messages == 1 { "1 message".to_owned() } else { format!("{} messages", grouped(messages)) }
+}

@@ -1,0 +1,51 @@
+//! A ledger that was restored from a copy has forgotten sends. `apply` refuses a campaign that lost some
+//! until `--forget-sends` names their number.
+
+use super::Exit;
+use crate::cli::{Stop, context};
+use crate::domain::campaign::Campaign;
+use crate::ledger::{FORGOTTEN_SENDS, Ledger, LedgerError, TOLD};
+
+/// How many sends of the campaign are forgotten; `None` if the user has confirmed it before.
+async fn forgotten(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<Option<u64>, LedgerError> {
+    let mut known = false;
+    for name in context::names(campaign) {
+        if let Some(value) = ledger.property(&format!("{FORGOTTEN_SENDS}{name}")).await? {
+            known = true;
+            if let Ok(sends) = value.parse() {
+                return Ok(Some(sends));
+            }
+        }
+    }
+    // Of a campaign that the copy does not know at all, the same number may be forgotten.
+    let any = if known { None } else { ledger.property(&format!("{FORGOTTEN_SENDS}*")).await? };
+    Ok(any.and_then(|value| value.parse().ok()))
+}
+
+/// Refuses a campaign of which sends are forgotten, unless their number is given.
+pub(super) async fn check(ledger: &mut dyn Ledger, campaign: &Campaign, given: Option<u64>) -> Result<(), Stop> {
+    match forgotten(ledger, campaign).await? {
+        Some(sends) if given != Some(sends) => Err(Stop::new(
+            Exit::Error,
+            format!(
+                "the ledger was restored from a copy that has forgotten up to {sends} sends of `{}`; nothing was sent",
+                campaign.name
+            ),
+        )
+        .hint(format!(
+            "whoever is forgotten gets the offer again; leave them out, for example with a suppression list from the provider's report, then pass `--forget-sends {sends}` once"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Records that the user confirmed the loss, so that the campaign is not refused again.
+pub(super) async fn told(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
+    if forgotten(ledger, campaign).await?.is_none() {
+        return Ok(());
+    }
+    for name in context::names(campaign) {
+        ledger.set_property(&format!("{FORGOTTEN_SENDS}{name}"), Some(TOLD)).await?;
+    }
+    Ok(())
+}

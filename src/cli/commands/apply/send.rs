@@ -1,0 +1,161 @@
+//! From an approved plan to a run: the provider or the sandbox, and what is shown meanwhile.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+
+use super::close::Report;
+use super::{Exit, context, forgotten, progress};
+use crate::apply::feed::FileSource;
+use crate::apply::{self, ApprovedPlan, Progress, Run, RunError, ShutdownRequest};
+use crate::cli::Stop;
+use crate::cli::ui::Ui;
+use crate::domain::campaign::Campaign;
+use crate::domain::clock::SystemClock;
+use crate::gateway::Gateway;
+use crate::gateway::kaleyra::KaleyraV1;
+use crate::ledger::{Ledger, LedgerError, LedgerKey, LedgerLocation, RunStart, Snapshot};
+use crate::plan::Built;
+use crate::sandbox::{self, Preview, Sandbox};
+
+/// The provider, or its stand-in, ready for requests.
+pub(super) struct Provider {
+    /// The stand-in, if this is a trial. It ends when it is dropped.
+    sandbox: Option<Sandbox>,
+    gateway: Arc<KaleyraV1>,
+}
+
+impl Provider {
+    /// Opens the provider with the account's secrets; without them it starts the stand-in.
+    pub(super) fn open(
+        runtime: &Runtime,
+        campaign: &Campaign,
+        secrets: Option<(SecretString, SecretString)>,
+    ) -> Result<Self, Stop> {
+        let fail = |problem: String| Stop::new(Exit::Error, problem);
+        let mut spec = campaign.gateway.clone();
+        let (sandbox, sid, api_key) = match secrets {
+            Some((sid, api_key)) => (None, sid, api_key),
+            None => {
+                let sandbox = runtime
+                    .block_on(embedded(campaign))
+                    .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
+                spec.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
+                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
+            }
+        };
+        let gateway = KaleyraV1::new(spec, sid, api_key, campaign.delivery.concurrency)
+            .map_err(|error| fail(error.to_string()))?;
+        Ok(Self { sandbox, gateway: Arc::new(gateway) })
+    }
+}
+
+/// An approved plan, and everything that it is sent with.
+pub(super) struct Job<'a> {
+    pub(super) ui: &'a Ui,
+    pub(super) campaign: Arc<Campaign>,
+    pub(super) ledger: Box<dyn Ledger>,
+    pub(super) start: RunStart,
+    pub(super) snapshot: Snapshot,
+    pub(super) key: LedgerKey,
+    pub(super) built: Built,
+    pub(super) provider: &'a Provider,
+    pub(super) retry_rejected: bool,
+    pub(super) place: LedgerLocation,
+    pub(super) shutdown: watch::Receiver<ShutdownRequest>,
+}
+
+impl Job<'_> {
+    /// Applies the plan. `None` if the ledger was written to after the plan was made, so that nothing was sent.
+    pub(super) fn send(self, runtime: &Runtime) -> Result<Option<Exit>, Stop> {
+        let Self { ui, campaign, ledger, start, snapshot, key, built, provider, retry_rejected, place, shutdown } =
+            self;
+        let (events_sender, events) = mpsc::unbounded_channel();
+        let (progress_sender, figures) = watch::channel(Progress::default());
+        let planned = built.file.counts.send;
+        let planned_at = built.planned_at;
+        // Written before the run is sealed: the ledger may not answer then, and the user may lose patience.
+        let (lost_sender, lost_file) = std::sync::mpsc::channel();
+        let keep_lost = {
+            let (place, campaign) = (place.clone(), Arc::clone(&campaign));
+            move |run: i64, lost: &[apply::Forgotten]| {
+                let of = forgotten::Of {
+                    run,
+                    campaign: &campaign.record,
+                    edition: campaign.edition,
+                    planned_at,
+                    unique_codes: context::has_unique_codes(&campaign),
+                };
+                let _ = lost_sender.send(forgotten::keep(&place, &of, lost));
+            }
+        };
+        let source = FileSource { campaign: Arc::clone(&campaign), key, planned_at, retry_rejected };
+        let run = Run {
+            plan: ApprovedPlan {
+                approved: built.approved,
+                sends: planned,
+                unknown: built.file.counts.unknown,
+                leave_by: built.leave_by,
+                snapshot,
+                source: Box::new(source),
+            },
+            delivery: campaign.delivery,
+            start,
+            ledger,
+            gateway: Arc::clone(&provider.gateway) as Arc<dyn Gateway>,
+            clock: Arc::new(SystemClock),
+            shutdown,
+            events: events_sender,
+            progress: progress_sender,
+            keep_lost: Box::new(keep_lost),
+        };
+        let ended = std::thread::scope(|scope| {
+            let shown = scope.spawn(|| runtime.block_on(progress::show(ui, planned, events, figures)));
+            // On the runtime's own thread, where the requests are: none of them wakes another thread.
+            let ended = runtime.block_on(runtime.spawn(apply::run(run)));
+            let _ = shown.join();
+            ended
+        });
+        if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
+            let page = path.with_file_name("inbox.html");
+            if crate::cli::commands::plan::write(&page, &sandbox.page(), 0o600).is_ok() {
+                ui.say(&format!("Inbox     {}", page.display()));
+            }
+        }
+        let summary = match ended {
+            Ok(Ok(summary)) => summary,
+            Ok(Err(RunError::Ledger(LedgerError::Outdated))) => return Ok(None),
+            Ok(Err(RunError::Ledger(error))) => return Err(error.into()),
+            // What the run had in flight is recorded as an intent without an outcome.
+            Err(crashed) => {
+                return Err(Stop::new(Exit::Error, format!("internal error: the task that sends crashed: {crashed}"))
+                    .hint("run it again: it sends what is left, and nobody gets it twice"));
+            }
+        };
+        let lost = lost_file.try_recv().ok().flatten();
+        Report { ui, manifest: &campaign.path, sandbox: provider.sandbox.is_some(), summary, lost }.close().map(Some)
+    }
+}
+
+/// The stand-in provider of a trial.
+async fn embedded(campaign: &Campaign) -> std::io::Result<Sandbox> {
+    let previews = campaign
+        .composer
+        .templates()
+        .values()
+        .map(|template| {
+            let head = &template.head;
+            Preview {
+                name: head.name.clone(),
+                language: head.language.clone(),
+                offer: head.offer_text.clone(),
+                body: head.body.clone(),
+                button: head.button_label.clone(),
+                url: head.button_url.clone(),
+            }
+        })
+        .collect();
+    Sandbox::start(sandbox::Config { previews, ..sandbox::Config::default() }).await
+}

@@ -1,0 +1,12 @@
+//! One file for each command.
+
+pub mod apply;
+pub mod init;
+pub mod ledger;
+pub mod plan;
+pub mod preview;
+pub mod resolve;
+pub mod sandbox;
+pub mod sends;
+pub mod status;
+pub mod validate;

@@ -1,0 +1,134 @@
+//! `sendform plan`
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jiff::Timestamp;
+
+use crate::cli::located::locate;
+use crate::cli::owner::OwnerArgs;
+use crate::cli::ui::Ui;
+use crate::cli::{Exit, Format, LedgerArgs, Stop, VarArgs, context, env, owner};
+use crate::ledger::LedgerLocation;
+use crate::plan::build::{Inputs, build};
+use crate::plan::view::text;
+use crate::plan::{PlanFile, rename_guard};
+
+/// Show who would get what, and why
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sendform plan campaign.yaml
+  sendform plan campaign.yaml --out plan.json --detailed-exitcode
+  sendform apply --plan plan.json
+
+The plan holds no phone number, no coupon and no key. Its hash is what `apply` compares.")]
+pub struct PlanArgs {
+    /// The campaign
+    campaign: PathBuf,
+    #[command(flatten)]
+    vars: VarArgs,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// Write the plan to a file, for `apply --plan`
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// How the plan is printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Exit with 2 if there is something to send
+    #[arg(long)]
+    detailed_exitcode: bool,
+    /// List each row that gets no message, with its line and reason
+    #[arg(long)]
+    list_blocked: bool,
+    /// Plan to try again what the provider refused before
+    #[arg(long)]
+    retry_rejected: bool,
+    /// Compare with no ledger: everybody counts as new
+    #[arg(long, conflicts_with_all = ["ledger", "sandbox"])]
+    no_ledger: bool,
+    #[command(flatten)]
+    owner: OwnerArgs,
+}
+
+pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
+    let now = Timestamp::now();
+    let given = context::given(&args.vars)?;
+    let mut campaign = context::campaign(ui, &args.campaign, &given, now)?;
+    let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
+    let runtime = context::runtime()?;
+    let pool = context::pool_ahead(&campaign);
+    let place = &located.ledger;
+    let mut record = match args.no_ledger {
+        true => context::read_nothing(place, &campaign)?,
+        false => runtime.block_on(context::read(&located, &mut campaign))?,
+    };
+    if record.ledger.is_none() {
+        without_a_record(ui, place, args)?;
+    }
+    owner::check(&record.runs, &owner::subject(&campaign, args.ledger.sandbox), args.owner)?;
+    let mut built = build(
+        &campaign,
+        Inputs {
+            snapshot: &record.snapshot,
+            key: &record.key,
+            now,
+            planned_at: None,
+            retry_rejected: args.retry_rejected,
+            sandbox: args.ledger.sandbox,
+            list_blocked: args.list_blocked,
+            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record),
+            pool,
+        },
+    )?;
+    let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
+    let plan = built.file.with_ledger(record.head, repeats);
+    match args.format {
+        Format::Text => ui.data(&text::render(&plan)),
+        Format::Json => ui.data(&json(&plan)),
+    }
+    if let Some(out) = &args.out {
+        write(out, &json(&plan), 0o644).map_err(|error| {
+            Stop::new(Exit::Error, format!("the plan cannot be written to `{}`: {error}", out.display()))
+        })?;
+        ui.say(&format!("Written to {}. To send it: sendform apply --plan {}", out.display(), out.display()));
+    }
+    Ok(if args.detailed_exitcode && plan.counts.send > 0 { Exit::PlanHasSends } else { Exit::Done })
+}
+
+/// A plan that is compared with nothing must be meant so: in a pipeline a missing ledger is a missing setting.
+fn without_a_record(ui: &Ui, place: &LedgerLocation, args: &PlanArgs) -> Result<(), Stop> {
+    match (place, env::pipeline()) {
+        _ if args.no_ledger || args.ledger.sandbox => {}
+        (LedgerLocation::File(path), Some(variable)) => {
+            return Err(Stop::new(
+                Exit::Invalid,
+                format!(
+                    "there is no ledger at `{}`, so this plan would show everybody as new (`{variable}` is set)",
+                    path.display()
+                ),
+            )
+            .hint("set `SENDFORM_LEDGER` or `--ledger` to the ledger that `apply` uses; before the first run, or to compare with nothing, pass `--no-ledger`"));
+        }
+        (LedgerLocation::Database(_), _) => ui.say(&format!("The database `{place}` holds no record yet")),
+        (LedgerLocation::File(_), None) => {}
+    }
+    Ok(())
+}
+
+fn json(plan: &PlanFile) -> String {
+    format!("{}\n", serde_json::to_string_pretty(plan).unwrap_or_default())
+}
+
+/// A file appears whole or not at all.
+pub fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .tempfile_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}

@@ -1,0 +1,253 @@
+//! `sendform resolve`
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde_json::{Value, json};
+
+use crate::cli::located::refuse_moved;
+use crate::cli::ui::Ui;
+use crate::cli::{Exit, Format, LedgerArgs, Stop, context};
+use crate::ledger::protocol::{Finding, Verdict};
+use crate::ledger::{Evidence, Ledger, LostSend, RunRecord, SendKey, Source, State, actor, report};
+use crate::manifest::decisions;
+use crate::plan::FORMAT_VERSION;
+use crate::util::human;
+
+/// Settle sends whose outcome cannot be told, by a recorded decision
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sendform sends list --state unknown
+  sendform resolve 5f0c… --as accepted --reason 'in the console, 12:04'
+  sendform sends list --state unknown --format decisions > decisions.yaml
+  sendform resolve --file decisions.yaml         after somebody has filled it in and reviewed it
+
+`--as not-sent` makes a send pending again, under a new attempt: it is sent by the next `apply`.
+Whatever else is decided, it is never sent again. `not-sent` and `rejected` are refused for as long as
+the answer may still come.")]
+pub struct ResolveArgs {
+    /// The send, as `sends list` names it
+    #[arg(required_unless_present = "file", conflicts_with = "file", value_name = "SEND")]
+    send: Option<SendKey>,
+    /// What became of it
+    #[arg(long = "as", value_parser = verdict(), required_unless_present = "file", conflicts_with = "file", value_name = "WHAT")]
+    verdict: Option<Verdict>,
+    /// What the decision rests on; it is recorded
+    #[arg(long, required_unless_present = "file", conflicts_with = "file")]
+    reason: Option<String>,
+    /// Many decisions, from a reviewed file
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Do not wait until the answer can no longer come; a send that did arrive is then sent twice
+    #[arg(long)]
+    force: bool,
+    /// Who decides [default: the pipeline's user, or the machine's]
+    #[arg(long)]
+    actor: Option<String>,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// How it is printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+fn verdict() -> impl TypedValueParser<Value = Verdict> {
+    let names = Verdict::ALL.map(|verdict| verdict.state().as_str());
+    PossibleValuesParser::new(names).map(|name| {
+        Verdict::ALL.into_iter().find(|verdict| verdict.state().as_str() == name).unwrap_or(Verdict::Accepted)
+    })
+}
+
+pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, Stop> {
+    let actor = args.actor.clone().unwrap_or_else(actor);
+    let mut decisions = Decisions::default();
+    match (&args.file, args.send, args.verdict, &args.reason) {
+        (Some(file), ..) => decisions::load(file)?.into_iter().for_each(|checked| decisions.add(checked, &actor)),
+        (None, Some(send), Some(verdict), Some(reason)) if !reason.trim().is_empty() => {
+            decisions.evidence.push(Evidence {
+                key: send,
+                attempt: None,
+                verdict,
+                message_id: None,
+                source: Source::Decision,
+                actor,
+                reason: reason.clone(),
+            });
+        }
+        _ => return Err(Stop::new(Exit::Usage, "a decision needs a reason")),
+    }
+    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, std::path::Path::new("."))?;
+    let Decisions { evidence, lost } = decisions;
+    let (findings, restored) = context::runtime()?.block_on(async {
+        let mut ledger = context::open_recorded(&place).await?;
+        refuse_moved(ledger.as_mut(), &place).await?;
+        if !args.force {
+            refuse_early(ledger.as_mut(), &evidence).await?;
+        }
+        let restored = if lost.is_empty() { Vec::new() } else { ledger.restore_sends(&lost).await? };
+        let findings = if evidence.is_empty() { Vec::new() } else { ledger.evidence(&evidence).await? };
+        Ok::<_, Stop>((findings, restored))
+    })?;
+    let told: Vec<Told> = evidence
+        .iter()
+        .zip(findings)
+        .map(|(piece, finding)| Told { key: piece.key, state: piece.verdict.state(), finding, lost: false })
+        .chain(lost.iter().zip(restored).map(|(send, finding)| Told {
+            key: send.intent.key,
+            state: send.outcome,
+            finding,
+            lost: true,
+        }))
+        .collect();
+    show(ui, args.format, &told)
+}
+
+/// The decisions of one command.
+#[derive(Default)]
+struct Decisions {
+    evidence: Vec<Evidence>,
+    lost: Vec<LostSend>,
+}
+
+impl Decisions {
+    fn add(&mut self, checked: decisions::Checked, actor: &str) {
+        let decisions::Checked { key, reason, attempt, decided, message_id, lost } = checked;
+        let actor = actor.to_owned();
+        match (lost, decided.verdict()) {
+            (Some((lost, intent)), _) => self.lost.push(LostSend {
+                campaign: lost.campaign,
+                edition: lost.edition,
+                run: lost.run,
+                planned_at: lost.planned_at,
+                intent,
+                unique_code: lost.unique_code,
+                outcome: decided.state(),
+                message_id,
+                actor,
+                reason,
+            }),
+            (None, Some(verdict)) => self.evidence.push(Evidence {
+                key,
+                attempt,
+                verdict,
+                message_id,
+                source: Source::Decision,
+                actor,
+                reason,
+            }),
+            (None, None) => {}
+        }
+    }
+}
+
+/// Refuses to call a send rejected or not sent while a request of its run may still live.
+async fn refuse_early(ledger: &mut dyn Ledger, evidence: &[Evidence]) -> Result<(), Stop> {
+    let keys: HashSet<SendKey> =
+        evidence.iter().filter(|piece| piece.verdict != Verdict::Accepted).map(|piece| piece.key).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
+    let sends = report::sends(ledger, None, |key| keys.contains(key)).await?;
+    let doubtful = sends.iter().filter(|send| matches!(send.state, State::Intent | State::Unknown));
+    // Of an intent whose run is under way the ledger itself says so.
+    let decidable = |send: &report::SendRecord, run: &RunRecord| !run.live || send.state == State::Unknown;
+    let early =
+        doubtful.filter_map(|send| runs.get(&send.run).filter(|run| decidable(send, run)).map(|run| (send, run)));
+    let Some((send, run)) =
+        early.max_by_key(|(_, run)| run.may_live_for()).filter(|(_, run)| !run.may_live_for().is_zero())
+    else {
+        return Ok(());
+    };
+    Err(Stop::new(
+        Exit::Error,
+        format!(
+            "the answer to the send {} may still come: run {} gave its last sign {} ago; nothing was recorded",
+            send.last.key,
+            run.id,
+            human::duration(whole_seconds(run.silent))
+        ),
+    )
+    .hint(format!(
+        "in {} no request of that run can live any more: decide then by what the provider's report says; `--force` decides now",
+        human::duration(whole_seconds(run.may_live_for()))
+    )))
+}
+
+/// Rounded up, and never nothing.
+pub(super) fn whole_seconds(duration: Duration) -> Duration {
+    Duration::from_secs((duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1))
+}
+
+/// What a decision came to.
+struct Told {
+    key: SendKey,
+    state: State,
+    finding: Finding,
+    /// Whether the ledger had lost the send.
+    lost: bool,
+}
+
+fn show(ui: &Ui, format: Format, list: &[Told]) -> Result<Exit, Stop> {
+    let findings: Vec<Finding> = list.iter().map(|told| told.finding).collect();
+    let settled = findings.iter().filter(|finding| **finding == Finding::Settled).count();
+    let kept = |told: &&Told| {
+        matches!(told.finding, Finding::Settled | Finding::Already)
+            || told.lost && matches!(told.finding, Finding::Contradicts(_))
+    };
+    let refused = list.len() - list.iter().filter(kept).count();
+    match format {
+        Format::Json => {
+            let list: Vec<Value> = list
+                .iter()
+                .map(|told| json!({ "send": told.key.to_string(), "as": told.state, "finding": told.finding, "told": told.sentence() }))
+                .collect();
+            ui.data(&format!(
+                "{:#}\n",
+                json!({ "format_version": FORMAT_VERSION, "settled": settled, "refused": refused, "decisions": list })
+            ));
+        }
+        Format::Text => {
+            for told in list {
+                ui.data(&format!("{}  {}\n", told.key, told.sentence()));
+            }
+        }
+    }
+    if refused > 0 {
+        return Err(Stop::new(Exit::Error, format!("{refused} of {} decisions were not recorded", findings.len()))
+            .hint("a decision settles an unknown outcome and overrules no other; `sendform sends show SEND` tells what is recorded"));
+    }
+    Ok(Exit::Done)
+}
+
+impl Told {
+    fn sentence(&self) -> String {
+        match self.finding {
+            Finding::Settled => match self.state {
+                State::Accepted => "settled: accepted; never sent again".to_owned(),
+                State::Rejected => "settled: rejected; not sent again unless `--retry-rejected` asks for it".to_owned(),
+                State::NotSent => "settled: not sent; pending again".to_owned(),
+                state => format!("recorded: {state}; never sent again by itself"),
+            },
+            Finding::Contradicts(state) if self.lost => {
+                format!("kept as a contradiction: the record says {state}; the person may have got it twice")
+            }
+            finding => refused(finding),
+        }
+    }
+}
+
+fn refused(finding: Finding) -> String {
+    match finding {
+        Finding::Settled => "settled".to_owned(),
+        Finding::Already => "nothing to settle: that is what the record says".to_owned(),
+        Finding::Contradicts(state) => format!("refused: its outcome is known: {state}"),
+        Finding::UnderWay => "refused: its run is under way, and the outcome may still come".to_owned(),
+        Finding::OtherAttempt(attempt) => format!("refused: the last attempt is {attempt}"),
+        Finding::NotRecorded => "refused: nothing is recorded of it".to_owned(),
+    }
+}

@@ -1,0 +1,76 @@
+//! `sendform sandbox`
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cli::ui::Ui;
+use crate::cli::{Exit, Stop};
+use crate::domain::expiry::parse_duration;
+use crate::sandbox::fault::Rule;
+use crate::sandbox::{self, Config, Faults, Sandbox};
+
+/// Run a stand-in provider on loopback, with an inbox page
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sendform sandbox --listen 127.0.0.1:4010
+  sendform sandbox --latency 50ms --fault 429=5% --fault reset-after=0.01
+  sendform sandbox --fault 500-after=+919876543210
+
+Faults: reset-before, reset-after, 429, 500-before, 500-after, garbled.
+The first line on standard output is the address; GET /sandbox/messages lists what was accepted.")]
+pub struct SandboxArgs {
+    /// Where to listen; loopback only. Port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// How long each answer takes, such as 50ms
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    latency: Option<Duration>,
+    /// Fail a share of the requests, or those to one recipient
+    #[arg(long = "fault", value_name = "NAME=SHARE|NAME=+NUMBER")]
+    faults: Vec<Rule>,
+    /// What the drawing of faults starts from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The SID that the sandbox knows
+    #[arg(long, default_value = sandbox::SID)]
+    sid: String,
+    /// The key that the sandbox knows
+    #[arg(long, default_value = sandbox::API_KEY)]
+    api_key: String,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s" | "0ms") {
+        return Ok(Duration::ZERO);
+    }
+    parse_duration(text).map_err(|_| "write a time with its unit, such as `50ms`".to_owned())
+}
+
+pub fn run(ui: &Ui, args: &SandboxArgs) -> Result<Exit, Stop> {
+    let faults = Faults::new(&args.faults, args.seed).map_err(|problem| Stop::new(Exit::Usage, problem))?;
+    let config = Config {
+        listen: args.listen,
+        sid: args.sid.clone(),
+        api_key: args.api_key.clone(),
+        latency: args.latency.unwrap_or_default(),
+        faults,
+        ..Config::default()
+    };
+    let runtime =
+        tokio::runtime::Runtime::new().map_err(|error| Stop::new(Exit::Error, format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let sandbox = Sandbox::start(config).await.map_err(|error| {
+            Stop::new(Exit::Error, format!("the sandbox cannot listen on {}: {error}", args.listen))
+        })?;
+        ui.data(&format!("{}\n", sandbox.url()));
+        ui.say(&format!(
+            "SID {}, key {}. Open the address in a browser for the inbox. Ctrl-C stops.",
+            args.sid, args.api_key
+        ));
+        crate::cli::signals::Signals::new().next().await;
+        Ok(Exit::Done)
+    })
+}

@@ -1,0 +1,334 @@
+//! `sendform sends`
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::path::Path;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::status;
+use crate::cli::rows::{Row, Rows};
+use crate::cli::ui::Ui;
+use crate::cli::{DataArgs, Exit, Format, LedgerArgs, Stop, context};
+use crate::domain::phone::E164;
+use crate::ledger::contradiction::ContradictionJson;
+use crate::ledger::report::{self, SendRecord};
+use crate::ledger::{Contradiction, Entry, Ledger, RunRecord, SendKey, State};
+use crate::plan::FORMAT_VERSION;
+use crate::util::human::one_line;
+
+/// List single sends, or show all that is known of one
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sendform sends list campaign.yaml --state unknown     each with the file and line of its row
+  sendform sends list campaign.yaml --to +919876543210
+  sendform sends show 5f0c0d8f6a3b4c2e9d1f00112233aabb")]
+pub struct SendsArgs {
+    #[command(subcommand)]
+    command: SendsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SendsCommand {
+    /// List sends, as they stand
+    List(ListArgs),
+    /// Show everything that is recorded of one send: who sent what, when, under which plan
+    Show(ShowArgs),
+}
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ListFormat {
+    Text,
+    Json,
+    /// A file for `resolve --file`, to be filled in and reviewed
+    Decisions,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// A campaign, by its file or its name [default: all]. With its file and the ledger's key, the row of
+    /// each person is shown
+    campaign: Option<String>,
+    /// Only those that stand so
+    #[arg(long, value_parser = state())]
+    state: Option<State>,
+    /// Only those of this run
+    #[arg(long)]
+    run: Option<i64>,
+    /// Only those to this number; needs the ledger's key
+    #[arg(long, value_name = "NUMBER")]
+    to: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// How it is printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: ListFormat,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// The send, as `sends list` names it; Kaleyra's reports and receipts hold it as `ref`
+    send: SendKey,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// How it is printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+fn state() -> impl TypedValueParser<Value = State> {
+    PossibleValuesParser::new(State::ALL.map(State::as_str))
+        .map(|name| State::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(State::Intent))
+}
+
+pub fn run(ui: &Ui, args: &SendsArgs) -> Result<Exit, Stop> {
+    let runtime = context::runtime()?;
+    match &args.command {
+        SendsCommand::List(args) => runtime.block_on(list(ui, args)),
+        SendsCommand::Show(args) => runtime.block_on(show(ui, args)),
+    }
+}
+
+async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, Stop> {
+    let (start, name, edition) = status::campaign(args.campaign.as_deref())?;
+    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &start)?;
+    let mut ledger = context::open_recorded(&place).await?;
+    let keys = match &args.to {
+        Some(number) => Some(keys_of(ledger.as_mut(), &place, number).await?),
+        None => None,
+    };
+    let mut sends = report::sends(ledger.as_mut(), name.as_deref(), |key| {
+        keys.as_ref().is_none_or(|keys: &HashSet<SendKey>| keys.contains(key))
+    })
+    .await?;
+    sends.retain(|send| {
+        args.state.is_none_or(|state| send.state == state)
+            && args.run.is_none_or(|run| send.run == run)
+            && edition.is_none_or(|edition| send.edition == edition)
+    });
+    let found = sends.len();
+    sends.truncate(args.limit.unwrap_or(usize::MAX));
+    // A campaign that is named by its file has an audience.
+    let rows = match edition {
+        Some(_) if !sends.is_empty() => {
+            let runs = ledger.runs().await?;
+            let listed: HashSet<i64> = sends.iter().map(|send| send.run).collect();
+            let runs: Vec<&RunRecord> = runs.iter().filter(|run| listed.contains(&run.id)).collect();
+            let wanted = sends.iter().map(|send| send.last.key).collect();
+            Rows::find(ui, &place, &start, &context::data_dirs(&args.data), &runs, &wanted).await?
+        }
+        _ => None,
+    };
+    let rows = rows.as_ref();
+    match args.format {
+        ListFormat::Json => {
+            let list: Vec<Value> = sends.iter().map(|send| describe(send, rows)).collect();
+            ui.data(&format!("{:#}\n", json!({ "format_version": FORMAT_VERSION, "found": found, "sends": list })));
+        }
+        ListFormat::Text => {
+            for send in &sends {
+                ui.data(&line(send, rows));
+            }
+            if sends.is_empty() {
+                ui.say("No such sends");
+            }
+        }
+        ListFormat::Decisions => ui.data(&decisions(&sends, rows)?),
+    }
+    if sends.len() < found {
+        ui.say(&format!("{} more; raise `--limit`", found - sends.len()));
+    }
+    Ok(Exit::Done)
+}
+
+/// The sends of one person under every campaign of the ledger.
+async fn keys_of(
+    ledger: &mut dyn Ledger,
+    place: &crate::ledger::LedgerLocation,
+    number: &str,
+) -> Result<HashSet<SendKey>, Stop> {
+    let address = E164::parse_exact(number).ok_or_else(|| {
+        Stop::new(Exit::Usage, format!("`{number}` is not a number"))
+            .hint("with its country code, such as `+919876543210`")
+    })?;
+    let key = context::key_of_recorded(place).await?;
+    let runs = ledger.runs().await?;
+    let scopes: HashSet<(String, u32)> = runs.into_iter().map(|run| (run.campaign, run.edition)).collect();
+    Ok(scopes.into_iter().map(|(campaign, edition)| key.send_keys(&campaign, edition).of(address.identity())).collect())
+}
+
+fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
+    let told = send.last.reason.as_deref().or(send.last.message_id.as_deref()).unwrap_or_default();
+    let told = one_line(told);
+    let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(&in_words(rows.of(&send.last.key)))));
+    format!("{}  {:<9} {:<17} {}{row}  {told}\n", send.last.key, send.state.to_string(), send.masked, send.campaign)
+}
+
+fn in_words(row: Row) -> String {
+    match row {
+        Row::At(place) => place,
+        Row::Gone => "not in the audience now".to_owned(),
+        Row::NotFound => "row not found".to_owned(),
+    }
+}
+
+fn describe(send: &SendRecord, rows: Option<&Rows>) -> Value {
+    let mut value = json!({
+        "send": send.last.key.to_string(),
+        "campaign": send.campaign,
+        "edition": send.edition,
+        "to": send.masked,
+        "state": send.state,
+        "attempt": send.last.attempt,
+        "run": send.run,
+        "at": report::time(send.last.at),
+        "message_id": send.last.message_id,
+        "reason": send.last.reason,
+    });
+    // Without it nothing is known of the row; null says that there is none.
+    match rows.map(|rows| rows.of(&send.last.key)) {
+        Some(Row::At(place)) => value["row"] = Value::from(place),
+        Some(Row::Gone) => value["row"] = Value::Null,
+        Some(Row::NotFound) | None => {}
+    }
+    value
+}
+
+/// A file to fill in: each decision is a comment until somebody has made it.
+fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Stop> {
+    if let Some(send) = sends.iter().find(|send| send.state != State::Unknown) {
+        return Err(Stop::new(
+            Exit::Usage,
+            format!("the send {} is {}, so there is nothing to decide", send.last.key, send.state),
+        )
+        .hint("add `--state unknown`"));
+    }
+    let mut out = String::from(
+        "# For each send: what does the provider's report say? `accepted`, `rejected`, or `not-sent` (it is sent again).\n\
+         # Then: sendform resolve --file THIS_FILE\n\
+         apiVersion: sendform/v1\nkind: Decisions\nreason: \"\"\ndecisions:\n",
+    );
+    for send in sends {
+        // Each on one line of the comment: none may end it.
+        let told = one_line(send.last.reason.as_deref().unwrap_or_default());
+        let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(&in_words(rows.of(&send.last.key)))));
+        let _ = write!(
+            out,
+            "  # {} of {}{row}, {}: {told}\n  - send: \"{}\"\n    attempt: {}\n    as: # accepted, rejected or not-sent\n",
+            one_line(&send.masked),
+            one_line(&send.campaign),
+            report::time(send.last.at),
+            send.last.key,
+            send.last.attempt
+        );
+    }
+    Ok(out)
+}
+
+async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, Stop> {
+    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
+    let mut ledger = context::open_recorded(&place).await?;
+    let entries = report::history(ledger.as_mut(), args.send).await?;
+    if entries.is_empty() {
+        return Err(Stop::new(Exit::Error, format!("nothing is recorded of the send {}", args.send)));
+    }
+    let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
+    let contradictions = report::contradictions(ledger.as_mut(), args.send).await?;
+    match args.format {
+        Format::Json => {
+            let list: Vec<Value> = entries.iter().map(|entry| report::entry_json(entry, false)).collect();
+            let of_runs: Vec<&RunRecord> = {
+                let mut ids: Vec<i64> = entries.iter().map(|entry| entry.run).collect();
+                ids.dedup();
+                ids.iter().filter_map(|id| runs.get(id)).collect()
+            };
+            ui.data(&format!(
+                "{:#}\n",
+                json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs,
+                    "contradictions": contradictions.iter().map(ContradictionJson::from).collect::<Vec<_>>() })
+            ));
+        }
+        Format::Text => ui.data(&story(args.send, &entries, &runs, &contradictions)),
+    }
+    Ok(Exit::Done)
+}
+
+fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contradictions: &[Contradiction]) -> String {
+    let mut out = format!("Send {key}\n");
+    for entry in entries {
+        let _ = write!(out, "\n  {}  attempt {}  {}", report::time(entry.at), entry.attempt, entry.state);
+        if entry.state == State::Intent {
+            let coupon = entry.coupon.as_deref().map_or_else(String::new, |_| ", with a code".to_owned());
+            let _ = writeln!(out, " to {}{coupon}", entry.masked.as_deref().unwrap_or("an unknown number"));
+            if let Some(run) = runs.get(&entry.run) {
+                let _ = writeln!(
+                    out,
+                    "    run {} of {}, edition {}, by {} on {} (sendform {})\n    plan {}",
+                    run.id, run.name, run.edition, run.actor, run.host, run.version, run.plan_hash
+                );
+            }
+        } else {
+            let _ = writeln!(out);
+        }
+        if let Some(id) = &entry.message_id {
+            let _ = writeln!(out, "    message id {}", one_line(id));
+        }
+        if let Some(reason) = &entry.reason {
+            let _ = writeln!(out, "    {}", one_line(reason));
+        }
+        if let (Some(source), Some(actor)) = (entry.source, &entry.actor) {
+            let _ = writeln!(out, "    {} of {}", source.as_str(), one_line(actor));
+        }
+    }
+    for found in contradictions {
+        let _ = writeln!(out, "\n  {}  contradiction\n    {}", report::time(found.at), found.sentence());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Entry;
+
+    #[test]
+    fn a_reason_cannot_add_an_entry_to_the_decisions_file() {
+        for line_break in ["\n", "\r", "\u{85}", "\u{2028}", "\u{2029}", "\u{b}", "\u{c}"] {
+            let reason = format!("no answer{line_break}  - send: \"{}\"{line_break}    as: not-sent", "0".repeat(32));
+            let last = Entry {
+                seq: 1,
+                run: 1,
+                at: 0,
+                key: SendKey([7; 16]),
+                attempt: 1,
+                state: State::Unknown,
+                digest: None,
+                likeness: None,
+                masked: None,
+                coupon: None,
+                expires: None,
+                message_id: None,
+                reason: Some(reason),
+                source: None,
+                actor: None,
+            };
+            let masked = "+91••••••••10".to_owned();
+            let send = SendRecord { campaign: "offer".into(), edition: 1, state: State::Unknown, last, masked, run: 1 };
+            let file = decisions(&[send], None).unwrap();
+            let document: Value = serde_yaml::from_str(&file).unwrap();
+            let entries = document["decisions"].as_array().unwrap();
+            assert_eq!(entries.len(), 1, "{file}");
+            assert_eq!(entries[0]["send"], "07".repeat(16));
+            assert!(!file.contains(['\u{85}', '\u{2028}', '\u{2029}', '\r']), "{file:?}");
+        }
+    }
+}

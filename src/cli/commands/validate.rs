@@ -1,0 +1,160 @@
+//! `sendform validate`
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::audience;
+use crate::cli::ui::Ui;
+use crate::cli::{Exit, Stop, VarArgs, context};
+use crate::domain::campaign::{Campaign, CouponSpec};
+use crate::domain::diagnostic::{Diagnostic, Severity};
+use crate::manifest::{self, names};
+use crate::util::human::count;
+
+/// Check campaigns offline: schema, WhatsApp's limits, expressions, CSV files
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sendform validate campaign.yaml
+  sendform validate campaigns/*.yaml --format github
+  sendform validate .                            all campaigns below this directory")]
+pub struct ValidateArgs {
+    /// The campaigns, or directories that hold some
+    #[arg(required = true, value_name = "CAMPAIGN")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    vars: VarArgs,
+    /// How findings are printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Drawn into the source, on standard error
+    Text,
+    /// One JSON document on standard output
+    Json,
+    /// Annotations for GitHub Actions
+    Github,
+    /// SARIF 2.1.0
+    Sarif,
+}
+
+pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
+    let given = context::given(&args.vars)?;
+    let now = Timestamp::now();
+    let mut found: Vec<Diagnostic> = Vec::new();
+    let paths = campaigns(&args.paths, &mut found);
+    for path in &paths {
+        match manifest::load(path, &given, now) {
+            Ok(checked) => {
+                found.extend(checked.warnings);
+                found.extend(data_files(&checked.campaign));
+            }
+            Err(problems) => found.extend(problems.0),
+        }
+    }
+    found.extend(names::shared(&paths));
+    let errors = found.iter().filter(|finding| finding.severity == Severity::Error).count();
+    match args.format {
+        Format::Text => {
+            ui.problems(&found);
+            let campaigns = count(paths.len(), "campaign");
+            if errors == 0 {
+                ui.say(&format!("{campaigns} checked, all valid"));
+            } else {
+                ui.say(&format!("\n{campaigns} checked, {} found", count(errors, "error")));
+            }
+        }
+        Format::Json => {
+            let list: Vec<_> = found.iter().map(Diagnostic::to_json).collect();
+            ui.data(&format!("{:#}\n", json!({ "format_version": "1.0", "valid": errors == 0, "diagnostics": list })));
+        }
+        Format::Github => found.iter().for_each(|finding| ui.data(&github(finding))),
+        Format::Sarif => ui.data(&format!("{:#}\n", sarif(&found))),
+    }
+    Ok(if errors == 0 { Exit::Done } else { Exit::Invalid })
+}
+
+/// Reads every CSV file of a campaign to its end: a file is only valid if all of it can be used.
+fn data_files(campaign: &Campaign) -> Vec<Diagnostic> {
+    let mut found = audience::check_files(&campaign.audience).unwrap_or_else(|problems| problems.0);
+    if let CouponSpec::Pool(pool) = &campaign.coupons {
+        match pool.load() {
+            Ok(pool) => found.extend(pool.warnings().iter().cloned()),
+            Err(problems) => found.extend(problems.0),
+        }
+    }
+    found
+}
+
+/// The campaigns that were asked for, those below directories included.
+fn campaigns(paths: &[PathBuf], found: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
+    let mut campaigns = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            campaigns.push(path.clone());
+            continue;
+        }
+        let below = names::below(path);
+        if below.is_empty() {
+            found.push(
+                Diagnostic::error("no-campaign", format!("there is no campaign below `{}`", path.display()))
+                    .hint("a campaign is a YAML file with `apiVersion: sendform/v1` and `kind: Campaign`"),
+            );
+        }
+        // As a user would type them: `.` gives no path its beginning.
+        campaigns.extend(below.into_iter().map(|named| match named.path.strip_prefix(".") {
+            Ok(short) => short.to_owned(),
+            Err(_) => named.path,
+        }));
+    }
+    campaigns
+}
+
+/// A workflow command. In its text `%`, carriage return and line feed are escaped.
+fn github(finding: &Diagnostic) -> String {
+    let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let level = if finding.severity == Severity::Error { "error" } else { "warning" };
+    let (file, line, column) = finding.position();
+    let mut place = Vec::new();
+    place.extend(file.map(|file| format!("file={}", escape(&file).replace(':', "%3A").replace(',', "%2C"))));
+    place.extend(line.map(|line| format!("line={line}")));
+    place.extend(column.map(|column| format!("col={column}")));
+    place.push(format!("title={}", finding.code));
+    let hint = finding.hint.as_deref().map_or_else(String::new, |hint| format!(" ({hint})"));
+    format!("::{level} {}::{}\n", place.join(","), escape(&format!("{}{hint}", finding.message)))
+}
+
+fn sarif(found: &[Diagnostic]) -> serde_json::Value {
+    let results: Vec<_> = found
+        .iter()
+        .map(|finding| {
+            let (file, line, column) = finding.position();
+            let hint = finding.hint.as_deref().map_or_else(String::new, |hint| format!(". {hint}"));
+            let region = line.map(|line| json!({ "startLine": line, "startColumn": column.unwrap_or(1) }));
+            let location = file.map(|file| {
+                let mut physical = json!({ "artifactLocation": { "uri": file } });
+                if let Some(region) = region {
+                    physical["region"] = region;
+                }
+                json!({ "physicalLocation": physical })
+            });
+            json!({
+                "ruleId": finding.code,
+                "level": if finding.severity == Severity::Error { "error" } else { "warning" },
+                "message": { "text": format!("{}{hint}", finding.message) },
+                "locations": location.into_iter().collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{ "tool": { "driver": { "name": "sendform", "version": env!("CARGO_PKG_VERSION") } }, "results": results }],
+    })
+}

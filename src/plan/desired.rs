@@ -1,0 +1,303 @@
+//! One pass over the audience: who would get what, and where their send stands.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::audience::{Audience, Entry, LeftOut, ReadReport, Reason, Row, RowPlace};
+use crate::coupons::generator::Generator;
+use crate::coupons::{CodeTable, Pool, PoolAhead};
+use crate::domain::campaign::{Campaign, CouponSpec};
+use crate::domain::canonical::{Canonical, ContentDigest};
+use crate::domain::coupon::CouponCode;
+use crate::domain::diagnostic::Diagnostics;
+use crate::domain::expiry::MessageExpiry;
+use crate::domain::message::{Digester, Message};
+use crate::domain::phone::{E164, Identity};
+use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State, content_prefix};
+
+/// How many candidates a generator may go through before its codes count as used up.
+const MAX_SALT: u32 = 64;
+
+/// Where a desired send stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// To be sent, as this attempt.
+    Send(u32),
+    /// Accepted by the provider.
+    Sent,
+    /// Accepted by the provider, with other content than the campaign has now.
+    Drifted,
+    /// In the hands of a run that is under way.
+    UnderWay,
+    /// Started, and not known how it ended.
+    Unknown,
+    /// Refused by the provider.
+    Rejected,
+}
+
+/// One message that the campaign wants somebody to have.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// Where the row stands.
+    pub place: RowPlace,
+    /// Whom it goes to.
+    pub address: E164,
+    /// The row that it was rendered from.
+    pub row: Arc<Row>,
+    /// Whose send it is.
+    pub key: SendKey,
+    /// What they get.
+    pub message: Message,
+    /// A fingerprint of the message, the same for everybody who gets the same.
+    pub digest: ContentDigest,
+    /// A short fingerprint of the same without the URL's parameter, code and expiry.
+    pub likeness: i64,
+    /// Where the send stands.
+    pub standing: Standing,
+    /// The recipient and the message, as the plan's hash holds them.
+    pub entry: [u8; 32],
+    /// How many messages of the campaign stand before this one, sent or not.
+    pub ordinal: u64,
+    /// Who they are.
+    pub identity: Identity,
+}
+
+/// What a row comes to.
+#[derive(Debug)]
+pub enum Item {
+    /// A message.
+    Desired(Box<Desired>),
+    /// No message.
+    LeftOut(LeftOut),
+    /// A message, but there is no code left for it.
+    NoCode,
+    /// A message that is not to be sent, in a pass that [does not look at those](Pass::only_to_send).
+    Passed,
+}
+
+/// One pass over the audience. Two passes over the same files with the same snapshot give the same.
+pub struct Pass<'a> {
+    campaign: &'a Campaign,
+    audience: Audience,
+    snapshot: &'a Snapshot,
+    keys: SendKeys,
+    codes: Codes,
+    expiry: Option<MessageExpiry>,
+    retry_rejected: bool,
+    only_to_send: bool,
+}
+
+enum Codes {
+    One(CouponCode),
+    Pool(Pool),
+    Generated(Generator, CodeTable),
+}
+
+impl<'a> Pass<'a> {
+    /// Prepares a pass: reads the suppression lists, and the pool unless that was begun already.
+    pub fn new(
+        campaign: &'a Campaign,
+        snapshot: &'a Snapshot,
+        key: &LedgerKey,
+        planned_at: Timestamp,
+        retry_rejected: bool,
+        pool: Option<PoolAhead>,
+    ) -> Result<Self, Diagnostics> {
+        let codes = match &campaign.coupons {
+            CouponSpec::Code(code) => Codes::One(code.clone()),
+            CouponSpec::Pool(spec) => {
+                let mut pool = pool.map_or_else(|| spec.load(), PoolAhead::pool)?;
+                let bound = snapshot.sends.iter().map(|(_, send)| send.coupon);
+                for code in bound.chain(snapshot.spent_codes.iter().map(|code| &**code)) {
+                    pool.mark_taken(code);
+                }
+                Codes::Pool(pool)
+            }
+            CouponSpec::Generate { prefix, alphabet, length } => {
+                let scope = format!("{}/{}", campaign.record, campaign.edition);
+                let generator = Generator::new(key.for_codes(), scope, prefix, alphabet, *length);
+                let mut taken = CodeTable::default();
+                let bound = snapshot.sends.iter().map(|(_, send)| send.coupon);
+                for code in bound.chain(snapshot.spent_codes.iter().map(|code| &**code)) {
+                    let _ = taken.insert(code);
+                }
+                Codes::Generated(generator, taken)
+            }
+        };
+        Ok(Self {
+            campaign,
+            audience: Audience::open(&campaign.audience)?,
+            snapshot,
+            keys: key.send_keys(&campaign.record, campaign.edition),
+            codes,
+            expiry: campaign.expiry.map(|rule| rule.resolve(planned_at)),
+            retry_rejected,
+            only_to_send: false,
+        })
+    }
+
+    /// The same, but messages that are not to be sent are not rendered: for a second pass, since the
+    /// first has seen them all.
+    pub fn only_to_send(self) -> Self {
+        Self { only_to_send: true, ..self }
+    }
+
+    /// How many codes of a pool can be given away; `None` for other kinds of coupons.
+    pub fn free_codes(&self) -> Option<u64> {
+        match &self.codes {
+            Codes::Pool(pool) => Some(pool.free() as u64),
+            _ => None,
+        }
+    }
+
+    /// What is worth a look in the pool's file.
+    pub fn pool_warnings(&self) -> Vec<String> {
+        match &self.codes {
+            Codes::Pool(pool) => pool.warnings().iter().map(|warning| warning.message.clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The estimated number of rows.
+    pub fn rows_about(&self) -> usize {
+        self.audience.rows_about()
+    }
+
+    /// Streams every row's item, in the order of the sources, and reports how much was read from each file.
+    pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()> + Send) -> Result<ReadReport, Diagnostics> {
+        let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
+        let mut ordinal = 0;
+        let mut digester = Digester::new(campaign.gateway.from);
+        let mut sends = snapshot.sends.in_turn();
+        let scope = plan_scope(campaign);
+        audience.rows(
+            |row| campaign.composer.admits(row),
+            |entry| {
+                let recipient = match entry {
+                    Entry::LeftOut(left_out) => return visit(Item::LeftOut(left_out)),
+                    Entry::Recipient(recipient) => recipient,
+                };
+                let key = keys.of(recipient.identity);
+                let recorded = sends.get(&key);
+                let standing = standing(recorded, retry_rejected, &snapshot.live);
+                if only_to_send && !matches!(standing, Standing::Send(_)) {
+                    ordinal += 1;
+                    return visit(Item::Passed);
+                }
+                let Some(coupon) = codes.propose(recipient.identity, recorded) else {
+                    return visit(Item::NoCode);
+                };
+                let content = match campaign.composer.compose(&recipient.row, coupon.expose()) {
+                    Ok(content) => content,
+                    Err(fault) => {
+                        let left_out =
+                            LeftOut { place: recipient.place, reason: fault.reason, detail: Some(fault.detail) };
+                        return visit(Item::LeftOut(left_out));
+                    }
+                };
+                codes.keep(&coupon, recorded);
+                let expiry = if content.template.has_expiration { expiry } else { None };
+                let message = Message {
+                    template: content.template,
+                    media: content.media,
+                    params: content.params,
+                    url_param: content.url_param,
+                    coupon,
+                    expiry,
+                };
+                let (digest, likeness) = digester.digests(&message);
+                let standing = match (standing, recorded.and_then(|recorded| recorded.content)) {
+                    (Standing::Sent, Some(content)) if content_prefix(&digest.0) != Some(content) => Standing::Drifted,
+                    (standing, _) => standing,
+                };
+                let entry = plan_entry(&scope, recipient.identity, recipient.address, digest);
+                let desired = Desired {
+                    place: recipient.place,
+                    address: recipient.address,
+                    row: recipient.row,
+                    key,
+                    message,
+                    digest,
+                    likeness,
+                    standing,
+                    entry,
+                    ordinal,
+                    identity: recipient.identity,
+                };
+                ordinal += 1;
+                visit(Item::Desired(Box::new(desired)))
+            },
+        )
+    }
+}
+
+impl Codes {
+    /// The code that a person would get: the one that is theirs already, else the next.
+    fn propose(&mut self, person: Identity, recorded: Option<Recorded<'_>>) -> Option<CouponCode> {
+        let bound = recorded.and_then(|recorded| CouponCode::recorded(recorded.coupon));
+        match self {
+            Codes::One(code) => Some(code.clone()),
+            // Who has had a code gets no second one, even if the first could not be read any more.
+            Codes::Pool(_) if recorded.is_some() => bound,
+            Codes::Pool(pool) => pool.peek().and_then(|code| CouponCode::new(code).ok()),
+            Codes::Generated(generator, taken) => bound.or_else(|| {
+                (0..MAX_SALT).find_map(|salt| {
+                    generator.candidate(person, salt).ok().filter(|code| taken.position(code.expose()).is_none())
+                })
+            }),
+        }
+    }
+
+    /// Gives the proposed code away.
+    fn keep(&mut self, code: &CouponCode, recorded: Option<Recorded<'_>>) {
+        match self {
+            Codes::One(_) => {}
+            Codes::Pool(pool) => {
+                if recorded.is_none() {
+                    pool.take();
+                }
+            }
+            Codes::Generated(_, taken) => drop(taken.insert(code.expose())),
+        }
+    }
+}
+
+fn standing(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) -> Standing {
+    match recorded {
+        None => Standing::Send(1),
+        Some(recorded) => match recorded.state {
+            State::NotSent => Standing::Send(recorded.attempt + 1),
+            State::Accepted => Standing::Sent,
+            State::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
+            State::Rejected => Standing::Rejected,
+            State::Intent if live.contains(&recorded.run) => Standing::UnderWay,
+            State::Intent | State::Unknown => Standing::Unknown,
+        },
+    }
+}
+
+/// What the entries of one campaign's plan stand under.
+fn plan_scope(campaign: &Campaign) -> [u8; 32] {
+    let mut canonical = Canonical::new(b"sendform plan scope v1");
+    canonical.text(&campaign.record);
+    canonical.number(u64::from(campaign.edition));
+    canonical.finish()
+}
+
+/// One recipient and one message, in canonical form.
+fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: ContentDigest) -> [u8; 32] {
+    let mut canonical = Canonical::keyed(scope);
+    canonical.number(person.digits());
+    canonical.number(address.digits());
+    canonical.bytes(&digest.0);
+    canonical.finish()
+}
+
+impl Standing {
+    /// The reason under which a send that is not repeated is counted, if it counts as blocked.
+    pub fn blocked(self) -> Option<Reason> {
+        matches!(self, Standing::Rejected).then_some(Reason::Rejected)
+    }
+}

@@ -1,0 +1,3 @@
+//! How a plan is shown.
+
+pub mod text;

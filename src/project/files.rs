@@ -1,0 +1,280 @@
+//! Which files a campaign may read, and how they are opened.
+//!
+//! A manifest often arrives in a pull request, so a path in it must not reach any file that the
+//! machine can read. There are three rules:
+//!
+//! | what names the file | where it may lie |
+//! |---|---|
+//! | `use:`, a header's `file:` | below the project's root |
+//! | a CSV file (`csv:`) | below the root, or below a directory that the operator named with `--data-dir` |
+//! | a secret's `file:` | anywhere; only `apply` reads it, and nothing shows it ([`crate::gateway::kaleyra::account`]) |
+//!
+//! A path is resolved to its canonical form first, so a symbolic link counts as the place that it
+//! leads to. Only regular files are opened, without blocking, and the open handle is compared with
+//! the canonical path once more, so that a file that is swapped in between is noticed.
+
+use std::fs::File;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::project;
+use crate::util::fs::{FileError, InputFile, is_of_the_kernel, read_at_most, shown};
+
+/// A directory whose files may be read.
+#[derive(Debug, Clone)]
+struct Tree {
+    /// As the operator named it.
+    named: PathBuf,
+    /// Without symbolic links.
+    canonical: Arc<Path>,
+}
+
+impl Tree {
+    fn new(named: PathBuf) -> io::Result<Self> {
+        let canonical = std::fs::canonicalize(&named)?;
+        Ok(Self { named, canonical: canonical.into() })
+    }
+}
+
+/// The directories that the files of one campaign may lie in.
+#[derive(Debug, Clone)]
+pub struct Files {
+    root: Tree,
+    data: Vec<Tree>,
+}
+
+impl Files {
+    /// The directories for a campaign: its project's root, and the data directories that the operator named.
+    pub fn of_campaign(manifest: &Path, data_dirs: &[PathBuf]) -> Result<Self, Diagnostics> {
+        let problem = |error: FileError| Diagnostics::from(error.diagnostic(manifest));
+        // The project's search would go on from the directory around a path that leads nowhere.
+        std::fs::metadata(manifest).map_err(|error| problem(FileError::of(manifest, error)))?;
+        let current = std::env::current_dir().map_err(|error| problem(FileError::of(Path::new("."), error)))?;
+        let root = project::find(manifest, &current)?.root;
+        let root = Tree::new(root.clone()).map_err(|error| problem(FileError::of(&root, error)))?;
+        Self::new(root, data_dirs)
+    }
+
+    /// The directories for a file that stands alone: its own directory.
+    pub fn beside(file: &Path) -> Result<Self, Diagnostics> {
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let root = Tree::new(directory.to_owned())
+            .map_err(|_| Diagnostics::from(FileError::Missing(shown(file)).diagnostic(file)))?;
+        Self::new(root, &[])
+    }
+
+    fn new(root: Tree, data_dirs: &[PathBuf]) -> Result<Self, Diagnostics> {
+        let data = data_dirs
+            .iter()
+            .map(|directory| {
+                let named = directory.display();
+                let problem = |message| {
+                    Diagnostic::error("data-dir", message)
+                        .hint("`--data-dir` and `SENDFORM_DATA_DIR` name directories that hold CSV files")
+                };
+                let tree = Tree::new(directory.clone())
+                    .map_err(|error| problem(format!("cannot read the data directory `{named}`: {error}")))?;
+                if tree.canonical.is_dir() {
+                    Ok(tree)
+                } else {
+                    Err(problem(format!("the data directory `{named}` is not a directory")))
+                }
+            })
+            .collect::<Result<_, Diagnostic>>()?;
+        Ok(Self { root, data })
+    }
+
+    /// A file that `use:` or a header names: below the project's root.
+    pub fn project_file(&self, path: PathBuf) -> Result<InputFile, FileError> {
+        match self.locate(&path, &[&self.root]) {
+            Ok((tree, _)) => Ok(InputFile::found(path, tree)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A CSV file. A relative path is looked up beside the manifest that it is written in, which lies
+    /// in `directory`, then below each data directory.
+    pub fn data_file(&self, directory: &Path, written: &Path) -> Result<InputFile, FileError> {
+        let beside = directory.join(written);
+        let mut places = vec![beside.clone()];
+        if goes_only_down(written) {
+            places.extend(self.data.iter().map(|tree| tree.named.join(written)));
+        }
+        let trees: Vec<&Tree> = std::iter::once(&self.root).chain(&self.data).collect();
+        let mut found: Option<(InputFile, PathBuf)> = None;
+        for path in places {
+            match self.locate(&path, &trees) {
+                Ok((tree, canonical)) => match &found {
+                    // The same file by two ways, such as a data directory that is the manifest's own.
+                    Some((_, first)) if *first == canonical => {}
+                    Some((first, _)) => return Err(FileError::Twice(shown(first), shown(&path))),
+                    None => found = Some((InputFile::found(path, tree), canonical)),
+                },
+                Err(FileError::Missing(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        found.map(|(file, _)| file).ok_or_else(|| FileError::Missing(shown(&beside)))
+    }
+
+    /// What to do about a CSV file that is not where it may be.
+    pub fn data_hint(&self, error: &FileError) -> Option<String> {
+        let directories = || self.data.iter().map(|tree| format!("`{}`", tree.named.display())).collect::<Vec<_>>();
+        match error {
+            FileError::Missing(_) if self.data.is_empty() => Some(
+                "paths are relative to the file that they are written in; `--data-dir DIR` names a directory to look in as well"
+                    .to_owned(),
+            ),
+            FileError::Missing(_) => Some(format!(
+                "paths are relative to the file that they are written in, and to {}",
+                directories().join(", ")
+            )),
+            FileError::Outside { .. } => {
+                Some("to read data from there, name its directory with `--data-dir DIR` or `SENDFORM_DATA_DIR`".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// The tree that a path leads into, and where it leads.
+    fn locate(&self, path: &Path, trees: &[&Tree]) -> Result<(Arc<Path>, PathBuf), FileError> {
+        let holding = |place: &Path| trees.iter().find(|tree| place.starts_with(&tree.canonical));
+        let canonical = match std::fs::canonicalize(path) {
+            Ok(canonical) => canonical,
+            Err(error) => {
+                // Whether there is a file must not be told of places that may not be read.
+                let nearest = path.ancestors().skip(1).find_map(|above| match above.as_os_str().is_empty() {
+                    true => std::env::current_dir().and_then(std::fs::canonicalize).ok(),
+                    false => std::fs::canonicalize(above).ok(),
+                });
+                return Err(match nearest {
+                    Some(nearest) if holding(&nearest).is_none() => outside(path, trees),
+                    _ => FileError::of(path, error),
+                });
+            }
+        };
+        match holding(&canonical) {
+            Some(tree) if !is_of_the_kernel(&canonical) => Ok((Arc::clone(&tree.canonical), canonical)),
+            _ => Err(outside(path, trees)),
+        }
+    }
+}
+
+fn outside(path: &Path, trees: &[&Tree]) -> FileError {
+    let named: Vec<String> = trees
+        .iter()
+        .enumerate()
+        .map(|(position, tree)| {
+            let kind = if position == 0 { "the project's root" } else { "the data directory" };
+            format!("{kind} `{}`", tree.named.display())
+        })
+        .collect();
+    FileError::Outside { path: shown(path), trees: named.join(" and ") }
+}
+
+/// Whether a path is relative and never goes up.
+fn goes_only_down(path: &Path) -> bool {
+    path.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
+}
+
+/// Reads a file that the operator named on the command line. It may lie anywhere, but a symbolic link
+/// must not lead out of the project that it lies in: what is checked in could point at any file.
+pub fn read_named(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
+    let fail = |error| FileError::of(path, error);
+    let canonical = std::fs::canonicalize(path).map_err(fail)?;
+    let current = std::env::current_dir().map_err(fail)?;
+    // Without links, or with one that stays in its directory, the file lies where its path says.
+    let typed = project::as_typed(&current.join(path));
+    let stays = typed.parent().is_some_and(|directory| canonical.starts_with(directory));
+    if !stays {
+        let root = project::find(path, &current).ok().and_then(|project| Tree::new(project.root).ok());
+        match root {
+            Some(root) if canonical.starts_with(&root.canonical) => {}
+            Some(root) => return Err(outside(path, &[&root])),
+            None => {
+                let trees = "the project that it is named in".to_owned();
+                return Err(FileError::Outside { path: shown(path), trees });
+            }
+        }
+    }
+    read_at_most(File::open(path).map_err(fail)?, most).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A project with a file, a data directory beside it, and something that neither holds.
+    fn places() -> (tempfile::TempDir, Files) {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["project/campaigns", "data", "secret"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        std::fs::write(at("project/sendform.yaml"), "").unwrap();
+        std::fs::write(at("project/campaigns/campaign.yaml"), "kind: Campaign\n").unwrap();
+        std::fs::write(at("project/people.csv"), "mobile\n").unwrap();
+        std::fs::write(at("data/members.csv"), "mobile\n").unwrap();
+        std::fs::write(at("secret/key"), "hunter2\n").unwrap();
+        let files = Files::of_campaign(&at("project/campaigns/campaign.yaml"), &[at("data")]).unwrap();
+        (directory, files)
+    }
+
+    #[test]
+    fn a_data_file_is_found_beside_its_manifest_then_in_the_data_directories() {
+        let (directory, files) = places();
+        let campaigns = directory.path().join("project/campaigns");
+        let find = |written: &str| files.data_file(&campaigns, Path::new(written));
+        assert_eq!(&*find("../people.csv").unwrap(), campaigns.join("../people.csv"));
+        assert_eq!(&*find("members.csv").unwrap(), directory.path().join("data/members.csv"));
+        assert_eq!(
+            &*find(directory.path().join("data/members.csv").to_str().unwrap()).unwrap(),
+            directory.path().join("data/members.csv")
+        );
+        assert!(matches!(find("nobody.csv"), Err(FileError::Missing(_))));
+        assert!(matches!(find("../../secret/key"), Err(FileError::Outside { .. })));
+        assert!(matches!(find("../../data/../secret/key"), Err(FileError::Outside { .. })));
+        // Whether something is there is not told.
+        assert!(matches!(find("../../secret/nothing"), Err(FileError::Outside { .. })));
+        std::fs::write(campaigns.join("members.csv"), "mobile\n").unwrap();
+        assert!(matches!(find("members.csv"), Err(FileError::Twice(..))));
+    }
+
+    #[test]
+    fn a_symbolic_link_counts_as_the_place_that_it_leads_to() {
+        let (directory, files) = places();
+        let project = directory.path().join("project");
+        symlink(directory.path().join("secret"), project.join("inside")).unwrap();
+        symlink("../secret/key", directory.path().join("data/key.csv")).unwrap();
+        symlink("people.csv", project.join("same.csv")).unwrap();
+        assert!(matches!(files.project_file(project.join("inside/key")), Err(FileError::Outside { .. })));
+        assert!(matches!(files.data_file(&project, Path::new("key.csv")), Err(FileError::Outside { .. })));
+        let file = files.data_file(&project, Path::new("same.csv")).unwrap();
+        assert_eq!(file.open(100).unwrap().read(100).unwrap(), b"mobile\n");
+        // A link that is put there later is noticed when the file is opened.
+        std::fs::remove_file(project.join("same.csv")).unwrap();
+        symlink("../secret/key", project.join("same.csv")).unwrap();
+        assert!(matches!(file.open(100), Err(FileError::Outside { .. })));
+    }
+
+    #[test]
+    fn only_regular_files_of_a_bounded_size_are_opened() {
+        let (directory, files) = places();
+        let project = directory.path().join("project");
+        let open = |name: &str| files.project_file(project.join(name)).and_then(|file| file.open(1_000)).map(drop);
+        assert!(matches!(open("campaigns"), Err(FileError::NotRegular(_, "a directory"))));
+        let listener = std::os::unix::net::UnixListener::bind(project.join("socket")).unwrap();
+        assert!(matches!(open("socket"), Err(FileError::NotRegular(_, "a socket"))));
+        drop(listener);
+        assert!(std::process::Command::new("mkfifo").arg(project.join("pipe")).status().unwrap().success());
+        assert!(matches!(open("pipe"), Err(FileError::NotRegular(_, "a pipe"))));
+        let sparse = File::create(project.join("sparse")).unwrap();
+        sparse.set_len(5 << 30).unwrap();
+        assert!(matches!(open("sparse"), Err(FileError::TooLarge { .. })));
+        assert!(open("people.csv").is_ok());
+    }
+}

@@ -1,0 +1,422 @@
+//! What expressions may do: the part of minijinja's language whose cost its own bound, the fuel, covers.
+//!
+//! Fuel pays for each step and for each byte and list slot that a step makes. Two things escape it. Lists
+//! that are added to one another stay unevaluated until something needs all of it, so thirty doublings
+//! cost thirty steps and then gigabytes. And lists that hold other lists several times over are
+//! compared and printed as if each were there. So expressions are checked when they are compiled:
+//!
+//! * a list holds texts and numbers, no lists; it may be searched, looped over and joined, but not added
+//!   or repeated;
+//! * there are no mappings, macros, includes, recursive loops, and no function but `range`;
+//! * a row, the variables and the campaign are looked into, never listed.
+//!
+//! What can be a list is told from the syntax alone: a name may hold one if it is set to one anywhere.
+
+use std::collections::BTreeSet;
+
+use minijinja::machinery::{Span, ast, parse};
+use minijinja::value::ValueKind;
+
+use super::compose::CompileError;
+
+/// The longest text of one field, in bytes. The longest message has 600 characters.
+pub(super) const MAX_SOURCE: usize = 8 * 1024;
+
+/// How many parts a list may be made of that are not all fixed texts and numbers.
+const MAX_PARTS: usize = 100;
+
+/// What has to be looked into: a row, the variables, the campaign.
+const CONTAINERS: [&str; 3] = ["recipient", "vars", "campaign"];
+
+/// Filters that make a text, a number or true or false.
+const TO_SINGLE: [&str; 24] = [
+    "abs",
+    "bool",
+    "capitalize",
+    "count",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "format",
+    "indent",
+    "int",
+    "join",
+    "last",
+    "length",
+    "lower",
+    "max",
+    "min",
+    "replace",
+    "round",
+    "string",
+    "title",
+    "trim",
+    "upper",
+    "urlencode",
+];
+
+/// Filters that make a list of texts or numbers.
+const TO_LIST: [&str; 7] = ["lines", "list", "reject", "select", "sort", "split", "unique"];
+
+/// What an expression gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A text, a number, true, false, or nothing.
+    Single,
+    /// It may be a list.
+    List,
+}
+
+impl Kind {
+    fn or(self, other: Kind) -> Kind {
+        if self == Kind::List { self } else { other }
+    }
+}
+
+/// Refuses a text whose expressions do what is not bounded.
+pub(super) fn check(source: &str) -> Result<(), CompileError> {
+    if source.len() > MAX_SOURCE {
+        let message = format!("it has {} bytes, and a text with expressions has at most {MAX_SOURCE}", source.len());
+        return Err(CompileError { message, line: None });
+    }
+    // What does not parse is told by the engine.
+    let Ok(ast::Stmt::Template(template)) = parse(source, "", Default::default()) else { return Ok(()) };
+    let mut walk = Walk { lists: BTreeSet::new(), bound: BTreeSet::new(), refused: None };
+    loop {
+        let known = (walk.lists.len(), walk.bound.len());
+        walk.refused = None;
+        walk.statements(&template.children);
+        if known == (walk.lists.len(), walk.bound.len()) {
+            break;
+        }
+    }
+    match walk.refused {
+        None => Ok(()),
+        Some((message, span)) => {
+            let line = Some(usize::from(span.start_line)).filter(|_| source.trim_end().contains('\n'));
+            Err(CompileError { message, line })
+        }
+    }
+}
+
+struct Walk<'a> {
+    /// The names that may hold a list.
+    lists: BTreeSet<&'a str>,
+    /// The names that the text itself sets.
+    bound: BTreeSet<&'a str>,
+    /// The first thing that is not allowed.
+    refused: Option<(String, Span)>,
+}
+
+impl<'a> Walk<'a> {
+    fn refuse(&mut self, span: Span, message: impl Into<String>) {
+        self.refused.get_or_insert_with(|| (message.into(), span));
+    }
+
+    fn statements(&mut self, statements: &[ast::Stmt<'a>]) {
+        statements.iter().for_each(|statement| self.statement(statement));
+    }
+
+    fn statement(&mut self, statement: &ast::Stmt<'a>) {
+        match statement {
+            ast::Stmt::EmitRaw(_) => {}
+            ast::Stmt::EmitExpr(emit) => _ = self.expression(&emit.expr),
+            ast::Stmt::IfCond(condition) => {
+                self.expression(&condition.expr);
+                self.statements(&condition.true_body);
+                self.statements(&condition.false_body);
+            }
+            ast::Stmt::ForLoop(each) => {
+                if each.recursive {
+                    self.refuse(each.span(), "a loop cannot be recursive");
+                }
+                self.expression(&each.iter);
+                self.bind(&each.target, Kind::Single);
+                each.filter_expr.iter().for_each(|filter| _ = self.expression(filter));
+                self.statements(&each.body);
+                self.statements(&each.else_body);
+            }
+            ast::Stmt::Set(set) => {
+                let kind = self.expression(&set.expr);
+                self.bind(&set.target, kind);
+            }
+            ast::Stmt::SetBlock(set) => {
+                set.filter.iter().for_each(|filter| _ = self.expression(filter));
+                // A filter may make a list of the text.
+                self.bind(&set.target, if set.filter.is_some() { Kind::List } else { Kind::Single });
+                self.statements(&set.body);
+            }
+            ast::Stmt::WithBlock(with) => {
+                for (target, value) in &with.assignments {
+                    let kind = self.expression(value);
+                    self.bind(target, kind);
+                }
+                self.statements(&with.body);
+            }
+            ast::Stmt::FilterBlock(block) => {
+                self.expression(&block.filter);
+                self.statements(&block.body);
+            }
+            ast::Stmt::Template(template) => self.statements(&template.children),
+            ast::Stmt::AutoEscape(block) => self.refuse(block.span(), "there is no `autoescape`: nothing is escaped"),
+            ast::Stmt::Do(call) => self.refuse(call.span(), "there is no `do`"),
+            // Blocks, imports, includes, macros, calls: whatever the engine is built with.
+            _ => self.refuse(
+                Span::default(),
+                "only `if`, `for`, `set`, `with` and `filter` can stand in `{% … %}`: a text is a file of its own",
+            ),
+        }
+    }
+
+    fn bind(&mut self, target: &ast::Expr<'a>, kind: Kind) {
+        match target {
+            ast::Expr::Var(name) => {
+                self.bound.insert(name.id);
+                if kind == Kind::List {
+                    self.lists.insert(name.id);
+                }
+            }
+            other => self.refuse(other.span(), "only a single name can be set"),
+        }
+    }
+
+    fn expression(&mut self, expression: &ast::Expr<'a>) -> Kind {
+        match expression {
+            ast::Expr::Var(name) => {
+                if CONTAINERS.contains(&name.id) && !self.bound.contains(name.id) {
+                    let message =
+                        format!("`{0}` cannot be used as a whole; name what is meant, as `{0}.NAME`", name.id);
+                    self.refuse(name.span(), message);
+                }
+                if self.lists.contains(name.id) { Kind::List } else { Kind::Single }
+            }
+            ast::Expr::Const(constant) => self.constant(constant),
+            ast::Expr::Slice(slice) => {
+                let kind = self.expression(&slice.expr);
+                for bound in slice.start.iter().chain(&slice.stop).chain(&slice.step) {
+                    self.expression(bound);
+                }
+                kind
+            }
+            ast::Expr::UnaryOp(operation) => {
+                self.expression(&operation.expr);
+                Kind::Single
+            }
+            ast::Expr::BinOp(operation) => {
+                let (left, right) = (self.expression(&operation.left), self.expression(&operation.right));
+                match operation.op {
+                    ast::BinOpKind::ScAnd | ast::BinOpKind::ScOr => left.or(right),
+                    ast::BinOpKind::Add | ast::BinOpKind::Mul if left.or(right) == Kind::List => {
+                        self.refuse(operation.span(), "a list cannot be added or repeated");
+                        Kind::Single
+                    }
+                    _ => Kind::Single,
+                }
+            }
+            ast::Expr::Compare(comparison) => {
+                self.expression(&comparison.expr);
+                comparison.ops.iter().for_each(|operation| _ = self.expression(&operation.expr));
+                Kind::Single
+            }
+            ast::Expr::IfExpr(condition) => {
+                self.expression(&condition.test_expr);
+                let kind = self.expression(&condition.true_expr);
+                condition.false_expr.as_ref().map_or(kind, |other| kind.or(self.expression(other)))
+            }
+            ast::Expr::Filter(filter) => self.filter(filter),
+            ast::Expr::Test(test) => {
+                self.expression(&test.expr);
+                self.arguments(&test.args);
+                Kind::Single
+            }
+            ast::Expr::GetAttr(attribute) => {
+                self.inside(&attribute.expr);
+                Kind::Single
+            }
+            ast::Expr::GetItem(item) => {
+                self.inside(&item.expr);
+                self.expression(&item.subscript_expr);
+                Kind::Single
+            }
+            ast::Expr::Call(call) => self.call(call),
+            ast::Expr::List(list) => self.list(list.span(), &list.items),
+            ast::Expr::Tuple(tuple) => self.list(tuple.span(), &tuple.items),
+            ast::Expr::Map(map) => {
+                self.refuse(map.span(), "there are no mappings in expressions");
+                Kind::Single
+            }
+        }
+    }
+
+    /// What is looked into may be a row.
+    fn inside(&mut self, expression: &ast::Expr<'a>) {
+        if !matches!(expression, ast::Expr::Var(_)) {
+            self.expression(expression);
+        }
+    }
+
+    fn constant(&mut self, constant: &ast::Spanned<ast::Const>) -> Kind {
+        let is_single =
+            |kind: ValueKind| !matches!(kind, ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::Plain);
+        let value = &constant.value;
+        if is_single(value.kind()) {
+            return Kind::Single;
+        }
+        if value.kind() == ValueKind::Map {
+            self.refuse(constant.span(), "there are no mappings in expressions");
+        } else if value.try_iter().is_ok_and(|mut items| items.any(|item| !is_single(item.kind()))) {
+            self.refuse(constant.span(), "a list holds texts and numbers, no other lists");
+        }
+        Kind::List
+    }
+
+    fn list(&mut self, span: Span, items: &[ast::Expr<'a>]) -> Kind {
+        let fixed = items.iter().all(|item| matches!(item, ast::Expr::Const(_)));
+        if !fixed && items.len() > MAX_PARTS {
+            self.refuse(span, format!("a list has at most {MAX_PARTS} parts, unless all of them are fixed"));
+        }
+        for item in items {
+            if self.expression(item) == Kind::List {
+                self.refuse(item.span(), "a list holds texts and numbers, no other lists");
+            }
+        }
+        Kind::List
+    }
+
+    fn filter(&mut self, filter: &ast::Spanned<ast::Filter<'a>>) -> Kind {
+        let subject = filter.expr.as_ref().map_or(Kind::Single, |subject| self.expression(subject));
+        let arguments = self.arguments(&filter.args);
+        let name = filter.name;
+        match name {
+            "default" | "d" => subject.or(arguments),
+            // Text stays text.
+            "reverse" => subject,
+            "sum" if !filter.args.is_empty() => {
+                self.refuse(filter.span(), "`sum` takes nothing in parentheses");
+                Kind::Single
+            }
+            "sum" => Kind::Single,
+            "map" => {
+                let by = match filter.args.first() {
+                    Some(ast::CallArg::Pos(ast::Expr::Const(by))) => by.value.as_str().map(str::to_owned),
+                    _ => None,
+                };
+                if !by.is_some_and(|by| TO_SINGLE.contains(&&*by)) || arguments == Kind::List {
+                    self.refuse(filter.span(), "`map` takes the name of a filter that makes a text or a number");
+                }
+                Kind::List
+            }
+            _ if TO_LIST.contains(&name) => Kind::List,
+            _ if TO_SINGLE.contains(&name) => Kind::Single,
+            _ => {
+                self.refuse(filter.span(), format!("unknown filter: there is no `{name}`"));
+                Kind::Single
+            }
+        }
+    }
+
+    fn call(&mut self, call: &ast::Spanned<ast::Call<'a>>) -> Kind {
+        self.arguments(&call.args);
+        match &call.expr {
+            ast::Expr::Var(name) if name.id == "range" => Kind::List,
+            ast::Expr::Var(name) => {
+                self.refuse(call.span(), format!("unknown function: there is no `{}`", name.id));
+                Kind::Single
+            }
+            _ => {
+                self.refuse(call.span(), "there are no functions on values; use a filter, such as `| upper`");
+                Kind::Single
+            }
+        }
+    }
+
+    /// Whether one of the arguments may be a list.
+    fn arguments(&mut self, arguments: &[ast::CallArg<'a>]) -> Kind {
+        arguments.iter().fold(Kind::Single, |kind, argument| match argument {
+            ast::CallArg::Pos(value) | ast::CallArg::Kwarg(_, value) => kind.or(self.expression(value)),
+            ast::CallArg::PosSplat(value) | ast::CallArg::KwargSplat(value) => {
+                self.refuse(value.span(), "arguments cannot be unpacked from a list");
+                Kind::List
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_is_allowed() {
+        for source in [
+            "{{ recipient.first_name | default('there') }}",
+            "{{ recipient['First name'] | title }}",
+            "{% if recipient.city in ['Pune', 'Delhi'] %}near{% else %}far{% endif %}",
+            "{{ [recipient.title, recipient.name] | select | join(' ') }}",
+            "{{ recipient.tags | split(',') | map('trim') | sort | first }}",
+            "{% for tag in recipient.tags | split(',') %}{{ loop.index }}:{{ tag }} {% endfor %}",
+            "{% set greeting = 'Hi' if vars.short else 'Hello' %}{{ greeting ~ ' ' + recipient.name }}",
+            "{{ vars.percent + 1 }} {{ '%.2f' | format(vars.price * 1.18) }} {{ -vars.n ** 2 }}",
+            "{{ (vars.price | float * 100) | round | int }} {{ campaign.edition }} {{ coupon }}",
+            "{% with name = recipient.name %}{{ name[0:5] | upper }}{% endwith %}",
+            "{% filter upper %}{{ recipient.name }}{% endfilter %}",
+            "{{ 'vip' in (recipient.tags | default('') | split(',')) and recipient.name is defined }}",
+            "{# a note #}{{ recipient.name | reverse }}{{ range(3) | join('-') }}{{ [1, 2] | sum }}",
+        ] {
+            assert_eq!(check(source), Ok(()), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_the_fuel_does_not_bound_is_refused() {
+        let added = "a list cannot be added or repeated";
+        let nested = "no other lists";
+        for (source, words) in [
+            ("{{ [1] + [2] }}", added),
+            ("{{ 3 * [1] }}", added),
+            ("{% set a = [1] %}{% set b = a %}{{ b + b }}", added),
+            // The name is set to a list only later in the text, but earlier in a loop.
+            ("{% for i in range(9) %}{{ a + a }}{% set a = b %}{% set b = range(2) %}{% endfor %}", added),
+            ("{% with a = recipient.x | split(',') %}{{ a + a }}{% endwith %}", added),
+            ("{{ (recipient.x | default([1])) + [1] }}", added),
+            ("{{ ([1] if vars.a else 'x') * 2 }}", added),
+            ("{{ ([1] and [2]) + 'x' }}", added),
+            ("{{ [1, 2][0:1] + 'x' }}", added),
+            ("{% set a | list %}x{% endset %}{{ a + a }}", added),
+            ("{{ [[1]] }}", nested),
+            ("{% set a = [vars.x] %}{{ [a, a] }}", nested),
+            ("{{ (1, (2, 3)) | join }}", nested),
+            ("{{ recipient.x | batch(2) }}", "unknown filter"),
+            ("{{ recipient.x | split(',') | map('split', ';') }}", "`map` takes"),
+            ("{{ recipient.x | split(',') | map(attribute='x') }}", "`map` takes"),
+            ("{{ ['a'] | sum(start='') }}", "`sum` takes nothing"),
+            ("{{ {'a': 1} }}", "no mappings"),
+            ("{{ {'a': vars.x} }}", "no mappings"),
+            ("{{ dict(a=1) }}", "unknown function"),
+            ("{% set n = namespace(x=1) %}", "unknown function"),
+            ("{% set n.x = 1 %}", "only a single name"),
+            ("{% for a, b in ['xy'] %}{% endfor %}", "only a single name"),
+            ("{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}", "recursive"),
+            ("{% macro m(x) %}{{ x }}{% endmacro %}", "only `if`"),
+            ("{% include 'x' %}", "only `if`"),
+            ("{% do range(1) %}", "no `do`"),
+            ("{{ 'a'.upper() }}", "no functions on values"),
+            ("{{ recipient }}", "as a whole"),
+            ("{% for c in vars %}{% endfor %}", "as a whole"),
+            ("{{ '%s' | format(*range(9)) }}", "unpacked"),
+        ] {
+            let message = check(source).unwrap_err().message;
+            assert!(message.contains(words), "{source}: {message}");
+        }
+        let parts = ["vars.x"; MAX_PARTS + 1].join(", ");
+        assert!(check(&format!("{{{{ [{parts}] | join }}}}")).is_err());
+        assert!(check(&" ".repeat(MAX_SOURCE + 1)).is_err());
+    }
+
+    #[test]
+    fn the_line_is_told_where_there_are_several() {
+        let error = check("one\n{{ [1] + [2] }}\n").unwrap_err();
+        assert_eq!(error.line, Some(2));
+    }
+}
