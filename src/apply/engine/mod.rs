@@ -373,7 +373,7 @@ impl Engine {
                 key: waiting.desired.key,
                 attempt: waiting.attempt,
                 digest: waiting.desired.digest,
-                likeness: waiting.desired.likeness,
+                likeness: waiting.desired.likeness(),
                 coupon: waiting.desired.message.coupon.clone(),
                 expires: waiting.desired.message.expiry.map(|expiry| expiry.at(now)),
                 masked: waiting.desired.address.masked(),

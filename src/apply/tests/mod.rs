@@ -20,7 +20,7 @@ use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::domain::canonical::ContentDigest;
 use crate::domain::coupon::CouponCode;
 use crate::domain::media::{MediaFile, MediaKind};
-use crate::domain::message::{Media, Message, TemplateHead};
+use crate::domain::message::{Digester, Media, Message, TemplateHead};
 use crate::domain::phone::E164;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
@@ -243,6 +243,7 @@ fn desired(person: u64) -> Box<Desired> {
         coupon: CouponCode::new("A1").unwrap(),
         expiry: None,
     };
+    let (_, head) = Digester::new(address).digests(&message);
     let mut key = [0; 16];
     key[..8].copy_from_slice(&person.to_be_bytes());
     let mut entry = [0; 32];
@@ -254,7 +255,7 @@ fn desired(person: u64) -> Box<Desired> {
         key: SendKey(key),
         message,
         digest: ContentDigest([0; 32]),
-        likeness: 0,
+        head,
         ordinal: person,
         identity: address.identity(),
         standing: Standing::Send(1),
