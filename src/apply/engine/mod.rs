@@ -500,8 +500,8 @@ impl Engine {
         match joined {
             Ok(report) => self.settle(report),
             Err(error) => {
-                let problem = format!("a request broke off inside this program: {error}");
-                self.ending.get_or_insert(RunEnding::TooManyFailures(problem));
+                let problem = format!("the task of a request crashed: {error}");
+                self.ending.get_or_insert(RunEnding::Internal(problem));
             }
         }
     }
