@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::ledger::Others;
+use crate::ledger::Activity;
 
 pub use engine::{Engine, Feed, Forgotten, Leftover, Setup};
 pub use pace::Pacer;
@@ -131,7 +131,7 @@ pub enum Event {
         reason: String,
     },
     /// This applier is done, and waits for what others have under way.
-    Others(Others),
+    Others(Activity),
     /// Something that the gateway found out about the provider.
     Notice(String),
     /// The user asked to stop: no further claims; what is under way is waited for.

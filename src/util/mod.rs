@@ -1,6 +1,6 @@
 //! Small helpers that know nothing of campaigns.
 
 pub mod fs;
+pub mod hex;
 pub mod human;
 pub mod pipeline;
-pub mod prehashed;

@@ -15,7 +15,7 @@ use crate::cli::Stop;
 use crate::cli::ui::Ui;
 use crate::domain::campaign::Campaign;
 use crate::gateway::kaleyra::KaleyraV1;
-use crate::ledger::{LedgerKey, LedgerLocation, RunCounts, RunLedger, Snapshot, State};
+use crate::ledger::{LedgerKey, LedgerLocation, RunCounts, RunLedger, SendState, Snapshot};
 use crate::plan::{Built, Item, Pass};
 use crate::sandbox::{self, Preview, Sandbox};
 
@@ -210,7 +210,7 @@ impl Rounds<'_> {
     ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
         loop {
             let before = engine.progress();
-            let open = snapshot.sends.count(State::Intent);
+            let open = snapshot.sends.count(SendState::Intent);
             let (ending, after) = self.round(runtime, engine, &snapshot);
             engine = after;
             match ending {
