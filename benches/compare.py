@@ -28,7 +28,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
 SENDFORM, BARE, SINK = TARGET / "sendform", TARGET / "examples/bare", TARGET / "examples/sink"
 POSTS, COUNTED = TARGET / "examples/posts", TARGET / "examples/counted"
 PYTHON = HERE / ".venv/bin/python"

@@ -2,8 +2,10 @@
 //! no coupons, no ledger, nothing kept but the people seen.
 //!
 //! ```sh
-//! target/release/examples/bare people.csv suppressed.csv
+//! target/dist/examples/bare people.csv suppressed.csv
 //! ```
+
+#![allow(clippy::print_stdout, reason = "a program of its own for benches/compare.py, which reads this")]
 
 use std::collections::HashSet;
 

@@ -2,8 +2,10 @@
 //! held at most.
 //!
 //! ```sh
-//! target/release/examples/counted plan campaign.yaml --format json
+//! target/dist/examples/counted plan campaign.yaml --format json
 //! ```
+
+#![allow(clippy::print_stderr, reason = "a program of its own for benches/compare.py, which reads this")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::ExitCode;

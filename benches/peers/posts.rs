@@ -2,8 +2,10 @@
 //! else. What a program that sends through reqwest could reach at most.
 //!
 //! ```sh
-//! target/release/examples/posts http://127.0.0.1:4011/v1/HXBENCH/messages 50 200000
+//! target/dist/examples/posts http://127.0.0.1:4011/v1/HXBENCH/messages 50 200000
 //! ```
+
+#![allow(clippy::print_stdout, reason = "a program of its own for benches/compare.py, which reads this")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,8 +2,10 @@
 //! Kaleyra documents, keeps connections open. `GET /count` tells how many messages came.
 //!
 //! ```sh
-//! target/release/examples/sink 4011 [LATENCY_MS]
+//! target/dist/examples/sink 4011 [LATENCY_MS]
 //! ```
+
+#![allow(clippy::print_stdout, reason = "a program of its own for benches/compare.py, which reads this")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Exit;
-use crate::apply::Stop;
+use crate::apply::ShutdownRequest;
 
 /// A signal that comes together with a hang-up asks for nothing more. When a terminal closes, its
 /// shell and the kernel send SIGHUP each; when a session ends, systemd sends SIGTERM and SIGHUP.
@@ -13,13 +13,11 @@ const TOGETHER: Duration = Duration::from_secs(2);
 
 /// The signals, from now on. None is missed between two looks.
 pub struct Signals {
-    #[cfg(unix)]
+    /// None if the handlers could not be installed.
     streams: Option<Streams>,
-    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no hang-up"))]
     last: Last,
 }
 
-#[cfg(unix)]
 struct Streams {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
@@ -42,16 +40,11 @@ impl Last {
 impl Signals {
     /// Catches the signals from now on. Takes a runtime's context.
     pub fn new() -> Self {
-        Self {
-            #[cfg(unix)]
-            streams: Streams::new(),
-            last: Last::default(),
-        }
+        Self { streams: Streams::new(), last: Last::default() }
     }
 
     /// Waits for the next request to stop.
     pub async fn next(&mut self) {
-        #[cfg(unix)]
         if let Some(streams) = &mut self.streams {
             loop {
                 let hang_up = streams.next().await;
@@ -65,18 +58,18 @@ impl Signals {
 
     /// Tells a run how urgently it is asked to stop. The first signal asks to stop, the second not to
     /// wait, and the third ends the program.
-    pub async fn tell(mut self, stop: watch::Sender<Stop>) {
+    #[expect(clippy::exit, reason = "the third signal ends the program without waiting for anything")]
+    pub async fn tell(mut self, stop: watch::Sender<ShutdownRequest>) {
         self.next().await;
-        let _ = stop.send(Stop::Soon);
+        let _ = stop.send(ShutdownRequest::Graceful);
         self.next().await;
-        let _ = stop.send(Stop::Now);
+        let _ = stop.send(ShutdownRequest::Immediate);
         self.next().await;
         // What is under way stays in the ledger as an intent without an outcome: unknown.
         std::process::exit(Exit::Interrupted as i32);
     }
 }
 
-#[cfg(unix)]
 impl Streams {
     fn new() -> Option<Self> {
         use tokio::signal::unix::{SignalKind, signal};
@@ -105,7 +98,6 @@ impl Streams {
 }
 
 /// Whether SIGHUP was ignored when this program started, as `nohup` has it.
-#[cfg(unix)]
 fn hang_up_is_ignored() -> bool {
     match std::fs::read_to_string("/proc/self/status").ok().as_deref().and_then(ignores_hang_up) {
         Some(ignored) => ignored,
@@ -115,13 +107,12 @@ fn hang_up_is_ignored() -> bool {
 }
 
 /// Whether SIGHUP, which is signal 1, is in the mask of ignored signals of `/proc/self/status`.
-#[cfg(unix)]
 fn ignores_hang_up(status: &str) -> Option<bool> {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     u64::from_str_radix(mask.trim(), 16).ok().map(|mask| mask & 1 == 1)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -7,7 +7,7 @@
 pub mod kaleyra;
 pub mod redact;
 
-use std::future::Future;
+use async_trait::async_trait;
 
 use crate::domain::expiry::ExpiresAt;
 use crate::domain::message::Message;
@@ -47,9 +47,10 @@ pub enum Reply {
 }
 
 /// A provider.
+#[async_trait]
 pub trait Gateway: Send + Sync + 'static {
     /// Starts at most one request and tells what became of it.
-    fn send(&self, request: Request<'_>) -> impl Future<Output = Reply> + Send;
+    async fn send(&self, request: Request<'_>) -> Reply;
 
     /// How many bytes of files may be under way together now. The caller keeps to it; one request
     /// with a file may always be under way.

@@ -8,6 +8,7 @@ pub mod files;
 mod find;
 pub mod memory;
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -204,9 +205,10 @@ pub(crate) fn create_directory(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let own = directory.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == DIRECTORY));
     if let Some(own) = own {
-        let ignore = own.join(".gitignore");
-        if !ignore.exists() {
-            std::fs::write(&ignore, "# The record of sends is not for Git.\n*\n")?;
+        match std::fs::File::create_new(own.join(".gitignore")) {
+            Ok(mut ignore) => ignore.write_all(b"# The record of sends is not for Git.\n*\n")?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
     }
     for new in missing.into_iter().rev() {

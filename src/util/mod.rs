@@ -3,4 +3,5 @@
 pub mod fs;
 pub mod hex;
 pub mod human;
+pub mod net;
 pub mod pipeline;

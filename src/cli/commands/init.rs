@@ -1,5 +1,6 @@
 //! `sendform init`
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -39,7 +40,10 @@ pub fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, Stop> {
     let campaign_name = name(&args.directory);
     for (file, text) in FILES {
         let text = text.replace("name: my-offer", &format!("name: {campaign_name}"));
-        std::fs::write(args.directory.join(file), text).map_err(fail)?;
+        // Never over a file that has appeared since.
+        std::fs::File::create_new(args.directory.join(file))
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(fail)?;
     }
     let campaign = args.directory.join("campaign.yaml");
     ui.say(&format!(

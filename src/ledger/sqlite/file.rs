@@ -113,7 +113,6 @@ pub(super) fn create(path: &Path, key: &LedgerKey) -> Result<(), LedgerError> {
 fn private(path: &Path) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map(drop)
 }
@@ -129,7 +128,6 @@ pub(super) fn take_lease(ledger: &Path) -> Result<File, LedgerError> {
     let path = lock_path(ledger);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&path).map_err(|error| io(ledger, "written", &error))?;
     // Whoever asks whether it is taken holds it for a moment.
