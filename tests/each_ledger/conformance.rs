@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use sendform::domain::coupon::CouponCode;
-use sendform::ledger::protocol::{Finding, Verdict};
+use sendform::domain::send::{EvidenceSource, Resolution};
+use sendform::ledger::protocol::Finding;
 use sendform::ledger::{
-    Claim, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, Source, State, report,
+    Claim, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, SendState, Source, report,
 };
 
 use super::stage::{
     Stage, accepted, both, claim, intent, key, not_sent, rejected, send_key, settle, start, unknown, with_stage,
 };
 
-pub fn evidence(number: u8, attempt: Option<u32>, verdict: Verdict) -> Evidence {
+pub fn evidence(number: u8, attempt: Option<u32>, resolution: Resolution) -> Evidence {
     Evidence {
         key: send_key(number),
         attempt,
-        verdict,
+        resolution,
         message_id: None,
-        source: Source::Decision,
+        source: EvidenceSource::Decision,
         actor: "asha".into(),
         reason: "seen in the console".into(),
     }
@@ -28,7 +29,7 @@ pub async fn finish(run: Box<dyn RunLedger>) -> Head {
     run.finish("partial", RunCounts::default()).await.unwrap()
 }
 
-async fn state(stage: &Stage, start: &RunStart, number: u8) -> Option<(State, u32)> {
+async fn state(stage: &Stage, start: &RunStart, number: u8) -> Option<(SendState, u32)> {
     stage.snapshot(start).await.sends.get(&send_key(number)).map(|send| (send.state, send.attempt))
 }
 
@@ -65,13 +66,13 @@ fn what_was_not_sent_is_claimed_again_even_by_the_commit_that_says_so() {
         run.commit(&claim(&[(1, 1)])).await.unwrap();
         let again = both(&claim(&[(1, 2)]), &settle(&[(1, 1, not_sent())]));
         assert_eq!(run.commit(&again).await.unwrap().claims, [Claim::Granted]);
-        assert_eq!(state(&stage, &plan, 1).await, Some((State::Intent, 2)));
+        assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Intent, 2)));
         // An outcome of the attempt before says nothing of this one.
         run.commit(&settle(&[(1, 1, accepted())])).await.unwrap();
-        assert_eq!(state(&stage, &plan, 1).await, Some((State::Intent, 2)));
+        assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Intent, 2)));
         run.commit(&settle(&[(1, 2, accepted())])).await.unwrap();
         finish(run).await;
-        assert_eq!(state(&stage, &plan, 1).await, Some((State::Accepted, 2)));
+        assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Accepted, 2)));
         sound(&stage).await;
     });
 }
@@ -85,17 +86,17 @@ fn an_acceptance_is_taken_back_by_its_own_run_alone() {
         first.commit(&settle(&[(1, 1, accepted()), (2, 1, accepted()), (3, 1, rejected())])).await.unwrap();
         // Nothing but doubt takes an acceptance back, and it does so twice as well as once.
         first.commit(&settle(&[(1, 1, rejected()), (2, 1, not_sent()), (3, 1, unknown())])).await.unwrap();
-        assert_eq!(state(&stage, &plan, 2).await, Some((State::Accepted, 1)));
-        assert_eq!(state(&stage, &plan, 3).await, Some((State::Rejected, 1)));
+        assert_eq!(state(&stage, &plan, 2).await, Some((SendState::Accepted, 1)));
+        assert_eq!(state(&stage, &plan, 3).await, Some((SendState::Rejected, 1)));
         for _ in 0..2 {
             first.commit(&settle(&[(1, 1, unknown())])).await.unwrap();
-            assert_eq!(state(&stage, &plan, 1).await, Some((State::Unknown, 1)));
+            assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Unknown, 1)));
         }
         assert_eq!(first.commit(&claim(&[(1, 2)])).await.unwrap().claims, [Claim::Held]);
         finish(first).await;
         let mut second = stage.begin(&plan).await;
         second.commit(&settle(&[(2, 1, unknown())])).await.unwrap();
-        assert_eq!(state(&stage, &plan, 2).await, Some((State::Accepted, 1)));
+        assert_eq!(state(&stage, &plan, 2).await, Some((SendState::Accepted, 1)));
         finish(second).await;
         sound(&stage).await;
     });
@@ -128,7 +129,7 @@ fn what_a_dead_run_left_open_is_unknown_and_never_claimed() {
         stage.kill(run).await;
         let mut next = stage.begin(&plan).await;
         let snapshot = stage.snapshot(&plan).await;
-        let unknown = snapshot.sends.count(State::Unknown);
+        let unknown = snapshot.sends.count(SendState::Unknown);
         assert_eq!((unknown, snapshot.sends.len()), (2, 3));
         assert_eq!(next.commit(&claim(&[(1, 1), (1, 2), (3, 1)][..1])).await.unwrap().claims, [Claim::Held]);
         assert_eq!(
@@ -156,8 +157,8 @@ fn a_run_that_was_fenced_off_is_granted_nothing_and_is_still_heard() {
         assert_eq!(state(&stage, &plan, 9).await, None);
         // What it saw is worth more than that nobody knows.
         old.commit(&settle(&[(1, 1, accepted()), (2, 1, not_sent())])).await.unwrap();
-        assert_eq!(state(&stage, &plan, 1).await, Some((State::Accepted, 1)));
-        assert_eq!(state(&stage, &plan, 2).await, Some((State::NotSent, 1)));
+        assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Accepted, 1)));
+        assert_eq!(state(&stage, &plan, 2).await, Some((SendState::NotSent, 1)));
         assert_eq!(new.commit(&claim(&[(9, 1)])).await.unwrap().claims, [Claim::Granted]);
         new.commit(&settle(&[(9, 1, accepted())])).await.unwrap();
         // It cannot seal anything either, and does not end the run of another.
@@ -181,21 +182,21 @@ pub fn evidence_settles_doubt_and_overrules_nothing() {
         let mut ledger = stage.reader().await;
         // The run is under way: the outcome of 5 may still come, that of 1 will not.
         let pieces = [
-            evidence(5, None, Verdict::NotSent),
-            evidence(1, Some(1), Verdict::Accepted),
-            evidence(1, Some(1), Verdict::Accepted),
-            evidence(1, None, Verdict::NotSent),
-            evidence(2, Some(2), Verdict::NotSent),
-            evidence(2, Some(1), Verdict::NotSent),
+            evidence(5, None, Resolution::NotSent),
+            evidence(1, Some(1), Resolution::Accepted),
+            evidence(1, Some(1), Resolution::Accepted),
+            evidence(1, None, Resolution::NotSent),
+            evidence(2, Some(2), Resolution::NotSent),
+            evidence(2, Some(1), Resolution::NotSent),
             // A receipt names the send, not the attempt, and brings the provider's id.
             Evidence {
-                source: Source::Receipt,
+                source: EvidenceSource::Receipt,
                 actor: "provider".into(),
                 message_id: Some("m-3".into()),
-                ..evidence(3, None, Verdict::Rejected)
+                ..evidence(3, None, Resolution::Rejected)
             },
-            evidence(4, None, Verdict::NotSent),
-            evidence(6, None, Verdict::Accepted),
+            evidence(4, None, Resolution::NotSent),
+            evidence(6, None, Resolution::Accepted),
         ];
         let findings = ledger.evidence(&pieces).await.unwrap();
         assert_eq!(
@@ -204,18 +205,18 @@ pub fn evidence_settles_doubt_and_overrules_nothing() {
                 Finding::UnderWay,
                 Finding::Settled,
                 Finding::Already,
-                Finding::Contradicts(State::Accepted),
+                Finding::Contradicts(SendState::Accepted),
                 Finding::OtherAttempt(1),
                 Finding::Settled,
                 Finding::Settled,
-                Finding::Contradicts(State::Accepted),
+                Finding::Contradicts(SendState::Accepted),
                 Finding::NotRecorded,
             ]
         );
         stage.kill(run).await;
         // Now nobody can tell any more, before another run says so.
         assert_eq!(
-            stage.for_run().await.evidence(&[evidence(5, None, Verdict::NotSent)]).await.unwrap(),
+            stage.for_run().await.evidence(&[evidence(5, None, Resolution::NotSent)]).await.unwrap(),
             [Finding::Settled]
         );
         let mut next = stage.begin(&plan).await;
@@ -231,11 +232,11 @@ pub fn evidence_settles_doubt_and_overrules_nothing() {
         assert_eq!(
             told,
             [
-                (State::Intent, 1, None),
-                (State::Unknown, 1, None),
-                (State::NotSent, 1, Some(Source::Decision)),
-                (State::Intent, 2, None),
-                (State::Accepted, 2, None),
+                (SendState::Intent, 1, None),
+                (SendState::Unknown, 1, None),
+                (SendState::NotSent, 1, Some(Source::Decision)),
+                (SendState::Intent, 2, None),
+                (SendState::Accepted, 2, None),
             ]
         );
         assert_eq!(history[2].actor.as_deref(), Some("asha"));
@@ -349,13 +350,13 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
         stage.take_the_place_of(old.id()).await;
         // People decide while the answers are under way.
         let decisions = [
-            (1, Verdict::NotSent),
-            (2, Verdict::Rejected),
-            (3, Verdict::Accepted),
-            (4, Verdict::NotSent),
-            (5, Verdict::Accepted),
+            (1, Resolution::NotSent),
+            (2, Resolution::Rejected),
+            (3, Resolution::Accepted),
+            (4, Resolution::NotSent),
+            (5, Resolution::Accepted),
         ]
-        .map(|(send, verdict)| evidence(send, Some(1), verdict));
+        .map(|(send, resolution)| evidence(send, Some(1), resolution));
         let findings = stage.reader().await.evidence(&decisions).await.unwrap();
         assert_eq!(findings, [Finding::Settled; 5]);
         // One of them is sent again before the answer to the first attempt comes.
@@ -365,9 +366,9 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
         let heard = old.commit(&settle(&[&answers[..], &[(5, 1, rejected())]].concat())).await.unwrap();
         assert_eq!((heard.not_taken, heard.forgotten.len()), (2, 0));
         for send in [1, 2, 3, 5, 6] {
-            assert_eq!(state(&stage, &plan, send).await, Some((State::Accepted, 1)), "{send}");
+            assert_eq!(state(&stage, &plan, send).await, Some((SendState::Accepted, 1)), "{send}");
         }
-        assert_eq!(state(&stage, &plan, 4).await, Some((State::Intent, 2)));
+        assert_eq!(state(&stage, &plan, 4).await, Some((SendState::Intent, 2)));
         // What is offered again, as after a lost answer, is kept once.
         let again = old.commit(&settle(&[&answers[..], &[(5, 1, rejected())]].concat())).await.unwrap();
         assert_eq!(again, heard);
@@ -380,17 +381,17 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
         assert_eq!(
             told,
             [
-                (send_key(4), old.id(), 1, State::Accepted, State::Intent, Some("m-1")),
-                (send_key(5), old.id(), 1, State::Rejected, State::Accepted, None),
+                (send_key(4), old.id(), 1, SendState::Accepted, SendState::Intent, Some("m-1")),
+                (send_key(5), old.id(), 1, SendState::Rejected, SendState::Accepted, None),
             ]
         );
         // The id that came after the decision is with it.
         let last = report::history(ledger.as_mut(), send_key(3)).await.unwrap().pop().unwrap();
-        assert_eq!((last.state, last.message_id.as_deref(), last.source), (State::Accepted, Some("m-1"), None));
+        assert_eq!((last.state, last.message_id.as_deref(), last.source), (SendState::Accepted, Some("m-1"), None));
         // Nothing more is sent to whom the first attempt reached, whatever becomes of the second.
         let ended = both(&claim(&[(4, 3), (1, 2), (2, 2)]), &settle(&[(4, 2, not_sent())]));
         assert_eq!(new.commit(&ended).await.unwrap().claims, [Claim::Held; 3]);
-        assert_eq!(state(&stage, &plan, 4).await, Some((State::Accepted, 2)));
+        assert_eq!(state(&stage, &plan, 4).await, Some((SendState::Accepted, 2)));
         finish(old).await;
         finish(new).await;
         let mut next = stage.begin(&RunStart { retry_rejected: true, ..plan.clone() }).await;
@@ -409,11 +410,11 @@ fn a_run_takes_back_its_own_acceptance_and_nobody_elses() {
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
         run.commit(&settle(&[(1, 1, accepted()), (2, 1, unknown())])).await.unwrap();
-        stage.reader().await.evidence(&[evidence(2, Some(1), Verdict::Accepted)]).await.unwrap();
+        stage.reader().await.evidence(&[evidence(2, Some(1), Resolution::Accepted)]).await.unwrap();
         let both_words = settle(&[(1, 1, unknown()), (2, 1, unknown()), (3, 1, accepted()), (3, 1, unknown())]);
         let heard = run.commit(&both_words).await.unwrap();
         assert_eq!((heard.not_taken, heard.forgotten.len()), (0, 0));
-        let stands = [(1, State::Unknown), (2, State::Accepted), (3, State::Unknown)];
+        let stands = [(1, SendState::Unknown), (2, SendState::Accepted), (3, SendState::Unknown)];
         for (send, expected) in stands {
             assert_eq!(state(&stage, &plan, send).await, Some((expected, 1)), "{send}");
         }
@@ -437,7 +438,7 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
         assert_eq!(named, [(send_key(2), 1), (send_key(3), 1), (send_key(4), 1)]);
         // Another run takes up what seems to be pending.
         finish(run).await;
-        let lost = |send: u8, outcome: State| LostSend {
+        let lost = |send: u8, outcome: SendState| LostSend {
             campaign: plan.campaign.clone(),
             edition: plan.edition,
             run: id,
@@ -445,7 +446,7 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
             intent: intent(send, 1),
             unique_code: true,
             outcome,
-            message_id: (outcome == State::Accepted).then(|| "m-1".to_owned()),
+            message_id: (outcome == SendState::Accepted).then(|| "m-1".to_owned()),
             actor: "asha".into(),
             reason: "run 1 saw it".into(),
         };
@@ -454,12 +455,12 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
         next.commit(&settle(&[(4, 1, not_sent())])).await.unwrap();
         finish(next).await;
         let all = [
-            lost(1, State::Accepted),
-            lost(2, State::Accepted),
-            lost(3, State::Unknown),
-            lost(4, State::Accepted),
+            lost(1, SendState::Accepted),
+            lost(2, SendState::Accepted),
+            lost(3, SendState::Unknown),
+            lost(4, SendState::Accepted),
             // Nothing at all is recorded of its campaign.
-            LostSend { campaign: "pongal".into(), ..lost(5, State::Accepted) },
+            LostSend { campaign: "pongal".into(), ..lost(5, SendState::Accepted) },
         ];
         let mut ledger = stage.for_run().await;
         let findings = ledger.restore_sends(&all).await.unwrap();
@@ -467,7 +468,8 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
         assert_eq!(findings, [Already, Settled, Settled, Settled, Settled]);
         assert_eq!(ledger.restore_sends(&all[1..]).await.unwrap()[..2], [Already; 2]);
         drop(ledger);
-        for (send, expected) in [(1, State::Accepted), (2, State::Accepted), (3, State::Unknown), (4, State::Accepted)]
+        for (send, expected) in
+            [(1, SendState::Accepted), (2, SendState::Accepted), (3, SendState::Unknown), (4, SendState::Accepted)]
         {
             assert_eq!(state(&stage, &plan, send).await, Some((expected, 1)), "{send}");
         }
@@ -476,7 +478,7 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
         assert_eq!(answers, [Claim::Held; 4]);
         finish(last).await;
         let other = RunStart { campaign: "pongal".into(), name: "pongal".into(), ..plan.clone() };
-        assert_eq!(state(&stage, &other, 5).await, Some((State::Accepted, 1)));
+        assert_eq!(state(&stage, &other, 5).await, Some((SendState::Accepted, 1)));
         assert!(stage.snapshot(&other).await.spent_codes.contains(&"CODE2".into()), "its code is free again");
         sound(&stage).await;
     });

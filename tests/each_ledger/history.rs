@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand, Verdict};
-use sendform::ledger::{Claim, Committed, Ending, RunStart, SendKey, Settlement, State};
+use sendform::domain::send::Resolution;
+use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand};
+use sendform::ledger::{AttemptResult, Claim, Committed, RunStart, SendKey, SendState, Settlement};
 
 use super::conformance::{evidence, finish, sound};
 use super::stage::{
@@ -36,12 +37,12 @@ fn step() -> impl Strategy<Value = Step> {
             proptest::collection::vec((send(), attempt(), 0_u8..4), 0..4),
             proptest::collection::btree_map(send(), attempt(), 0..4),
         ).prop_map(|(settle, claim)| Step::Commit { settle, claim: claim.into_iter().collect() }),
-        2 => (send(), proptest::option::of(attempt()), 0_u8..3).prop_map(|(send, attempt, verdict)| Step::Evidence(send, attempt, verdict)),
+        2 => (send(), proptest::option::of(attempt()), 0_u8..3).prop_map(|(send, attempt, resolution)| Step::Evidence(send, attempt, resolution)),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(dies, retry_rejected)| Step::Next { dies, retry_rejected }),
     ]
 }
 
-fn ending(kind: u8) -> Ending {
+fn ending(kind: u8) -> AttemptResult {
     [accepted(), rejected(), unknown(), not_sent()][usize::from(kind)].clone()
 }
 
@@ -68,9 +69,9 @@ struct Sent {
 
 impl Sent {
     /// Where a reader finds it.
-    fn state(&self) -> State {
+    fn state(&self) -> SendState {
         match self.stand.state {
-            State::NotSent | State::Rejected if self.contradicted => State::Accepted,
+            SendState::NotSent | SendState::Rejected if self.contradicted => SendState::Accepted,
             state => state,
         }
     }
@@ -78,8 +79,8 @@ impl Sent {
 
 impl Model {
     fn next(&mut self, run: i64, retry_rejected: bool) {
-        for sent in self.sends.values_mut().filter(|sent| sent.stand.state == State::Intent) {
-            sent.stand.state = State::Unknown;
+        for sent in self.sends.values_mut().filter(|sent| sent.stand.state == SendState::Intent) {
+            sent.stand.state = SendState::Unknown;
             sent.own_word = None;
         }
         (self.run, self.retry_rejected) = (run, retry_rejected);
@@ -105,10 +106,10 @@ impl Model {
                 sent.own_word = Some(attempt);
             }
             Hearing::AddsId => sent.own_word = Some(attempt),
-            Hearing::Contradicts => sent.contradicted |= to == State::Accepted,
+            Hearing::Contradicts => sent.contradicted |= to == SendState::Accepted,
             _ => {}
         }
-        if to == State::Accepted && matches!(hearing, Hearing::Moves | Hearing::AddsId) {
+        if to == SendState::Accepted && matches!(hearing, Hearing::Moves | Hearing::AddsId) {
             sent.ids.insert(attempt);
         }
         hearing
@@ -120,7 +121,7 @@ impl Model {
         let mut later = Vec::new();
         let mut moved = HashSet::new();
         for (send, attempt, kind) in settle {
-            let before = self.stand(*send).filter(|stand| stand.state == State::Intent);
+            let before = self.stand(*send).filter(|stand| stand.state == SendState::Intent);
             let plain = protocol::may_settle(before, *attempt, self.run, ending(*kind).state());
             if plain && moved.insert(*send) {
                 self.hear(*send, *attempt, *kind);
@@ -131,7 +132,7 @@ impl Model {
         for (send, attempt) in claim {
             let contradicted = self.sends.get(send).is_some_and(|sent| sent.contradicted);
             if !contradicted && protocol::may_claim(self.stand(*send), *attempt, self.retry_rejected) {
-                let stand = Stand { state: State::Intent, attempt: *attempt, run: self.run };
+                let stand = Stand { state: SendState::Intent, attempt: *attempt, run: self.run };
                 let sent = self.sends.entry(*send).or_insert_with(|| Sent {
                     stand,
                     own_word: None,
@@ -150,7 +151,7 @@ impl Model {
         for (send, attempt, kind) in later {
             match self.hear(send, attempt, kind) {
                 Hearing::NotRecorded => {
-                    let settlement = Settlement { key: send_key(send), attempt, ending: ending(kind) };
+                    let settlement = Settlement { key: send_key(send), attempt, result: ending(kind) };
                     committed.forgotten.push(settlement);
                 }
                 hearing => committed.not_taken += u64::from(!hearing.taken()),
@@ -175,7 +176,7 @@ async fn play(stage: Stage, steps: &[Step]) {
                     .iter()
                     .filter(|(claimed, _)| {
                         let said = endings.iter().filter(|(send, ..)| send == claimed).count();
-                        let open = model.stand(*claimed).is_none_or(|stand| stand.state == State::Intent);
+                        let open = model.stand(*claimed).is_none_or(|stand| stand.state == SendState::Intent);
                         said == 0 || said == 1 && open
                     })
                     .copied()
@@ -188,21 +189,24 @@ async fn play(stage: Stage, steps: &[Step]) {
                 assert_eq!(run.commit(&batch).await.unwrap(), expected, "{step:?}");
             }
             Step::Evidence(send, attempt, kind) => {
-                let verdict = [Verdict::Accepted, Verdict::Rejected, Verdict::NotSent][usize::from(*kind)];
+                let resolution = [Resolution::Accepted, Resolution::Rejected, Resolution::NotSent][usize::from(*kind)];
                 let before = model.stand(*send);
-                let expected = protocol::weigh(before, true, *attempt, verdict);
+                let expected = protocol::weigh(before, true, *attempt, resolution);
                 // SQLite's run holds what it knows in memory: a decision counts from the next run on.
-                if expected == Finding::Settled && verdict != Verdict::Accepted && matches!(stage, Stage::Sqlite(_)) {
+                if expected == Finding::Settled
+                    && resolution != Resolution::Accepted
+                    && matches!(stage, Stage::Sqlite(_))
+                {
                     continue;
                 }
                 let mut ledger = stage.reader().await;
                 assert_eq!(
-                    ledger.evidence(&[evidence(*send, *attempt, verdict)]).await.unwrap(),
+                    ledger.evidence(&[evidence(*send, *attempt, resolution)]).await.unwrap(),
                     [expected],
                     "{step:?}"
                 );
                 if let (Finding::Settled, Some(sent)) = (expected, model.sends.get_mut(send)) {
-                    sent.stand.state = verdict.state();
+                    sent.stand.state = resolution.state();
                     sent.own_word = None;
                 }
             }
@@ -225,7 +229,7 @@ async fn play(stage: Stage, steps: &[Step]) {
     }
     let contradictions = stage.reader().await.contradictions().await.unwrap();
     let accepted: HashSet<SendKey> =
-        contradictions.iter().filter(|found| found.said == State::Accepted).map(|found| found.key).collect();
+        contradictions.iter().filter(|found| found.said == SendState::Accepted).map(|found| found.key).collect();
     let expected: HashSet<SendKey> =
         model.sends.iter().filter(|(_, sent)| sent.contradicted).map(|(send, _)| send_key(*send)).collect();
     assert_eq!(accepted, expected);

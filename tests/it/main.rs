@@ -13,6 +13,7 @@ mod support;
 mod each_ledger;
 
 mod apply;
+mod apply_in_process;
 mod approval;
 mod architecture;
 mod audience;
