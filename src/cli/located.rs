@@ -158,7 +158,7 @@ impl Located {
         match memory::remember(&self.project.root, campaign, id, &self.ledger.url()) {
             Ok(()) => Ok(()),
             // A checkout that cannot be written to, with a ledger elsewhere: there is nothing to keep it in.
-            Err(MemoryError::Io { error, .. })
+            Err(MemoryError::Io { source: error, .. })
                 if self.source != Source::Default
                     && matches!(
                         error.kind(),
@@ -203,7 +203,7 @@ impl Located {
         for mark in &search.ignored {
             let _ = write!(why, " `{}` does not count: it belongs to somebody else.", mark.display());
         }
-        if let Some(other) = &search.further_up {
+        if let Some(other) = &search.ledger_above {
             let _ = write!(why, " Further up there is the ledger `{other}`, which belongs to another project.");
         }
         if let LedgerLocation::File(path) = &self.ledger {
@@ -228,7 +228,7 @@ impl Located {
 
     /// Refuses a second ledger below one that is further up, unless it is named.
     pub fn refuse_below_another(&self) -> Result<(), Stop> {
-        match &self.project.search.further_up {
+        match &self.project.search.ledger_above {
             Some(other) if self.source == Source::Default => Err(Stop::new(
                 Exit::Error,
                 format!(
