@@ -23,7 +23,6 @@
 //! | [`sandbox`] | a stand-in for the provider, on loopback |
 
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "unit tests write files and read the clock"))]
 
 #[cfg(not(unix))]
