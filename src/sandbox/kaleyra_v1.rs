@@ -75,7 +75,7 @@ pub(super) async fn send(
         tokio::time::sleep(shared.config.latency).await;
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "WA500", "error", "Internal server error.");
     }
-    let accepted = match check(&fields, Timestamp::now()) {
+    let accepted = match check(&fields, shared.config.clock.now()) {
         Ok(accepted) => accepted,
         Err(refusal) => return refuse(StatusCode::BAD_REQUEST, CODE_INVALID, refusal.field, &refusal.message),
     };

@@ -16,6 +16,7 @@ use super::connection::{Abort, Listener};
 use super::inbox::{Inbox, Preview};
 use super::kaleyra_v1::{self, AcceptedMessage};
 use super::{Faults, guard};
+use crate::domain::clock::{Clock, SystemClock};
 
 /// The SID that the sandbox accepts by default.
 pub const SID: &str = "HXSANDBOX";
@@ -41,6 +42,8 @@ pub struct Config {
     pub faults: Faults,
     /// How templates look, for the inbox page.
     pub previews: Vec<Preview>,
+    /// The time at which messages arrive.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for Config {
@@ -52,6 +55,7 @@ impl Default for Config {
             latency: Duration::ZERO,
             faults: Faults::default(),
             previews: Vec::new(),
+            clock: Arc::new(SystemClock),
         }
     }
 }
