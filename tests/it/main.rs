@@ -15,6 +15,7 @@ mod architecture;
 mod audience;
 mod bad_input;
 mod data_files;
+mod docs;
 mod examples;
 mod hardening;
 mod identity;
