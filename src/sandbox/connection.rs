@@ -13,11 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Cuts a connection; the client sees a reset.
 #[derive(Debug, Clone)]
-pub struct Abort(Arc<AtomicBool>);
+pub(super) struct Abort(Arc<AtomicBool>);
 
 impl Abort {
     /// Makes the next write to the connection fail.
-    pub fn now(&self) {
+    pub(super) fn now(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
