@@ -12,3 +12,4 @@ pub mod media;
 pub mod message;
 pub mod phone;
 pub mod secret;
+pub mod send;

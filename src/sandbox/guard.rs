@@ -7,16 +7,29 @@
 //! the host name by it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// The address of a sandbox, as clients write it in `Host`.
+#[derive(Clone)]
+pub(super) struct Host(Arc<str>);
+
+impl Host {
+    pub(super) fn of(address: SocketAddr) -> Self {
+        Self(address.to_string().into())
+    }
+}
+
 /// Refuses requests for any host name that is not loopback.
-pub(super) async fn check_host(State(address): State<SocketAddr>, request: Request, next: Next) -> Response {
-    if !is_for_loopback(&request) {
+pub(super) async fn check_host(State(Host(address)): State<Host>, request: Request, next: Next) -> Response {
+    if !is_for_loopback(&request, &address) {
         let message = format!("The sandbox only answers requests to http://{address}, not to the name in `Host`.\n");
         return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
     }
@@ -24,14 +37,18 @@ pub(super) async fn check_host(State(address): State<SocketAddr>, request: Reque
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Pages of other origins may not load this content as a script or an image either.
-    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
 }
 
-/// Whether the host name in `Host`, and the one in the request line if there is one, is loopback.
-fn is_for_loopback(request: &Request) -> bool {
+/// Whether the host name in `Host`, and the one in the request line if there is one, is loopback. `own` is the
+/// sandbox's own address, which nearly all requests name.
+fn is_for_loopback(request: &Request, own: &str) -> bool {
     let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let line = request.uri().authority().map(Authority::as_str);
+    if header == Some(own) && line.is_none() {
+        return true;
+    }
     (header.is_some() || line.is_some()) && header.into_iter().chain(line).all(is_loopback)
 }
 

@@ -79,7 +79,7 @@ pub(super) async fn send(
         Ok(accepted) => accepted,
         Err(refusal) => return refuse(StatusCode::BAD_REQUEST, CODE_INVALID, refusal.field, &refusal.message),
     };
-    let response = success(&accepted);
+    let body = success(&accepted);
     send_reports(&shared, &accepted);
     shared.accepted().extend(accepted);
     // From here on the message is accepted, whether or not the response arrives.
@@ -92,11 +92,8 @@ pub(super) async fn send(
         Some(Fault::ErrorAfter) => {
             refuse(StatusCode::INTERNAL_SERVER_ERROR, "WA500", "error", "Internal server error.")
         }
-        Some(Fault::Garbled) => {
-            let half = response.to_string();
-            (StatusCode::OK, half[..half.len() / 2].to_owned()).into_response()
-        }
-        _ => (StatusCode::OK, Json(response)).into_response(),
+        Some(Fault::Garbled) => (StatusCode::OK, body[..body.len() / 2].to_owned()).into_response(),
+        _ => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
     }
 }
 
@@ -306,18 +303,47 @@ fn check(fields: &Fields, now: Timestamp) -> Result<Vec<AcceptedMessage>, Refusa
         .collect())
 }
 
-/// The success body that the page shows.
-fn success(accepted: &[AcceptedMessage]) -> Value {
-    let id = accepted.first().map_or("", |first| first.message_id.split(':').next().unwrap_or_default());
-    let created = accepted
-        .first()
-        .map_or_else(String::new, |first| format!("{:.0}", first.received_at).replace('T', " ").replace('Z', "+00:00"));
-    let data: Vec<Value> = accepted
-        .iter()
-        .map(|message| json!({ "message_id": message.message_id, "recipient": masked(&message.to) }))
-        .collect();
-    json!({ "id": id, "type": "mediatemplate", "body": null, "createdDateTime": created, "totalCount": accepted.len(), "data": data, "error": {} })
+/// The success body that the page shows, as JSON.
+fn success(accepted: &[AcceptedMessage]) -> String {
+    let first = accepted.first();
+    let created = first.map(|first| format!("{:.0}", first.received_at).replace('T', " ").replace('Z', "+00:00"));
+    let body = SuccessBody {
+        id: first.and_then(|first| first.message_id.split(':').next()).unwrap_or_default(),
+        kind: "mediatemplate",
+        body: None,
+        created: created.unwrap_or_default(),
+        total: accepted.len(),
+        data: accepted
+            .iter()
+            .map(|message| SuccessEntry { message_id: &message.message_id, recipient: masked(&message.to) })
+            .collect(),
+        error: NoError {},
+    };
+    serde_json::to_string(&body).expect("strings and a number can be written as JSON")
 }
+
+#[derive(Serialize)]
+struct SuccessBody<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    body: Option<()>,
+    #[serde(rename = "createdDateTime")]
+    created: String,
+    #[serde(rename = "totalCount")]
+    total: usize,
+    data: Vec<SuccessEntry<'a>>,
+    error: NoError,
+}
+
+#[derive(Serialize)]
+struct SuccessEntry<'a> {
+    message_id: &'a str,
+    recipient: String,
+}
+
+#[derive(Serialize)]
+struct NoError {}
 
 /// The expiry in `limited_time_offer`.
 fn expiration(text: &str) -> Result<i64, String> {

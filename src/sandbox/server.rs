@@ -109,7 +109,7 @@ impl Sandbox {
             .route("/sandbox/templates", get(templates))
             .route("/v1/{sid}/messages", post(kaleyra_v1::send))
             .layer(DefaultBodyLimit::max(MAX_REQUEST))
-            .layer(middleware::from_fn_with_state(address, guard::check_host))
+            .layer(middleware::from_fn_with_state(guard::Host::of(address), guard::check_host))
             .with_state(Arc::clone(&shared));
         let service = router.into_make_service_with_connect_info::<Abort>();
         let server = tokio::spawn(async move {

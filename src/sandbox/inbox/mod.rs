@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
-use serde_json::json;
 
 use super::kaleyra_v1::AcceptedMessage;
 
@@ -59,9 +58,15 @@ impl Inbox {
 
     /// A page that contains its messages and needs no server.
     pub(super) fn standalone_page(&self, messages: &[AcceptedMessage], previews: &[Preview]) -> String {
-        let data = json!({ "messages": messages, "templates": previews });
+        #[derive(Serialize)]
+        struct Data<'a> {
+            messages: &'a [AcceptedMessage],
+            templates: &'a [Preview],
+        }
+        let data = serde_json::to_string(&Data { messages, templates: previews })
+            .expect("strings and numbers can be written as JSON");
         // Only `<` could end the script element.
-        let data = data.to_string().replace('<', "\\u003c");
+        let data = data.replace('<', "\\u003c");
         self.page().0.replace(DATA, &data)
     }
 }
