@@ -259,8 +259,8 @@ mod tests {
     fn the_project_file_is_read_strictly_and_refuses_a_password() {
         let tree = Tree::new(&["campaign.yaml"]);
         for (text, expected) in [
-            ("ledger: postgres://me:hunter@db/offers\n", "holds a password"),
-            ("ledger: postgres://db/offers?password=hunter\n", "holds a password"),
+            ("ledger: postgres://me:hunter@db/offers\n", "contains a password"),
+            ("ledger: postgres://db/offers?password=hunter\n", "contains a password"),
             ("ledger: postgres://me:hun?ter@db/offers\n", "`%3F`"),
             ("leger: x\n", "leger"),
         ] {

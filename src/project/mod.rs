@@ -140,7 +140,7 @@ fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagn
     match &location {
         // This file is under version control.
         LedgerLocation::Database(url) if url.has_password() => {
-            Err(Diagnostic::error("literal-secret", "the ledger's URL holds a password")
+            Err(Diagnostic::error("literal-secret", "the ledger's URL contains a password")
                 .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
                 .in_file(&file, None, None)
                 .into())
