@@ -66,8 +66,10 @@ impl Inbox {
         let data = serde_json::to_string(&Data { messages, templates: previews })
             .expect("strings and numbers can be written as JSON");
         // Only `<` could end the script element.
-        let data = data.replace('<', "\\u003c");
-        self.page().0.replace(DATA, &data)
+        let data = if data.contains('<') { data.replace('<', "\\u003c") } else { data };
+        let (page, _) = self.page();
+        let (before, after) = page.split_once(DATA).unwrap_or((&page, ""));
+        [before, &data, after].concat()
     }
 }
 
