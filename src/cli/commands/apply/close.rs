@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Exit, count};
+use super::count;
 use crate::apply::{Ending, Progress};
-use crate::cli::Stop;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
 use crate::cli::ui::Ui;
+use crate::domain::diagnostic::Code;
 use crate::ledger::location::{DatabaseUrl, redact};
 use crate::ledger::{RunCounts, RunLedger};
 use crate::util::human::{self, grouped};
@@ -60,7 +62,7 @@ pub(super) struct Report<'a> {
 
 impl Report<'_> {
     /// Writes down how the run ended, and says it.
-    pub(super) async fn close(self, ending: &Ending, run: Box<dyn RunLedger>) -> Result<Exit, Stop> {
+    pub(super) async fn close(self, ending: &Ending, run: Box<dyn RunLedger>) -> Result<Exit, CommandError> {
         let done = self.done;
         let own = done.accepted + done.rejected + done.unknown;
         let left = self.planned.saturating_sub(own);
@@ -110,7 +112,7 @@ impl Report<'_> {
             self.ui.say("Run the same command again to send what is left; nobody gets it twice:");
             self.ui.say(&format!("  {}", command(std::env::args().skip(1))));
         }
-        self.exit(ending, unknown, pending, finished.err().map(Stop::from))
+        self.exit(ending, unknown, pending, finished.err().map(CommandError::from))
     }
 
     /// The command that lists the unknown sends, on the same ledger.
@@ -120,7 +122,13 @@ impl Report<'_> {
         command(list.into_iter().chain(["--state".to_owned(), "unknown".to_owned()]).chain(ledger))
     }
 
-    fn exit(&self, ending: &Ending, unknown: u64, pending: u64, unfinished: Option<Stop>) -> Result<Exit, Stop> {
+    fn exit(
+        &self,
+        ending: &Ending,
+        unknown: u64,
+        pending: u64,
+        unfinished: Option<CommandError>,
+    ) -> Result<Exit, CommandError> {
         let done = self.done;
         if self.forgotten.is_some() || *ending == Ending::Forgotten {
             return Err(self.has_forgotten());
@@ -135,7 +143,7 @@ impl Report<'_> {
             } else if unknown > 0 {
                 Exit::Unknown
             } else {
-                Exit::Partly
+                Exit::Partial
             }
         };
         Err(match ending {
@@ -147,48 +155,45 @@ impl Report<'_> {
                 return Ok(if unknown > 0 {
                     Exit::Unknown
                 } else if done.rejected > 0 || pending > 0 {
-                    Exit::Partly
+                    Exit::Partial
                 } else {
                     Exit::Done
                 });
             }
             Ending::Account(reason) => {
-                Stop::new(Exit::Account, format!("the provider refuses the account or the kind of request: {reason}"))
+                CommandError::new(Exit::Account, Code::AccountRefused, format!("the provider refuses the account or the kind of request: {reason}"))
                     .hint("check the SID, the key, the balance, the IP addresses that the key may be used from, and `base_url`")
             }
-            Ending::MixedAnswers(reason) => Stop::new(Exit::Unknown, format!("{reason}; nothing more was sent")).hint(
+            Ending::MixedAnswers(reason) => CommandError::new(Exit::Unknown, Code::MixedAnswers, format!("{reason}; nothing more was sent")).hint(
                 "ask the provider, and whoever runs a proxy on the way; compare what this run recorded with the provider's report before the next one",
             ),
             Ending::Late(reason) => {
-                Stop::new(Exit::Limit, reason.clone()).hint("raise `edition` with a later end to reach the rest")
+                CommandError::new(Exit::Limit, Code::ExpiryTooClose, reason.clone()).hint("raise `edition` with a later end to reach the rest")
             }
-            Ending::TooManyUnknown(reason) => Stop::new(Exit::Limit, reason.clone()).hint(format!(
+            Ending::TooManyUnknown(reason) => CommandError::new(Exit::Limit, Code::TooManyUnknown, reason.clone()).hint(format!(
                 "`{}` shows the reason of each. Run the same command again once the cause is gone: it sends what is left. \
                  `delivery.stop_when.unknown` sets another bound; `100%` sets none",
                 self.list_unknown()
             )),
-            Ending::Limit(reason) => Stop::new(Exit::Limit, reason.clone())
+            Ending::Limit(reason) => CommandError::new(Exit::Limit, Code::FailureLimit, reason.clone())
                 .hint("`sendform sends list` tells what happened; run it again once the cause is gone"),
-            Ending::Hopeless(reason) => Stop::new(
-                if unknown > 0 { Exit::Unknown } else { Exit::Limit },
+            Ending::Hopeless(reason) => CommandError::new(if unknown > 0 { Exit::Unknown } else { Exit::Limit }, Code::TooManyFailures,
                 reason.clone(),
             )
             .hint(
                 "compare the template, the parameters and the address with the provider's console before the next try",
             ),
             Ending::Unreachable(reason) => {
-                Stop::new(partly(), format!("the provider cannot be reached, or takes nothing more: {reason}"))
+                CommandError::new(partly(), Code::ProviderUnreachable, format!("the provider cannot be reached, or takes nothing more: {reason}"))
             }
-            Ending::Ledger(problem) => Stop::new(partly(), format!("{problem}; nothing more was sent")),
-            Ending::Fenced(problem) => Stop::new(Exit::Held, format!("{problem}; nothing more was sent"))
+            Ending::Ledger(problem) => CommandError::new(partly(), Code::LedgerUnreachable, format!("{problem}; nothing more was sent")),
+            Ending::Fenced(problem) => CommandError::new(Exit::Held, Code::LedgerFenced, format!("{problem}; nothing more was sent"))
                 .hint("run it again: it sends what is left, and nobody gets it twice"),
-            Ending::Changed => Stop::new(
-                partly(),
+            Ending::Changed => CommandError::new(partly(), Code::InputsChanged,
                 "the campaign's files changed while it was sent; what was not approved was not sent",
             ),
             Ending::Forgotten => self.has_forgotten(),
-            Ending::Outdated => Stop::new(
-                if nothing_sent { Exit::Differs } else { partly() },
+            Ending::Outdated => CommandError::new(if nothing_sent { Exit::PlanMismatch } else { partly() }, Code::CodeTaken,
                 "a code of the plan went to somebody else since the plan was made; nothing more was sent",
             )
             .hint("another campaign shares the pool; make a new plan"),
@@ -197,9 +202,10 @@ impl Report<'_> {
 }
 
 impl Report<'_> {
-    fn has_forgotten(&self) -> Stop {
-        let stop = Stop::new(
+    fn has_forgotten(&self) -> CommandError {
+        let stop = CommandError::new(
             Exit::Unknown,
+            Code::OutcomesLost,
             "the ledger has lost sends of this run that it had called durable, as after a failover to a standby; nothing more was sent",
         );
         match &self.forgotten {
@@ -214,9 +220,10 @@ impl Report<'_> {
         }
     }
 
-    fn was_overruled(&self) -> Stop {
-        Stop::new(
+    fn was_overruled(&self) -> CommandError {
+        CommandError::new(
             Exit::Held,
+            Code::OutcomesNotRecorded,
             format!(
                 "{} of this run could not be recorded: somebody had settled {} otherwise before the answer came",
                 human::count(usize::try_from(self.not_taken).unwrap_or(usize::MAX), "outcome"),

@@ -9,11 +9,15 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use super::close::Report;
-use super::{Exit, context, forgotten, progress};
+use super::forgotten;
 use crate::apply::{self, Ending, Engine, Leftover, Setup};
-use crate::cli::Stop;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::progress;
+use crate::cli::session;
 use crate::cli::ui::Ui;
 use crate::domain::campaign::Campaign;
+use crate::domain::diagnostic::Code;
 use crate::gateway::kaleyra::KaleyraV1;
 use crate::ledger::{LedgerKey, LedgerLocation, RunCounts, RunLedger, Snapshot, State};
 use crate::plan::{Built, Item, Pass};
@@ -38,8 +42,8 @@ impl Provider {
         runtime: &Runtime,
         campaign: &Campaign,
         secrets: Option<(SecretString, SecretString)>,
-    ) -> Result<Self, Stop> {
-        let fail = |problem: String| Stop::new(Exit::Error, problem);
+    ) -> Result<Self, CommandError> {
+        let fail = |problem: String| CommandError::new(Exit::Error, Code::SandboxFailed, problem);
         let mut spec = campaign.gateway.clone();
         let (sandbox, sid, api_key) = match secrets {
             Some((sid, api_key)) => (None, sid, api_key),
@@ -73,7 +77,7 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    pub(super) fn send(self, runtime: &Runtime) -> Result<Exit, Stop> {
+    pub(super) fn send(self, runtime: &Runtime) -> Result<Exit, CommandError> {
         let Self { ui, campaign, snapshot, key, built, mut run, provider, retry_rejected, place, stop } = self;
         for warning in run.warnings() {
             ui.say(&format!("warning: {warning}"));
@@ -89,8 +93,9 @@ impl Job<'_> {
             snapshot = runtime.block_on(run.snapshot())?;
             if snapshot.planned_at.is_some_and(|planned_at| planned_at != built.planned_at) {
                 runtime.block_on(run.finish("stopped", RunCounts::default()))?;
-                return Err(Stop::new(
-                    Exit::Differs,
+                return Err(CommandError::new(
+                    Exit::PlanMismatch,
+                    Code::PlanMismatch,
                     "another plan of this campaign was applied meanwhile; nothing was sent",
                 )
                 .hint("make a new plan"));
@@ -134,7 +139,7 @@ impl Job<'_> {
         });
         if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
             let page = path.with_file_name("inbox.html");
-            if crate::cli::commands::plan::write(&page, &sandbox.page(), 0o600).is_ok() {
+            if crate::util::fs::write_atomically(&page, &sandbox.page(), 0o600).is_ok() {
                 ui.say(&format!("Inbox     {}", page.display()));
             }
         }
@@ -143,7 +148,7 @@ impl Job<'_> {
             campaign: &campaign.record,
             edition: campaign.edition,
             planned_at: built.planned_at,
-            unique_codes: context::has_unique_codes(&campaign),
+            unique_codes: session::has_unique_codes(&campaign),
         };
         let forgotten = forgotten::keep(&place, &of, &forgotten);
         let ending = match ending {
@@ -207,7 +212,7 @@ impl Rounds<'_> {
         runtime: &Runtime,
         mut engine: Engine<KaleyraV1>,
         mut snapshot: Snapshot,
-    ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
+    ) -> (Result<Ending, CommandError>, Engine<KaleyraV1>) {
         loop {
             let before = engine.progress();
             let open = snapshot.sends.count(State::Intent);
@@ -239,7 +244,7 @@ impl Rounds<'_> {
         runtime: &Runtime,
         mut engine: Engine<KaleyraV1>,
         snapshot: &Snapshot,
-    ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
+    ) -> (Result<Ending, CommandError>, Engine<KaleyraV1>) {
         let pass = match Pass::new(self.campaign, snapshot, self.key, self.planned_at, self.retry_rejected, None) {
             Ok(pass) => pass.only_to_send(),
             Err(diagnostics) => return (Err(diagnostics.into()), engine),
