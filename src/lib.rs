@@ -1,26 +1,29 @@
 //! Sendform: WhatsApp offers as code.
 //!
-//! Data flows one way; a module never uses one that stands above it in this list.
+//! # How data flows
 //!
 //! ```text
-//! manifest ──▶ audience ──▶ message ──▶ plan ──▶ apply ──▶ gateway ──▶ provider
-//!  (YAML)      (recipients)  (rendered)   ▲  hash    │
-//!                                         └─ ledger ◀┘
+//!  campaign.yaml ─▶ manifest ─▶ audience ─▶ render ─▶ plan ─▶ apply ─▶ gateway ─▶ provider
+//!                     rules       people      messages   ▲  hash   │
+//!                                             coupons    └─ ledger ◀┘
 //! ```
 //!
-//! | module | is for |
+//! | module | what it does |
 //! |---|---|
-//! | [`cli`] | arguments, commands, output, exit codes |
-//! | [`manifest`] | YAML to a checked [`campaign::Campaign`], or every mistake at once |
-//! | [`apply`] | the engine: claim, pace, send, settle |
-//! | [`plan`] | desired minus recorded, its hash and its faces |
-//! | [`campaign`] | a campaign with every value checked |
-//! | [`ledger`] | the durable record, and the gate that a send passes once |
-//! | [`gateway`] | the provider: Kaleyra |
-//! | [`message`] | what one recipient gets |
-//! | [`offer`] | coupons and expiry |
-//! | [`audience`] | rows in, people out |
-//! | [`sandbox`] | a stand-in for the provider, on loopback |
+//! | [`project`] | finds the project that a campaign belongs to, its settings and its data directories |
+//! | [`manifest`] | turns YAML into a checked campaign, or reports every mistake at once |
+//! | [`audience`] | reads rows, normalises numbers, removes duplicates and suppressed people |
+//! | [`coupons`] | takes codes from pools, or computes them |
+//! | [`render`] | makes each recipient's message from a template and a row |
+//! | [`plan`] | compares what should be sent with what is recorded, and computes the plan hash |
+//! | [`apply`] | carries out an approved plan: claims, paces, sends, records |
+//! | [`ledger`] | keeps the durable record, and grants each attempt once |
+//! | [`gateway`] | speaks to the provider: Kaleyra |
+//! | [`sandbox`] | stands in for the provider on loopback |
+//! | [`cli`] | arguments, commands, output, exit codes: the only part that speaks to a person |
+//!
+//! Below all of them are [`domain`], the vocabulary without I/O, and [`util`]. A module uses only
+//! modules that stand below it; a test holds the table of allowed imports.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

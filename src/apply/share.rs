@@ -75,7 +75,7 @@ impl Shares {
                 Ok(())
             }
             Some(Err(error)) => Err(error),
-            None => Err(LedgerError::Fenced("its shares broke off inside this program")),
+            None => Err(LedgerError::Internal("the task that asks for chunks of the plan crashed")),
         }
     }
 }

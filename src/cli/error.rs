@@ -16,7 +16,7 @@ use crate::plan::PlanError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The command failed for a reason that the user can act on.
-    Failed(Exit),
+    Failed,
     /// The reader of standard output closed the pipe: it has seen enough. Nothing is printed.
     BrokenPipe,
     /// This program has a bug.
@@ -27,6 +27,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct CommandError {
     kind: Kind,
+    exit: Exit,
     problems: Vec<Diagnostic>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -34,7 +35,7 @@ pub struct CommandError {
 impl CommandError {
     /// A failure with one message. `exit` is how the program ends.
     pub fn new(exit: Exit, code: Code, message: impl Into<String>) -> Self {
-        Self { kind: Kind::Failed(exit), problems: vec![Diagnostic::error(code, message)], source: None }
+        Self { kind: Kind::Failed, exit, problems: vec![Diagnostic::error(code, message)], source: None }
     }
 
     /// The command line is wrong.
@@ -46,14 +47,24 @@ impl CommandError {
     pub fn internal(message: impl std::fmt::Display) -> Self {
         let problem = Diagnostic::error(Code::Internal, format!("this is a bug in sendform: {message}"))
             .hint("run it again with `-v` and report what it prints; `apply` never sends a recorded message twice");
-        Self { kind: Kind::Internal, problems: vec![problem], source: None }
+        Self { kind: Kind::Internal, exit: Exit::Error, problems: vec![problem], source: None }
     }
 
     /// Standard output cannot be written to.
     pub fn output(error: io::Error) -> Self {
-        let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::BrokenPipe } else { Kind::Failed(Exit::Error) };
+        let (kind, exit) = match error.kind() {
+            io::ErrorKind::BrokenPipe => (Kind::BrokenPipe, Exit::Done),
+            _ => (Kind::Failed, Exit::Error),
+        };
         let problem = Diagnostic::error(Code::CannotWrite, format!("cannot write to standard output: {error}"));
-        Self { kind, problems: vec![problem], source: Some(Box::new(error)) }
+        Self { kind, exit, problems: vec![problem], source: Some(Box::new(error)) }
+    }
+
+    /// Ends the program in another way.
+    #[must_use]
+    pub fn with_exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
     }
 
     /// Adds what to do about it.
@@ -79,11 +90,7 @@ impl CommandError {
 
     /// How the program ends.
     pub fn exit(&self) -> Exit {
-        match self.kind {
-            Kind::Failed(exit) => exit,
-            Kind::BrokenPipe => Exit::Done,
-            Kind::Internal => Exit::Error,
-        }
+        self.exit
     }
 
     /// What the user sees.
@@ -112,7 +119,7 @@ impl CommandError {
 
 impl From<Diagnostics> for CommandError {
     fn from(diagnostics: Diagnostics) -> Self {
-        Self { kind: Kind::Failed(Exit::Invalid), problems: diagnostics.0, source: None }
+        Self { kind: Kind::Failed, exit: Exit::Invalid, problems: diagnostics.0, source: None }
     }
 }
 
@@ -136,6 +143,7 @@ impl From<PlanError> for CommandError {
 impl From<LedgerError> for CommandError {
     fn from(error: LedgerError) -> Self {
         let (exit, code, hint) = match &error {
+            LedgerError::Internal(what) => return Self::internal(what),
             LedgerError::Held { .. } => (
                 Exit::Held,
                 Code::LedgerHeld,
@@ -208,7 +216,7 @@ mod tests {
         let closed = CommandError::output(io::ErrorKind::BrokenPipe.into());
         assert_eq!((closed.kind(), closed.exit()), (Kind::BrokenPipe, Exit::Done));
         let full = CommandError::output(io::ErrorKind::StorageFull.into());
-        assert_eq!((full.kind(), full.exit()), (Kind::Failed(Exit::Error), Exit::Error));
+        assert_eq!((full.kind(), full.exit()), (Kind::Failed, Exit::Error));
         let bug = CommandError::internal("a thread panicked");
         assert_eq!((bug.kind(), bug.exit()), (Kind::Internal, Exit::Error));
     }

@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod canonical;
+pub mod clock;
 pub mod coupon;
 pub mod diagnostic;
 pub mod expiry;

@@ -7,8 +7,9 @@
 pub mod kaleyra;
 pub mod redact;
 
-use std::future::Future;
 use std::time::Duration;
+
+use async_trait::async_trait;
 
 use crate::domain::expiry::ExpiresAt;
 use crate::domain::message::Message;
@@ -107,9 +108,10 @@ impl NotSent {
 }
 
 /// A provider.
+#[async_trait]
 pub trait Gateway: Send + Sync + 'static {
     /// Starts at most one request and tells what became of it.
-    fn send(&self, request: Request<'_>) -> impl Future<Output = Reply> + Send;
+    async fn send(&self, request: Request<'_>) -> Reply;
 
     /// How many bytes of files may be under way together now. The caller keeps to it; one request
     /// with a file may always be under way.

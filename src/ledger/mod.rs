@@ -548,6 +548,9 @@ pub enum LedgerError {
     /// before anything else happens.
     #[error("this run was fenced off: {0}")]
     Fenced(&'static str),
+    /// A part of this program that works for the ledger failed. This is a defect of ours.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
     /// The ledger was made with another key, so nobody could be told apart.
     #[error("the ledger was made with another key (its fingerprint is {ledger}, the given one's {given})")]
     WrongKey {

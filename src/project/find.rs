@@ -249,7 +249,7 @@ mod tests {
             assert_eq!(root, tree.root().join("up"));
             assert_eq!(search.ignored, [tree.root().join("sendform.yaml"), tree.root().join(".sendform")]);
         } else {
-            // Root's marks always count; tests/which_ledger.rs changes owners.
+            // Root's marks always count; tests/it/which_ledger.rs changes owners.
             assert_eq!(root, tree.root());
         }
     }

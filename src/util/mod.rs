@@ -2,5 +2,6 @@
 
 pub mod fs;
 pub mod human;
+pub mod net;
 pub mod pipeline;
 pub mod prehashed;

@@ -1,6 +1,10 @@
 //! A project in a temporary directory, the program in an empty environment, and a sandbox process.
 
+// Each of the two test binaries uses a part of this.
+#![allow(dead_code)]
+
 pub mod postgres;
+pub mod recorder;
 
 use std::cell::RefCell;
 use std::collections::HashSet;

@@ -13,9 +13,9 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{Engine, Waiting};
-use crate::apply::{Ending, Event};
+use crate::apply::{Event, RunEnding};
 use crate::domain::phone::E164;
-use crate::gateway::{Gateway, NotSent, Outcome, Reply};
+use crate::gateway::{NotSent, Outcome, Reply};
 use crate::ledger::{self, SendKey, Settlement};
 
 /// How many acceptances are remembered.
@@ -67,7 +67,7 @@ impl RecentIds {
     }
 }
 
-impl<G: Gateway> Engine<G> {
+impl Engine {
     /// The reply as far as it can be believed: as it is, unless an id came twice in this run.
     pub(super) fn believed(&mut self, carried: &[Waiting], reply: Reply) -> Reply {
         if self.recent_ids.mixed_up {
@@ -99,8 +99,8 @@ impl<G: Gateway> Engine<G> {
     /// Takes back what cannot be believed any more, and ends the run.
     fn answers_are_mixed_up(&mut self, id: &str, key: SendKey, attempt: u32, address: E164) {
         self.recent_ids.mixed_up = true;
-        let account_refused = matches!(self.ending, Some(Ending::Account(_)));
-        self.ending = Some(Ending::MixedAnswers(format!(
+        let account_refused = matches!(self.ending, Some(RunEnding::AccountRefused(_)));
+        self.ending = Some(RunEnding::MixedAnswers(format!(
             "the provider gave two messages the id `{id}`, so answers may have reached the wrong requests"
         )));
         let unknown = || ledger::Ending::Outcome(Outcome::Unknown { reason: distrust() });

@@ -21,7 +21,7 @@ use super::codes::Codes;
 use super::head_file::HeadFile;
 use super::{Identity, SqliteLedger, append, contradiction, file, head, io, position, storage};
 
-const STOPPED: &str = "its writer has stopped";
+const STOPPED: &str = "the thread that writes the ledger crashed";
 const OVERTAKEN: &str = "another process wrote to the ledger during this run";
 const REPLACED: &str = "the ledger's file was removed or replaced during this run";
 
@@ -55,9 +55,9 @@ impl RunLedger for SqliteRun {
         let sent =
             self.sender.as_ref().is_some_and(|sender| sender.send(Job::Commit(Arc::clone(batch), answer)).is_ok());
         if sent {
-            answered.await.unwrap_or(Err(LedgerError::Fenced(STOPPED)))
+            answered.await.unwrap_or(Err(LedgerError::Internal(STOPPED)))
         } else {
-            Err(LedgerError::Fenced(STOPPED))
+            Err(LedgerError::Internal(STOPPED))
         }
     }
 
@@ -80,7 +80,7 @@ impl RunLedger for SqliteRun {
         let (answer, answered) = oneshot::channel();
         let job = Job::Finish(ending.to_owned(), counts, answer);
         let sent = self.sender.take().is_some_and(|sender| sender.send(job).is_ok());
-        let stopped = Err(LedgerError::Fenced(STOPPED));
+        let stopped = Err(LedgerError::Internal(STOPPED));
         let result = if sent { answered.await.unwrap_or(stopped) } else { stopped };
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

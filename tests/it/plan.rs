@@ -81,7 +81,7 @@ fn json_has_what_is_promised() {
         assert!(plan["counts"][count].is_u64(), "{count}");
     }
     assert_eq!(plan["samples"].as_array().unwrap().len(), 3);
-    let schema: serde_json::Value = serde_json::from_str(include_str!("../schema/plan.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../schema/plan.schema.json")).unwrap();
     assert!(jsonschema::options().offline().build(&schema).unwrap().is_valid(&plan));
 }
 

@@ -157,7 +157,7 @@ fn a_429_is_tried_again_and_everybody_gets_it_once() {
 #[test]
 fn a_refusal_is_final_until_it_is_asked_for_again() {
     // A provider that refuses one number, and takes it when asked the second time.
-    let server = crate::kaleyra::Recorder::start(|request| {
+    let server = crate::support::recorder::Recorder::start(|request| {
         let body = String::from_utf8_lossy(&request.body).into_owned();
         let first = !request.seen_before;
         if body.contains("+919876543211") && first {

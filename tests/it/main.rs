@@ -1,4 +1,4 @@
-//! Black-box tests, filed by capability. Each runs the program as a user would.
+//! Tests that need nothing but the program, filed by capability. Each runs it as a user would.
 
 #![allow(
     clippy::disallowed_methods,
@@ -6,26 +6,22 @@
     reason = "tests write files, read the clock and print figures"
 )]
 
+#[path = "../support/mod.rs"]
 mod support;
 
 mod apply;
 mod approval;
+mod architecture;
 mod audience;
 mod bad_input;
 mod data_files;
 mod examples;
 mod hardening;
 mod identity;
-mod kaleyra;
-mod late_answers;
-mod ledger;
 mod manifest;
 mod offer;
 mod plan;
 mod record;
 mod replies;
 mod sandbox;
-mod stopping;
-mod torture;
 mod which_ledger;
-mod wire;

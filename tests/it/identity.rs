@@ -121,7 +121,7 @@ fn a_few_people_who_had_the_same_words_are_shown_and_written_to() {
 
 #[test]
 fn messages_that_provably_did_not_arrive_are_no_repeat() {
-    let server = crate::kaleyra::Recorder::start(|_| {
+    let server = crate::support::recorder::Recorder::start(|_| {
         (400, r#"{"code":"E13001","message":"x","data":[],"error":{"to":"invalid number"}}"#.to_owned())
     });
     let mut project = Project::new();

@@ -214,7 +214,7 @@ fn what_changes_after_the_approval_is_refused_and_named() {
 #[test]
 fn trying_rejected_sends_again_is_part_of_the_approval() {
     let accepted = std::sync::atomic::AtomicU64::new(0);
-    let server = crate::kaleyra::Recorder::start(move |request| {
+    let server = crate::support::recorder::Recorder::start(move |request| {
         let rejected = String::from_utf8_lossy(&request.body).contains("+919876543211");
         match rejected {
             true => (400, r#"{"code":"E13001","message":"x","data":[],"error":{"to":"invalid number"}}"#.to_owned()),
