@@ -34,7 +34,7 @@ pub(super) fn keep(place: &LedgerLocation, of: &Of<'_>, forgotten: &[Forgotten])
     let name = format!("sendform-outcomes-run-{}.yaml", of.run);
     let written = [beside, std::env::temp_dir()].into_iter().find_map(|directory| {
         let path = free_name(&directory.join(&name));
-        crate::cli::commands::plan::write(&path, &text, 0o600).ok().map(|()| path)
+        crate::util::fs::write_atomically(&path, &text, 0o600).ok().map(|()| path)
     });
     Some(written.ok_or(text))
 }
