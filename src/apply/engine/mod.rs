@@ -27,7 +27,8 @@ use super::{Event, Pacer, Progress, RunEnding, ShutdownRequest};
 use crate::domain::campaign::Delivery;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
-    self, Batch, BySend, Claim, Intent, LONGEST_HOLD, LedgerError, Peers, RunLedger, Settlement, Snapshot, State,
+    AttemptResult, Batch, BySend, Claim, Coordinator, Intent, LedgerError, MAX_SENDER_PAUSE, RunLedger, SendState,
+    Settlement, Snapshot,
 };
 use crate::plan::{Approved, Desired, Standing};
 
@@ -44,7 +45,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause that a provider's `Retry-After` is followed for.
-const LONGEST_RETRY_AFTER: Duration = LONGEST_HOLD;
+const LONGEST_RETRY_AFTER: Duration = MAX_SENDER_PAUSE;
 
 /// A wait that is shorter needs no explanation.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
@@ -105,7 +106,7 @@ pub struct Engine {
     events: mpsc::UnboundedSender<Event>,
     figures: watch::Sender<Progress>,
 
-    peers: Option<Arc<dyn Peers>>,
+    peers: Option<Arc<dyn Coordinator>>,
     shares: Option<Shares>,
     pacer: Pacer,
     /// A slot of time that was asked for: for how many messages.
@@ -152,7 +153,7 @@ impl Engine {
     /// A run that has sent nothing yet.
     pub fn new(setup: Setup) -> Self {
         let Setup { ledger, gateway, delivery, approved, leave_by, stop, events, figures } = setup;
-        let peers = ledger.peers();
+        let peers = ledger.coordinator();
         let now = Instant::now();
         Self {
             pacer: if peers.is_some() { Pacer::shared(delivery.rate, now) } else { Pacer::new(delivery.rate, now) },
@@ -208,7 +209,7 @@ impl Engine {
 
     /// How many sends of this edition the record holds as unknown now, whoever left them so.
     pub async fn unknown(&mut self) -> Result<u64, LedgerError> {
-        Ok(self.ledger.snapshot().await?.sends.count(State::Unknown))
+        Ok(self.ledger.snapshot().await?.sends.count(SendState::Unknown))
     }
 
     /// The ledger, to write down how the run ended.
@@ -373,7 +374,7 @@ impl Engine {
                 key: waiting.desired.key,
                 attempt: waiting.attempt,
                 digest: waiting.desired.digest,
-                likeness: waiting.desired.likeness(),
+                similarity_digest: waiting.desired.likeness(),
                 coupon: waiting.desired.message.coupon.clone(),
                 expires: waiting.desired.message.expiry.map(|expiry| expiry.at(now)),
                 masked: waiting.desired.address.masked(),
@@ -435,8 +436,8 @@ impl Engine {
                 self.progress.granted += 1;
                 self.progress.attempts_not_sent += 1;
                 let reason = "the run was stopped before the request could start".to_owned();
-                let ending = ledger::Ending::NotSent { reason };
-                self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, ending });
+                let ending = AttemptResult::NotSent { reason };
+                self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, result: ending });
             }
         }
         self.queue.extend(claims);
@@ -500,8 +501,8 @@ impl Engine {
         match joined {
             Ok(report) => self.settle(report),
             Err(error) => {
-                let problem = format!("a request broke off inside this program: {error}");
-                self.ending.get_or_insert(RunEnding::TooManyFailures(problem));
+                let problem = format!("the task of a request crashed: {error}");
+                self.ending.get_or_insert(RunEnding::Internal(problem));
             }
         }
     }
@@ -554,7 +555,7 @@ impl Engine {
         self.unsettled.push(Settlement {
             key: waiting.desired.key,
             attempt: waiting.attempt,
-            ending: ledger::Ending::Outcome(outcome),
+            result: AttemptResult::Outcome(outcome),
         });
         match verdict {
             Verdict::Fine => {}
@@ -570,8 +571,8 @@ impl Engine {
         let reason = not_sent.reason().to_owned();
         self.progress.attempts_not_sent += carried.len() as u64;
         for waiting in &carried {
-            let ending = ledger::Ending::NotSent { reason: reason.clone() };
-            self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, ending });
+            let ending = AttemptResult::NotSent { reason: reason.clone() };
+            self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, result: ending });
         }
         let retry_after = match not_sent {
             NotSent::Account { .. } => {
@@ -630,7 +631,7 @@ impl Engine {
         self.pacer.hold(until);
         self.held_until = Some(until);
         if let Some(peers) = self.peers.clone() {
-            tokio::spawn(async move { peers.hold(pause).await });
+            tokio::spawn(async move { peers.pause_sender(pause).await });
         }
     }
 

@@ -16,7 +16,7 @@ use super::{Engine, Waiting};
 use crate::apply::{Event, RunEnding};
 use crate::domain::phone::E164;
 use crate::gateway::{NotSent, Outcome, Reply};
-use crate::ledger::{self, SendKey, Settlement};
+use crate::ledger::{AttemptResult, SendKey, Settlement};
 
 /// How many acceptances are remembered.
 const REMEMBERED: usize = 1_024;
@@ -104,14 +104,14 @@ impl Engine {
         self.ending = Some(RunEnding::MixedAnswers(format!(
             "the provider gave two messages the id `{id}`, so answers may have reached the wrong requests"
         )));
-        let unknown = || ledger::Ending::Outcome(Outcome::Unknown { reason: distrust() });
+        let unknown = || AttemptResult::Outcome(Outcome::Unknown { reason: distrust() });
         let mut earlier_is_durable = true;
         for settlement in &mut self.unsettled {
-            let counted = match &settlement.ending {
-                ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
-                ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
-                ledger::Ending::Outcome(Outcome::Unknown { .. }) => continue,
-                ledger::Ending::NotSent { .. } => {
+            let counted = match &settlement.result {
+                AttemptResult::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
+                AttemptResult::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
+                AttemptResult::Outcome(Outcome::Unknown { .. }) => continue,
+                AttemptResult::NotSent { .. } => {
                     let waiting = self.queue.len();
                     self.queue.retain(|waiting| waiting.desired.key != settlement.key);
                     let other_attempt = self.queue.len() < waiting;
@@ -127,11 +127,11 @@ impl Engine {
             };
             *counted = counted.saturating_sub(1);
             self.progress.unknown += 1;
-            settlement.ending = unknown();
+            settlement.result = unknown();
             earlier_is_durable &= (settlement.key, settlement.attempt) != (key, attempt);
         }
         if earlier_is_durable {
-            self.unsettled.push(Settlement { key, attempt, ending: unknown() });
+            self.unsettled.push(Settlement { key, attempt, result: unknown() });
             self.progress.accepted = self.progress.accepted.saturating_sub(1);
             self.progress.unknown += 1;
         }

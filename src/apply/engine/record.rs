@@ -10,7 +10,7 @@ use super::recent::Forgotten;
 use super::{Engine, FIRST_PAUSE, Leftover, told};
 use crate::apply::{Event, Progress, RunEnding, ShutdownRequest};
 use crate::gateway::Outcome;
-use crate::ledger::{self, Batch, Claim, Committed, LedgerError, SendKey, Settlement};
+use crate::ledger::{AttemptResult, Batch, Claim, Committed, LedgerError, SendKey, Settlement};
 
 /// How long a ledger that does not answer is waited for.
 pub(super) const LEDGER_PATIENCE: Duration = Duration::from_secs(600);
@@ -55,7 +55,7 @@ impl Engine {
                 batch.settle.extend(batch.claim.drain(..).map(|intent| Settlement {
                     key: intent.key,
                     attempt: intent.attempt,
-                    ending: ledger::Ending::NotSent { reason: reason.to_owned() },
+                    result: AttemptResult::NotSent { reason: reason.to_owned() },
                 }));
             }
             if !lost || over || *self.stop.borrow() == ShutdownRequest::Immediate {
@@ -110,10 +110,10 @@ impl Engine {
 
     /// The record does not know this outcome, so it counts as unknown.
     fn uncount(&mut self, settlement: &Settlement) {
-        let counted = match &settlement.ending {
-            ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
-            ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
-            ledger::Ending::Outcome(Outcome::Unknown { .. }) | ledger::Ending::NotSent { .. } => return,
+        let counted = match &settlement.result {
+            AttemptResult::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
+            AttemptResult::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
+            AttemptResult::Outcome(Outcome::Unknown { .. }) | AttemptResult::NotSent { .. } => return,
         };
         *counted = counted.saturating_sub(1);
         self.progress.unknown += 1;
@@ -160,7 +160,7 @@ impl Engine {
             .map(|(key, attempt)| Settlement {
                 key,
                 attempt,
-                ending: ledger::Ending::Outcome(Outcome::Unknown { reason: reason.to_owned() }),
+                result: AttemptResult::Outcome(Outcome::Unknown { reason: reason.to_owned() }),
             })
             .collect();
         self.progress.unknown += broken.len() as u64;
@@ -194,8 +194,8 @@ impl Engine {
         let reason = "the request broke off inside this program";
         let broken: Vec<(SendKey, u32)> = self.flying.drain().collect();
         for (key, attempt) in &broken {
-            let ending = ledger::Ending::Outcome(Outcome::Unknown { reason: reason.to_owned() });
-            self.unsettled.push(Settlement { key: *key, attempt: *attempt, ending });
+            let ending = AttemptResult::Outcome(Outcome::Unknown { reason: reason.to_owned() });
+            self.unsettled.push(Settlement { key: *key, attempt: *attempt, result: ending });
             self.progress.unknown += 1;
         }
         !broken.is_empty()
@@ -220,7 +220,7 @@ impl Engine {
             if *self.stop.borrow() > ShutdownRequest::None {
                 return Ok(Leftover::Interrupted);
             }
-            let answer = match peers.others().await {
+            let answer = match peers.activity().await {
                 Ok(others) if others.open > 0 => {
                     waited = true;
                     let _ = self.events.send(Event::Others(others));

@@ -13,9 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::protocol::{self, Stand};
+use super::super::state_of;
 use super::super::{
-    Batch, BySend, Claim, Committed, Entry, Head, Lease, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey,
-    Sends, Snapshot, State,
+    Batch, BySend, Claim, Committed, Coordinator, Entry, Head, Lease, LedgerError, RunCounts, RunLedger, Scope,
+    SendKey, SendState, Sends, Snapshot,
 };
 use super::codes::Codes;
 use super::head_file::HeadFile;
@@ -65,7 +66,7 @@ impl RunLedger for SqliteRun {
         None
     }
 
-    fn peers(&self) -> Option<Arc<dyn Peers>> {
+    fn coordinator(&self) -> Option<Arc<dyn Coordinator>> {
         None
     }
 
@@ -99,7 +100,7 @@ pub(super) struct Writer {
     /// Where each send stood before this run.
     pub(super) before: Arc<Sends>,
     /// Where those stand that changed since. An intent in here is this run's own.
-    pub(super) changed: BySend<(State, u32)>,
+    pub(super) changed: BySend<(SendState, u32)>,
     pub(super) retry_rejected: bool,
     /// The number of the first entry that this run may have written.
     pub(super) first_seq: i64,
@@ -160,13 +161,13 @@ impl Writer {
             let (state, attempt) = self.changed.get(key).copied().or_else(before)?;
             Some(Stand { state, attempt, run: self.run })
         };
-        let mut changed: BySend<(State, u32)> = BySend::default();
+        let mut changed: BySend<(SendState, u32)> = BySend::default();
         let mut entries = Vec::with_capacity(batch.claim.len() + batch.settle.len());
         let mut others = Vec::new();
         let now = Timestamp::now().as_millisecond();
         for settlement in &batch.settle {
-            let state = settlement.ending.state();
-            let before = stand(&settlement.key).filter(|stand| stand.state == State::Intent);
+            let state = settlement.result.state();
+            let before = stand(&settlement.key).filter(|stand| stand.state == SendState::Intent);
             if !overtaken
                 && protocol::may_settle(before, settlement.attempt, self.run, state)
                 && !changed.contains_key(&settlement.key)
@@ -200,7 +201,7 @@ impl Writer {
                 committed.claims.push(Claim::CodeTaken);
                 continue;
             }
-            changed.insert(intent.key, (State::Intent, intent.attempt));
+            changed.insert(intent.key, (SendState::Intent, intent.attempt));
             entries.push(Entry::claimed(self.run, now, intent));
             committed.claims.push(Claim::Granted);
         }
@@ -262,11 +263,11 @@ impl Writer {
 }
 
 /// Where sends stand according to the entries after this one.
-fn written_since(connection: &Connection, seq: i64) -> Result<Vec<(SendKey, State, u32)>, rusqlite::Error> {
+fn written_since(connection: &Connection, seq: i64) -> Result<Vec<(SendKey, SendState, u32)>, rusqlite::Error> {
     let mut entries =
         connection.prepare_cached("SELECT send_key, kind, attempt FROM journal WHERE seq > ?1 ORDER BY seq")?;
     let entries = entries.query_map([seq], |row| {
-        let state = State::from_kind(row.get(1)?).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        let state = state_of(row.get(1)?).map_err(|_| rusqlite::Error::InvalidQuery)?;
         Ok((SendKey(row.get(0)?), state, row.get(2)?))
     })?;
     entries.collect()
