@@ -12,7 +12,8 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{Engine, Waiting};
+use super::QueuedSend;
+use super::state::State;
 use crate::apply::{Event, RunEnding};
 use crate::domain::phone::E164;
 use crate::gateway::{NotSent, Outcome, Reply};
@@ -67,9 +68,9 @@ impl RecentIds {
     }
 }
 
-impl Engine {
+impl State {
     /// The reply as far as it can be believed: as it is, unless an id came twice in this run.
-    pub(super) fn believed(&mut self, carried: &[Waiting], reply: Reply) -> Reply {
+    pub(super) fn believed(&mut self, carried: &[QueuedSend], reply: Reply) -> Reply {
         if self.recent_ids.mixed_up {
             return distrusted(carried.len(), reply);
         }
@@ -83,13 +84,13 @@ impl Engine {
             self.answers_are_mixed_up(&id, key, attempt, address);
             return distrusted(carried.len(), reply);
         }
-        for (waiting, outcome) in carried.iter().zip(outcomes) {
+        for (send, outcome) in carried.iter().zip(outcomes) {
             if let Outcome::Accepted { message_id } = outcome {
                 self.recent_ids.add(Acceptance {
                     id: message_id.clone(),
-                    key: waiting.desired.key,
-                    attempt: waiting.attempt,
-                    address: waiting.desired.address,
+                    key: send.desired.key,
+                    attempt: send.attempt,
+                    address: send.desired.address,
                 });
             }
         }
@@ -105,15 +106,15 @@ impl Engine {
         )));
         let unknown = || ledger::Ending::Outcome(Outcome::Unknown { reason: distrust() });
         let mut earlier_is_durable = true;
-        for settlement in &mut self.unsettled {
+        for settlement in &mut self.unrecorded_outcomes {
             let counted = match &settlement.ending {
                 ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
                 ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
                 ledger::Ending::Outcome(Outcome::Unknown { .. }) => continue,
                 ledger::Ending::NotSent { .. } => {
-                    let waiting = self.queue.len();
-                    self.queue.retain(|waiting| waiting.desired.key != settlement.key);
-                    let other_attempt = self.queue.len() < waiting;
+                    let queued = self.intake.queue.len();
+                    self.intake.queue.retain(|send| send.desired.key != settlement.key);
+                    let other_attempt = self.intake.queue.len() < queued;
                     let given_up = match (other_attempt, account_refused) {
                         (true, _) => &mut self.progress.retries,
                         (false, true) => &mut self.progress.not_sent,
@@ -130,12 +131,12 @@ impl Engine {
             earlier_is_durable &= (settlement.key, settlement.attempt) != (key, attempt);
         }
         if earlier_is_durable {
-            self.unsettled.push(Settlement { key, attempt, ending: unknown() });
+            self.unrecorded_outcomes.push(Settlement { key, attempt, ending: unknown() });
             self.progress.accepted = self.progress.accepted.saturating_sub(1);
             self.progress.unknown += 1;
         }
-        let _ = self.events.send(Event::Trouble { to: address.masked(), outcome: "unknown", reason: distrust() });
-        let _ = self.events.send(Event::Stopping);
+        self.report(Event::Trouble { to: address.masked(), outcome: "unknown", reason: distrust() });
+        self.report(Event::Stopping);
     }
 }
 
