@@ -11,7 +11,7 @@ use super::{Event, Progress, RunEnding, RunError, Shared, ShutdownRequest};
 use crate::domain::campaign::Delivery;
 use crate::domain::clock::Clock;
 use crate::gateway::Gateway;
-use crate::ledger::{Head, Ledger, LedgerError, RunCounts, RunStart, Snapshot, State};
+use crate::ledger::{Head, Ledger, LedgerError, RunCounts, RunStart, SendState, Snapshot};
 use crate::plan::Approved;
 use jiff::Timestamp;
 
@@ -118,7 +118,7 @@ pub async fn run(run: Run) -> Result<RunSummary, RunError> {
     let ApprovedPlan { approved, sends, unknown, leave_by, snapshot, source } = plan;
     let mut ledger = ledger.begin(&start, &snapshot).await?;
     let id = ledger.id();
-    let shared = ledger.peers().is_some();
+    let shared = ledger.coordinator().is_some();
     let started = clock.instant();
     let _ = events.send(Event::Started { run: id, head: ledger.head(), warnings: ledger.warnings().to_vec() });
 
@@ -206,7 +206,7 @@ impl Rounds<'_> {
     async fn run(&self, engine: &mut Engine, mut snapshot: Arc<Snapshot>) -> RunEnding {
         loop {
             let before = engine.progress();
-            let open = snapshot.sends.count(State::Intent);
+            let open = snapshot.sends.count(SendState::Intent);
             match self.round(engine, &snapshot).await {
                 RunEnding::Finished => {}
                 // Others have given codes away since the plan: the files are the same, the codes are not.

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use sendform::apply::feed::FileSource;
 use sendform::apply::{self, ApprovedPlan, Event, Progress, Run, RunEnding, RunResult, RunSummary, ShutdownRequest};
 use sendform::domain::clock::SystemClock;
+use sendform::domain::send::SendState;
 use sendform::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use sendform::ledger::{Ledger, LedgerKey, LedgerLocation, RunStart, Scope, State};
+use sendform::ledger::{LedgerKey, LedgerLocation, RunStart, Scope};
 use sendform::manifest::{self, Given};
 use sendform::plan::build::{Inputs, build};
 use tokio::sync::{mpsc, watch};
@@ -137,7 +138,7 @@ impl Embedding {
         let scope = Scope { campaign: "test-offer".into(), edition: 1, unique_codes: false };
         let mut ledger = self.runtime.block_on(self.location.open(None)).unwrap().unwrap();
         let snapshot = self.runtime.block_on(ledger.snapshot(&scope)).unwrap();
-        (snapshot.sends.count(State::Accepted) as usize, snapshot.sends.len())
+        (snapshot.sends.count(SendState::Accepted) as usize, snapshot.sends.len())
     }
 }
 

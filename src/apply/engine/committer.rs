@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{FINAL_PATIENCE, FIRST_PAUSE, LEDGER_PATIENCE, QueuedSend};
 use crate::apply::ShutdownRequest;
-use crate::ledger::{self, Batch, Claim, Committed, LedgerError, Settlement};
+use crate::ledger::{AttemptResult, Batch, Claim, Committed, LedgerError, Settlement};
 
 /// The longest pause between two tries of one commit.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(5);
@@ -172,7 +172,7 @@ impl Pending {
         batch.settle.extend(batch.claim.drain(..).map(|intent| Settlement {
             key: intent.key,
             attempt: intent.attempt,
-            ending: ledger::Ending::NotSent { reason: reason.to_owned() },
+            result: AttemptResult::NotSent { reason: reason.to_owned() },
         }));
     }
 }

@@ -14,14 +14,14 @@ use crate::apply::feed::Feed;
 use crate::apply::{Event, Progress, RunEnding, ShutdownRequest};
 use crate::domain::clock::Clock;
 use crate::gateway::{Gateway, Request};
-use crate::ledger::{self, Batch, Committed, LedgerError, Peers, RunLedger};
+use crate::ledger::{Batch, Committed, Coordinator, LedgerError, RunLedger, SendState};
 
 /// A run: its state, and everything that the state acts on.
 pub struct Engine {
     pub(super) state: State,
     pub(super) ledger: Box<dyn RunLedger>,
     gateway: Arc<dyn Gateway>,
-    pub(super) coordinator: Option<Arc<dyn Peers>>,
+    pub(super) coordinator: Option<Arc<dyn Coordinator>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shutdown: watch::Receiver<ShutdownRequest>,
     /// The most urgent request to stop that the state knows of.
@@ -49,7 +49,7 @@ impl Engine {
     /// A run that has sent nothing yet.
     pub fn new(setup: Setup) -> Self {
         let Setup { ledger, gateway, delivery, approved, leave_by, clock, shutdown, events, figures } = setup;
-        let coordinator = ledger.peers();
+        let coordinator = ledger.coordinator();
         let state = State::new(Parts {
             delivery,
             approved,
@@ -91,7 +91,7 @@ impl Engine {
 
     /// How many sends of this edition the record holds as unknown now, whoever left them so.
     pub async fn count_unknown(&mut self) -> Result<u64, LedgerError> {
-        Ok(self.ledger.snapshot().await?.sends.count(ledger::State::Unknown))
+        Ok(self.ledger.snapshot().await?.sends.count(SendState::Unknown))
     }
 
     /// The ledger, to seal the run.
@@ -188,12 +188,12 @@ impl Engine {
                 }
                 Action::RequestChunk => {
                     let coordinator = self.coordinator.clone();
-                    self.ask(async move { Some(Answer::Chunk(coordinator?.next_share().await)) });
+                    self.ask(async move { Some(Answer::Chunk(coordinator?.next_chunk().await)) });
                 }
                 Action::PauseSender(pause) => {
                     if let Some(coordinator) = self.coordinator.clone() {
                         // Not one of `answers`: it counts for other appliers, also when this one ends.
-                        tokio::spawn(async move { coordinator.hold(pause).await });
+                        tokio::spawn(async move { coordinator.pause_sender(pause).await });
                     }
                 }
                 Action::AbortRequests => self.requests = JoinSet::new(),

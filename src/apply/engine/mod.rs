@@ -32,7 +32,7 @@ use super::{Event, Progress, ShutdownRequest};
 use crate::domain::campaign::Delivery;
 use crate::domain::clock::Clock;
 use crate::gateway::Gateway;
-use crate::ledger::{LONGEST_HOLD, RunLedger};
+use crate::ledger::{MAX_SENDER_PAUSE, RunLedger};
 use crate::plan::{Approved, Desired};
 
 /// How often one send is attempted, if each attempt provably sent nothing.
@@ -48,7 +48,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest `Retry-After` of a provider that the engine follows.
-const MAX_RETRY_AFTER: Duration = LONGEST_HOLD;
+const MAX_RETRY_AFTER: Duration = MAX_SENDER_PAUSE;
 
 /// A pause that is shorter is not reported.
 const MIN_REPORTED_PAUSE: Duration = Duration::from_secs(2);

@@ -40,7 +40,7 @@ impl Engine {
             if *self.shutdown.borrow() > ShutdownRequest::None {
                 return Ok(NextRound::Interrupted);
             }
-            let error = match coordinator.others().await {
+            let error = match coordinator.activity().await {
                 Ok(others) if others.open > 0 => {
                     waited = true;
                     self.report(Event::Others(others));

@@ -7,7 +7,7 @@ use super::{MAX_FIRST_TRIES, MAX_TRIES, QueuedSend};
 use crate::apply::breaker::BreakerAction;
 use crate::apply::{Event, RunEnding};
 use crate::gateway::{NotSent, Outcome, Reply};
-use crate::ledger::{self, Settlement};
+use crate::ledger::{AttemptResult, Settlement};
 
 impl State {
     /// Takes a reply.
@@ -66,7 +66,7 @@ impl State {
         self.unrecorded_outcomes.push(Settlement {
             key: send.desired.key,
             attempt: send.attempt,
-            ending: ledger::Ending::Outcome(outcome),
+            result: AttemptResult::Outcome(outcome),
         });
         let ending = match action {
             BreakerAction::Continue => return,
@@ -86,8 +86,8 @@ impl State {
         let reason = not_sent.reason().to_owned();
         self.progress.attempts_not_sent += sends.len() as u64;
         for send in &sends {
-            let ending = ledger::Ending::NotSent { reason: reason.clone() };
-            self.unrecorded_outcomes.push(Settlement { key: send.desired.key, attempt: send.attempt, ending });
+            let result = AttemptResult::NotSent { reason: reason.clone() };
+            self.unrecorded_outcomes.push(Settlement { key: send.desired.key, attempt: send.attempt, result });
         }
         let retry_after = match not_sent {
             NotSent::Account { .. } => {

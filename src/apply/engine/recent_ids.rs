@@ -17,7 +17,7 @@ use super::state::State;
 use crate::apply::{Event, RunEnding};
 use crate::domain::phone::E164;
 use crate::gateway::{NotSent, Outcome, Reply};
-use crate::ledger::{self, SendKey, Settlement};
+use crate::ledger::{AttemptResult, SendKey, Settlement};
 
 /// How many acceptances are remembered.
 const REMEMBERED: usize = 1_024;
@@ -25,6 +25,8 @@ const REMEMBERED: usize = 1_024;
 /// An acceptance, by its id.
 struct Acceptance {
     id: String,
+    /// The hash of the id.
+    hash: u64,
     key: SendKey,
     attempt: u32,
     address: E164,
@@ -48,23 +50,26 @@ impl RecentIds {
         self.ring.get(*found)
     }
 
-    fn add(&mut self, acceptance: Acceptance) {
+    fn add(&mut self, id: &str, key: SendKey, attempt: u32, address: E164) {
         let Self { ring, oldest, index, hasher, .. } = self;
-        let hash = hasher.hash_one(acceptance.id.as_str());
+        let hash = hasher.hash_one(id);
         let position = if ring.len() < REMEMBERED {
-            ring.push(acceptance);
+            ring.push(Acceptance { id: id.to_owned(), hash, key, attempt, address });
             ring.len() - 1
         } else {
             let position = *oldest;
             *oldest = (position + 1) % REMEMBERED;
-            let forgotten = hasher.hash_one(ring[position].id.as_str());
-            if let Ok(entry) = index.find_entry(forgotten, |other| *other == position) {
+            let slot = &mut ring[position];
+            if let Ok(entry) = index.find_entry(slot.hash, |other| *other == position) {
                 entry.remove();
             }
-            ring[position] = acceptance;
+            // Takes the room of the id that it replaces.
+            slot.id.clear();
+            slot.id.push_str(id);
+            *slot = Acceptance { id: std::mem::take(&mut slot.id), hash, key, attempt, address };
             position
         };
-        index.insert_unique(hash, position, |position| hasher.hash_one(ring[*position].id.as_str()));
+        index.insert_unique(hash, position, |position| ring[*position].hash);
     }
 }
 
@@ -86,12 +91,8 @@ impl State {
         }
         for (send, outcome) in carried.iter().zip(outcomes) {
             if let Outcome::Accepted { message_id } = outcome {
-                self.recent_ids.add(Acceptance {
-                    id: message_id.clone(),
-                    key: send.desired.key,
-                    attempt: send.attempt,
-                    address: send.desired.address,
-                });
+                let desired = &send.desired;
+                self.recent_ids.add(message_id, desired.key, send.attempt, desired.address);
             }
         }
         reply
@@ -104,14 +105,14 @@ impl State {
         self.ending = Some(RunEnding::MixedAnswers(format!(
             "the provider gave two messages the id `{id}`, so answers may have reached the wrong requests"
         )));
-        let unknown = || ledger::Ending::Outcome(Outcome::Unknown { reason: distrust() });
+        let unknown = || AttemptResult::Outcome(Outcome::Unknown { reason: distrust() });
         let mut earlier_is_durable = true;
         for settlement in &mut self.unrecorded_outcomes {
-            let counted = match &settlement.ending {
-                ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
-                ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
-                ledger::Ending::Outcome(Outcome::Unknown { .. }) => continue,
-                ledger::Ending::NotSent { .. } => {
+            let counted = match &settlement.result {
+                AttemptResult::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
+                AttemptResult::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
+                AttemptResult::Outcome(Outcome::Unknown { .. }) => continue,
+                AttemptResult::NotSent { .. } => {
                     let queued = self.intake.queue.len();
                     self.intake.queue.retain(|send| send.desired.key != settlement.key);
                     let other_attempt = self.intake.queue.len() < queued;
@@ -127,11 +128,11 @@ impl State {
             };
             *counted = counted.saturating_sub(1);
             self.progress.unknown += 1;
-            settlement.ending = unknown();
+            settlement.result = unknown();
             earlier_is_durable &= (settlement.key, settlement.attempt) != (key, attempt);
         }
         if earlier_is_durable {
-            self.unrecorded_outcomes.push(Settlement { key, attempt, ending: unknown() });
+            self.unrecorded_outcomes.push(Settlement { key, attempt, result: unknown() });
             self.progress.accepted = self.progress.accepted.saturating_sub(1);
             self.progress.unknown += 1;
         }
@@ -165,7 +166,7 @@ mod tests {
             assert!(recent.get(&id).is_none());
             let mut key = [0; 16];
             key[..4].copy_from_slice(&number.to_le_bytes());
-            recent.add(Acceptance { id, key: SendKey(key), attempt: number, address });
+            recent.add(&id, SendKey(key), number, address);
             for (back, known) in [(0, true), (1, true), (1_023, true), (1_024, false), (2_000, false)] {
                 let Some(earlier) = number.checked_sub(back) else { continue };
                 let found = recent.get(&format!("r{earlier}:0")).map(|acceptance| acceptance.attempt);

@@ -7,7 +7,7 @@ use super::recent::LostOutcome;
 use super::state::{Action, Mode, Now, State};
 use crate::apply::{Event, RunEnding};
 use crate::gateway::Outcome;
-use crate::ledger::{self, Batch, Committed, LedgerError, SendKey, Settlement};
+use crate::ledger::{AttemptResult, Batch, BySend, Committed, LedgerError, SendKey, Settlement};
 
 impl State {
     /// Takes the result of a commit.
@@ -103,10 +103,10 @@ impl State {
 
     /// The record does not hold this outcome, so it counts as unknown.
     fn count_as_unknown(&mut self, settlement: &Settlement) {
-        let counted = match &settlement.ending {
-            ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
-            ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
-            ledger::Ending::Outcome(Outcome::Unknown { .. }) | ledger::Ending::NotSent { .. } => return,
+        let counted = match &settlement.result {
+            AttemptResult::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
+            AttemptResult::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
+            AttemptResult::Outcome(Outcome::Unknown { .. }) | AttemptResult::NotSent { .. } => return,
         };
         *counted = counted.saturating_sub(1);
         self.progress.unknown += 1;
@@ -151,14 +151,14 @@ impl State {
 }
 
 /// The outcome of intents whose requests will not report.
-fn unknown(in_flight: &mut ledger::BySend<u32>, reason: &str) -> Vec<Settlement> {
+fn unknown(in_flight: &mut BySend<u32>, reason: &str) -> Vec<Settlement> {
     let mut open: Vec<(SendKey, u32)> = in_flight.drain().collect();
     open.sort_unstable();
     open.into_iter()
         .map(|(key, attempt)| Settlement {
             key,
             attempt,
-            ending: ledger::Ending::Outcome(Outcome::Unknown { reason: reason.to_owned() }),
+            result: AttemptResult::Outcome(Outcome::Unknown { reason: reason.to_owned() }),
         })
         .collect()
 }

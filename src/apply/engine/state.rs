@@ -20,7 +20,7 @@ use crate::apply::{Event, Progress, RunEnding, ShutdownRequest};
 use crate::domain::campaign::Delivery;
 use crate::domain::clock::Clock;
 use crate::gateway::{Gateway, Reply};
-use crate::ledger::{self, Batch, BySend, Claim, Committed, Intent, LedgerError, Settlement};
+use crate::ledger::{AttemptResult, Batch, BySend, Claim, Committed, Intent, LedgerError, Settlement};
 use crate::plan::Approved;
 
 /// What happens to a run.
@@ -442,7 +442,7 @@ impl State {
                 key: send.desired.key,
                 attempt: send.attempt,
                 digest: send.desired.digest,
-                likeness: send.desired.likeness,
+                similarity_digest: send.desired.likeness(),
                 coupon: send.desired.message.coupon.clone(),
                 expires: send.desired.message.expiry.map(|expiry| expiry.at(at)),
                 masked: send.desired.address.masked(),
@@ -506,8 +506,8 @@ impl State {
                 self.progress.granted += 1;
                 self.progress.attempts_not_sent += 1;
                 let reason = "the run was stopped before the request could start".to_owned();
-                let ending = ledger::Ending::NotSent { reason };
-                self.unrecorded_outcomes.push(Settlement { key: send.desired.key, attempt: send.attempt, ending });
+                let result = AttemptResult::NotSent { reason };
+                self.unrecorded_outcomes.push(Settlement { key: send.desired.key, attempt: send.attempt, result });
             }
         }
         self.intake.queue.extend(sends);
