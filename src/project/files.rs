@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::project;
 use crate::util::fs::{FileError, InputFile, is_of_the_kernel, read_at_most, shown};
 
@@ -70,8 +70,13 @@ impl Files {
             .map(|directory| {
                 let named = directory.display();
                 let problem = |message| {
+<<<<<<< HEAD
                     Diagnostic::error("data-dir", message)
                         .hint("`--data-dir` and `SENDFORM_DATA_DIR` name directories with CSV files")
+=======
+                    Diagnostic::error(Code::UnreadableDataDir, message)
+                        .hint("`--data-dir` and `SENDFORM_DATA_DIR` name directories that hold CSV files")
+>>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b
                 };
                 let tree = Tree::new(directory.clone())
                     .map_err(|error| problem(format!("cannot read the data directory `{named}`: {error}")))?;

@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::{DIRECTORY, FILE, Project, Search, settings};
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 
 /// Finds the project of a path: a campaign file, or the directory in which a command starts.
@@ -34,8 +34,13 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
             canonical.display(),
             root.display()
         );
+<<<<<<< HEAD
         return Err(Diagnostic::error("two-projects", problem)
             .hint("each project has its own ledger, so people would get the campaign twice; use the path without symbolic links")
+=======
+        return Err(Diagnostic::error(Code::TwoProjects, problem)
+            .hint("each project has a ledger of its own, and people would get the campaign twice; name the campaign by the path that it is always sent with, without links")
+>>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b
             .into());
     }
     let file = root.join(FILE);

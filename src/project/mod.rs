@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 use crate::manifest::yaml::{self, Refusal};
 pub use find::{as_typed, find};
@@ -136,12 +136,17 @@ fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagn
         Some(LedgerSetting::Pinned(pinned)) => (pinned.url, Some(pinned.id)),
     };
     let location = LedgerLocation::parse(&url, root)
-        .map_err(|problem| Diagnostic::error("ledger", problem.to_string()).in_file(&file, None, None))?;
+        .map_err(|problem| Diagnostic::error(Code::InvalidLedgerUrl, problem.to_string()).in_file(&file, None, None))?;
     match &location {
         // This file is under version control.
         LedgerLocation::Database(url) if url.has_password() => {
+<<<<<<< HEAD
             Err(Diagnostic::error("literal-secret", "the ledger's URL contains a password")
                 .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
+=======
+            Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL holds a password")
+                .hint("give the URL in the environment variable `SENDFORM_LEDGER`, from where your secrets are")
+>>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b
                 .in_file(&file, None, None)
                 .into())
         }
@@ -150,8 +155,9 @@ fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagn
 }
 
 fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
-    let problem =
-        |message: String| Diagnostics::from(Diagnostic::error("project-file", message).in_file(file, None, None));
+    let problem = |message: String| {
+        Diagnostics::from(Diagnostic::error(Code::InvalidProjectFile, message).in_file(file, None, None))
+    };
     let text = yaml::read(file).map_err(|error| problem(format!("cannot read `{}`: {error}", file.display())))?;
     if text.trim().is_empty() {
         return Ok(ProjectFile::default());
@@ -160,8 +166,15 @@ fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
         let shown = file.display();
         let Refusal::Yaml(error) = refusal else { return problem(format!("`{shown}` is invalid: {refusal}")) };
         let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
+<<<<<<< HEAD
         let why = explain_error(&text, &error.to_string());
         Diagnostic::error("project-file", format!("`{shown}` is invalid: {why}")).in_file(file, line, column).into()
+=======
+        let why = what_is_wrong(&text, &error.to_string());
+        Diagnostic::error(Code::InvalidProjectFile, format!("`{shown}` is wrong: {why}"))
+            .in_file(file, line, column)
+            .into()
+>>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b
     })
 }
 
