@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::ledger::{Head, Others};
+use crate::ledger::{Activity, Head};
 
 /// How urgently a run is asked to stop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +78,7 @@ pub enum Event {
         reason: String,
     },
     /// This applier is done, and waits for the sends that others have in flight.
-    Others(Others),
+    Others(Activity),
     /// Something that the gateway noticed about the provider.
     Notice(String),
     /// The run was asked to stop: it claims nothing more, and waits for the requests in flight.

@@ -10,3 +10,4 @@ pub mod media;
 pub mod message;
 pub mod phone;
 pub mod secret;
+pub mod send;

@@ -15,7 +15,7 @@ use crate::domain::diagnostic::Diagnostics;
 use crate::domain::expiry::MessageExpiry;
 use crate::domain::message::{Digester, HeadDigest, Message};
 use crate::domain::phone::{E164, Identity};
-use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State, content_prefix};
+use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, SendState, Snapshot, content_prefix};
 
 /// How many candidates a generator may go through before its codes count as used up.
 const MAX_SALT: u32 = 64;
@@ -177,7 +177,7 @@ impl<'a> Pass<'a> {
         let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
         let mut ordinal = 0;
         let mut digester = Digester::new(campaign.gateway.from);
-        let mut sends = snapshot.sends.in_turn();
+        let mut sends = snapshot.sends.cursor();
         let scope = plan_scope(campaign);
         audience.rows(
             |row| campaign.composer.admits(row),
@@ -275,12 +275,12 @@ fn standing(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) 
     match recorded {
         None => Standing::Send(1),
         Some(recorded) => match recorded.state {
-            State::NotSent => Standing::Send(recorded.attempt + 1),
-            State::Accepted => Standing::Sent,
-            State::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
-            State::Rejected => Standing::Rejected,
-            State::Intent if live.contains(&recorded.run) => Standing::UnderWay,
-            State::Intent | State::Unknown => Standing::Unknown,
+            SendState::NotSent => Standing::Send(recorded.attempt + 1),
+            SendState::Accepted => Standing::Sent,
+            SendState::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
+            SendState::Rejected => Standing::Rejected,
+            SendState::Intent if live.contains(&recorded.run) => Standing::UnderWay,
+            SendState::Intent | SendState::Unknown => Standing::Unknown,
         },
     }
 }

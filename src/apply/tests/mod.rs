@@ -18,13 +18,15 @@ use super::{Engine, Event, Progress, RunEnding, Setup, ShutdownRequest};
 use crate::audience::RowPlace;
 use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::domain::canonical::ContentDigest;
+use crate::domain::clock::SystemClock;
 use crate::domain::coupon::CouponCode;
 use crate::domain::media::{MediaFile, MediaKind};
 use crate::domain::message::{Digester, Media, Message, TemplateHead};
 use crate::domain::phone::E164;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
-    Batch, Claim, Committed, Head, Lease, LedgerError, Moment, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
+    Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RunCounts, RunLedger, SendKey, SendState,
+    Snapshot,
 };
 use crate::plan::{Approved, Desired, Standing};
 
@@ -78,7 +80,7 @@ struct Record {
 impl Record {
     fn take(&mut self, batch: &Batch) -> Vec<Claim> {
         for settlement in &batch.settle {
-            if settlement.ending.state() == State::Unknown
+            if settlement.result.state() == SendState::Unknown
                 && let Some(word @ &mut "accepted") =
                     self.ended.get_mut(&settlement.key).and_then(|ended| ended.last_mut())
             {
@@ -91,10 +93,10 @@ impl Record {
                 continue;
             }
             self.open.remove(&settlement.key);
-            let word = match settlement.ending.state() {
-                State::Accepted => "accepted",
-                State::Rejected => "rejected",
-                State::Unknown => "unknown",
+            let word = match settlement.result.state() {
+                SendState::Accepted => "accepted",
+                SendState::Rejected => "rejected",
+                SendState::Unknown => "unknown",
                 _ => "not sent",
             };
             self.ended.entry(settlement.key).or_default().push(word);
@@ -164,8 +166,8 @@ impl RunLedger for Memory {
         self.0.lock().unwrap().lease.clone()
     }
 
-    fn peers(&self) -> Option<Arc<dyn Peers>> {
-        self.0.lock().unwrap().number.clone().map(|number| Arc::new(number) as Arc<dyn Peers>)
+    fn coordinator(&self) -> Option<Arc<dyn Coordinator>> {
+        self.0.lock().unwrap().number.clone().map(|number| Arc::new(number) as Arc<dyn Coordinator>)
     }
 
     async fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
@@ -368,7 +370,8 @@ impl Scene {
             delivery: self.delivery,
             approved: Arc::new(approved),
             leave_by: None,
-            stop,
+            clock: Arc::new(SystemClock),
+            shutdown: stop,
             events,
             figures: watch::Sender::default(),
         });

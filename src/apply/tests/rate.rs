@@ -1,7 +1,7 @@
 //! The rate, alone and with a number that is shared.
 
 use super::*;
-use crate::ledger::Others;
+use crate::ledger::Activity;
 
 /// A sender number that is shared, as a database keeps it.
 #[derive(Clone)]
@@ -12,7 +12,7 @@ pub(super) struct Number {
 }
 
 #[async_trait::async_trait]
-impl Peers for Number {
+impl Coordinator for Number {
     async fn reserve(&self, messages: u32, _most: u32) -> Result<Duration, LedgerError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let now = tokio::time::Instant::now();
@@ -26,7 +26,7 @@ impl Peers for Number {
         Ok(start - now)
     }
 
-    async fn hold(&self, pause: Duration) -> Result<(), LedgerError> {
+    async fn pause_sender(&self, pause: Duration) -> Result<(), LedgerError> {
         // It is slower to arrive than leave that is asked for after it.
         let until = tokio::time::Instant::now() + pause;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -35,12 +35,12 @@ impl Peers for Number {
         Ok(())
     }
 
-    async fn next_share(&self) -> Result<u64, LedgerError> {
+    async fn next_chunk(&self) -> Result<u64, LedgerError> {
         Ok(self.shares.fetch_add(1, Ordering::SeqCst) as u64)
     }
 
-    async fn others(&self) -> Result<Others, LedgerError> {
-        Ok(Others::default())
+    async fn activity(&self) -> Result<Activity, LedgerError> {
+        Ok(Activity::default())
     }
 }
 

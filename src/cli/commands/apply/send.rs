@@ -83,7 +83,7 @@ impl Job<'_> {
         let (lost_sender, lost_file) = std::sync::mpsc::channel();
         let keep_lost = {
             let (place, campaign) = (place.clone(), Arc::clone(&campaign));
-            move |run: i64, lost: &[apply::Forgotten]| {
+            move |run: i64, lost: &[apply::LostOutcome]| {
                 let of = forgotten::Of {
                     run,
                     campaign: &campaign.record,

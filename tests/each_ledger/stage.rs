@@ -1,4 +1,4 @@
-//! A ledger of either kind, ready to be opened again and again.
+//! A ledger of the kind under test, ready to be opened again and again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,21 @@ use sendform::gateway::Outcome;
 use sendform::ledger::postgres::PostgresLedger;
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
-    Batch, Ending, Intent, Ledger, LedgerError, LedgerKey, RunLedger, RunStart, Scope, SendKey, Settlement, Snapshot,
+    AttemptResult, Batch, Intent, Ledger, LedgerError, LedgerKey, RunLedger, RunStart, Scope, SendKey, Settlement,
+    Snapshot,
 };
 use tempfile::TempDir;
 
-use crate::support::postgres;
+use crate::support::{Kind, postgres};
 
 pub enum Stage {
     Sqlite(TempDir),
     Postgres(String),
 }
 
-/// Runs a check on both kinds.
-pub fn on_both<F: Future<Output = ()>>(check: impl Fn(Stage) -> F) {
-    let runtime = runtime();
-    runtime.block_on(check(Stage::sqlite()));
-    runtime.block_on(check(Stage::postgres()));
+/// Runs a check with a new ledger.
+pub fn with_stage<F: Future<Output = ()>>(check: impl Fn(Stage) -> F) {
+    runtime().block_on(check(Stage::new()));
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {
@@ -65,7 +64,7 @@ pub fn intent(number: u8, attempt: u32) -> Intent {
         key: send_key(number),
         attempt,
         digest: ContentDigest([number; 32]),
-        likeness: i64::from(number),
+        similarity_digest: i64::from(number),
         coupon: CouponCode::new(&format!("CODE{number}")).unwrap(),
         expires: None,
         masked: format!("+91••••••••{number:02}"),
@@ -77,29 +76,29 @@ pub fn claim(numbers: &[(u8, u32)]) -> Arc<Batch> {
     Arc::new(Batch { settle: Vec::new(), claim })
 }
 
-pub fn accepted() -> Ending {
-    Ending::Outcome(Outcome::Accepted { message_id: "m-1".into() })
+pub fn accepted() -> AttemptResult {
+    AttemptResult::Outcome(Outcome::Accepted { message_id: "m-1".into() })
 }
 
-pub fn rejected() -> Ending {
-    Ending::Outcome(Outcome::Rejected { reason: "no such template".into() })
+pub fn rejected() -> AttemptResult {
+    AttemptResult::Outcome(Outcome::Rejected { reason: "no such template".into() })
 }
 
-pub fn unknown() -> Ending {
-    Ending::Outcome(Outcome::Unknown { reason: "reset".into() })
+pub fn unknown() -> AttemptResult {
+    AttemptResult::Outcome(Outcome::Unknown { reason: "reset".into() })
 }
 
-pub fn not_sent() -> Ending {
-    Ending::NotSent { reason: "no connection".into() }
+pub fn not_sent() -> AttemptResult {
+    AttemptResult::NotSent { reason: "no connection".into() }
 }
 
-pub fn settle(endings: &[(u8, u32, Ending)]) -> Arc<Batch> {
+pub fn settle(endings: &[(u8, u32, AttemptResult)]) -> Arc<Batch> {
     let settle = endings
         .iter()
         .map(|(number, attempt, ending)| Settlement {
             key: send_key(*number),
             attempt: *attempt,
-            ending: ending.clone(),
+            result: ending.clone(),
         })
         .collect();
     Arc::new(Batch { settle, claim: Vec::new() })
@@ -111,12 +110,12 @@ pub fn both(claim: &Batch, settle: &Batch) -> Arc<Batch> {
 }
 
 impl Stage {
-    pub fn sqlite() -> Self {
-        Stage::Sqlite(tempfile::tempdir().unwrap())
-    }
-
-    pub fn postgres() -> Self {
-        Stage::Postgres(postgres::shared().database())
+    /// A new ledger of the kind that this binary tests.
+    pub fn new() -> Self {
+        match crate::LEDGER {
+            Kind::Sqlite => Stage::Sqlite(tempfile::tempdir().unwrap()),
+            Kind::Postgres => Stage::Postgres(postgres::shared().database()),
+        }
     }
 
     /// Opened for a run. A lease that is just being given back is waited for.
