@@ -85,7 +85,7 @@ fn a_suppression_list_that_suppresses_nobody_is_refused() {
     for (list, words) in [
         (&unclosed, &["csv-open-quote", "out.csv:2", "never closed"][..]),
         (&closed_later, &["csv-line-break", "out.csv:2", "multiline: true"]),
-        (&text_behind, &["csv-quote", "out.csv:5", "behind its closing quote"]),
+        (&text_behind, &["csv-text-after-quote", "out.csv:5", "behind its closing quote"]),
         (&other_column, &["empty-column", "the column `mobile` of `out.csv` is empty in every row"]),
         (&no_header, &["csv-no-header", "seven or more digits"]),
         (
