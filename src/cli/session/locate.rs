@@ -229,16 +229,9 @@ impl Located {
     }
 
     /// Refuses a second ledger below one that is further up, unless it is named.
-<<<<<<< HEAD:src/cli/located.rs
-    pub fn refuse_below_another(&self) -> Result<(), Stop> {
-        match &self.project.search.ledger_above {
-            Some(other) if self.source == Source::Default => Err(Stop::new(
-                Exit::Error,
-=======
     pub fn refuse_below_another(&self) -> Result<(), CommandError> {
-        match &self.project.search.further_up {
+        match &self.project.search.ledger_above {
             Some(other) if self.source == Source::Default => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
->>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b:src/cli/session/locate.rs
                 format!(
                     "there is a ledger further up, `{other}`, and a second one below it would not know what that one sent; nothing was sent"
                 ),
