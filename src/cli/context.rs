@@ -9,15 +9,15 @@ use tokio::runtime::Runtime;
 use super::located::{Located, locate};
 use super::ui::Ui;
 use super::{DataArgs, Exit, LedgerArgs, Stop, VarArgs};
-use crate::coupons::PoolAhead;
-use crate::domain::campaign::{Campaign, CouponSpec};
+use crate::domain::campaign::{CouponSpec, GatewaySpec};
 use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::gateway::kaleyra::KaleyraSpec;
 use crate::ledger::key::KEY_VARIABLE;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, RunRecord, Scope, Snapshot, report};
 use crate::manifest::yaml::Refusal;
-use crate::manifest::{self, Given};
-use crate::plan::Built;
+use crate::manifest::{self, Given, Loaded};
 use crate::plan::rename_guard::{self, Repeats};
+use crate::plan::{Built, Prepared};
 use crate::project;
 use crate::project::files;
 
@@ -81,10 +81,27 @@ fn may_name_a_variable(name: &str) -> bool {
 }
 
 /// Loads a campaign and tells its warnings.
-pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Campaign, Stop> {
-    let checked = manifest::load(path, given, now)?;
-    ui.problems(&checked.warnings);
-    Ok(checked.campaign)
+pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Prepared, Stop> {
+    let Loaded { path, campaign, compiled, warnings } = manifest::load(path, given, now)?;
+    ui.problems(&warnings);
+    Ok(Prepared {
+        path,
+        composer: compiled.composer,
+        audience: compiled.audience,
+        pool: compiled.pool,
+        record_name: campaign.record_name().to_owned(),
+        rate: campaign.delivery.rate,
+        campaign,
+    })
+}
+
+/// The settings of the account at Kaleyra.
+pub fn kaleyra(gateway: &GatewaySpec) -> Result<KaleyraSpec, Stop> {
+    KaleyraSpec::read(gateway).map_err(|problems| {
+        let problems: Vec<String> =
+            problems.iter().map(|problem| format!("`gateway{}`: {problem}", problem.pointer)).collect();
+        Stop::new(Exit::Invalid, problems.join("; "))
+    })
 }
 
 /// The ledger that a command uses.
@@ -174,12 +191,13 @@ pub struct Record {
 
 impl Record {
     /// Looks for recipients of a plan who had the same message from other campaigns.
-    pub async fn repeats(&mut self, campaign: &Campaign, built: &mut Built) -> Result<Option<Repeats>, LedgerError> {
+    pub async fn repeats(&mut self, campaign: &Prepared, built: &mut Built) -> Result<Option<Repeats>, LedgerError> {
         let newcomers = std::mem::take(&mut built.newcomers);
         match &mut self.ledger {
             Some(ledger) => {
                 let sends = built.file.counts.send;
-                rename_guard::find(ledger.as_mut(), &self.key, &self.runs, &campaign.record, newcomers, sends).await
+                rename_guard::find(ledger.as_mut(), &self.key, &self.runs, &campaign.record_name, newcomers, sends)
+                    .await
             }
             None => Ok(None),
         }
@@ -193,7 +211,7 @@ impl Record {
 
 /// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
 /// there is no key yet. Refuses a ledger that is not the campaign's.
-pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, Stop> {
+pub async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, Stop> {
     let place = &located.ledger;
     let given = key_variable();
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
@@ -229,7 +247,7 @@ pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, 
 }
 
 /// The key alone, for a plan that is compared with no ledger.
-pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Record, Stop> {
+pub fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Record, Stop> {
     let given = key_variable();
     let key = match place {
         _ if given.is_some() => shared_key()?,
@@ -245,15 +263,15 @@ pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Recor
 }
 
 /// All names that a campaign is known by.
-pub fn names(campaign: &Campaign) -> Vec<String> {
-    let names = [Some(&campaign.name), campaign.moved_from.as_ref(), Some(&campaign.record)];
+pub fn names(campaign: &Prepared) -> Vec<String> {
+    let names = [Some(&campaign.name), campaign.moved.as_ref().map(|moved| &moved.from), Some(&campaign.record_name)];
     names.into_iter().flatten().cloned().collect()
 }
 
 /// Settles the name that a campaign is recorded under: renamed campaigns keep their first.
-pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), Stop> {
+pub fn recorded_as(runs: &[RunRecord], campaign: &mut Prepared) -> Result<(), Stop> {
     let record_of = |name: &str| runs.iter().rev().find(|run| run.name == name).map(|run| run.campaign.clone());
-    match &campaign.moved_from {
+    match campaign.campaign.moved.as_ref().map(|moved| &moved.from) {
         Some(from) => {
             if runs.iter().any(|run| run.campaign == campaign.name) && *from != campaign.name {
                 return Err(Stop::new(
@@ -262,12 +280,12 @@ pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), St
                 )
                 .hint(format!("`moved` is for a campaign that was not sent under its new name yet; call this one `{from}` again, and remove `moved`")));
             }
-            campaign.record = record_of(from).unwrap_or_else(|| from.clone());
+            campaign.record_name = record_of(from).unwrap_or_else(|| from.clone());
         }
         // The ledger remembers a move that the manifest no longer tells of.
         None => {
             if let Some(record) = record_of(&campaign.name) {
-                campaign.record = record;
+                campaign.record_name = record;
             }
         }
     }
@@ -275,19 +293,10 @@ pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), St
 }
 
 /// What is asked of the record for a campaign.
-pub fn scope(campaign: &Campaign) -> Scope {
-    Scope { campaign: campaign.record.clone(), edition: campaign.edition, unique_codes: has_unique_codes(campaign) }
-}
-
-/// Begins to read the campaign's pool, if it has one: before the ledger, which takes as long.
-pub fn pool_ahead(campaign: &Campaign) -> Option<PoolAhead> {
-    match &campaign.coupons {
-        CouponSpec::Pool(pool) => Some(pool.load_ahead()),
-        _ => None,
+pub fn scope(campaign: &Prepared) -> Scope {
+    Scope {
+        campaign: campaign.record_name.clone(),
+        edition: campaign.edition,
+        unique_codes: campaign.has_unique_codes(),
     }
-}
-
-/// Whether each of the campaign's codes belongs to one recipient for ever.
-pub fn has_unique_codes(campaign: &Campaign) -> bool {
-    matches!(campaign.coupons, CouponSpec::Pool(_) | CouponSpec::Generate { .. })
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::ui::Ui;
 use super::{Exit, LedgerArgs, Stop, context};
-use crate::domain::campaign::Campaign;
 use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO, sqlite};
+use crate::plan::Prepared;
 use crate::project::memory::{self, MemoryError, Remembered};
 use crate::project::{self, Project};
 
@@ -87,7 +87,7 @@ pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located,
 impl Located {
     /// Refuses a ledger that is not the one that the project pins, that the campaign was sent with, or
     /// that was moved elsewhere.
-    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), Stop> {
+    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), Stop> {
         refuse_moved(ledger, &self.ledger).await?;
         if self.source == Source::Sandbox {
             return Ok(());

@@ -96,6 +96,7 @@ impl From<PlanError> for Stop {
     fn from(error: PlanError) -> Self {
         match error {
             PlanError::Input(diagnostics) => diagnostics.into(),
+            PlanError::Json(error) => Self::new(Exit::Error, format!("cannot write the campaign as JSON: {error}")),
             PlanError::Limit(message) => {
                 Stop::new(Exit::Limit, message).hint("raise the limit in the manifest, in review")
             }

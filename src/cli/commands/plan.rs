@@ -11,9 +11,9 @@ use crate::cli::owner::OwnerArgs;
 use crate::cli::ui::Ui;
 use crate::cli::{Exit, Format, LedgerArgs, Stop, VarArgs, context, env, owner};
 use crate::ledger::LedgerLocation;
-use crate::plan::build::{Inputs, build};
+use crate::plan::build::{Basis, build};
 use crate::plan::view::text;
-use crate::plan::{PlanFile, rename_guard};
+use crate::plan::{Inputs, PlanFile, rename_guard};
 
 /// Show who would get what, and why
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
     let mut campaign = context::campaign(ui, &args.campaign, &given, now)?;
     let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
     let runtime = context::runtime()?;
-    let pool = context::pool_ahead(&campaign);
+    let inputs = Inputs::open(&campaign);
     let place = &located.ledger;
     let mut record = match args.no_ledger {
         true => context::read_nothing(place, &campaign)?,
@@ -71,7 +71,8 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
     owner::check(&record.runs, &owner::subject(&campaign, args.ledger.sandbox), args.owner)?;
     let mut built = build(
         &campaign,
-        Inputs {
+        inputs,
+        Basis {
             snapshot: &record.snapshot,
             key: &record.key,
             now,
@@ -79,8 +80,7 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
             retry_rejected: args.retry_rejected,
             sandbox: args.ledger.sandbox,
             list_blocked: args.list_blocked,
-            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record),
-            pool,
+            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record_name),
         },
     )?;
     let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;

@@ -12,13 +12,13 @@ use crate::audience::source::csv::Table;
 use crate::cli::located::locate;
 use crate::cli::ui::Ui;
 use crate::cli::{Exit, LedgerArgs, Stop, VarArgs, context};
-use crate::domain::campaign::Campaign;
+use crate::domain::campaign::ExpirySpec;
 use crate::domain::diagnostic::Diagnostics;
 use crate::domain::expiry::in_zone;
 use crate::gateway::Request;
 use crate::gateway::kaleyra::multipart::Value;
 use crate::gateway::kaleyra::v1::form;
-use crate::plan::{Desired, Item, Pass, origin_and_path};
+use crate::plan::{Desired, Inputs, Item, Pass, Prepared, origin_and_path};
 
 /// Show one rendered message and the exact request
 #[derive(Debug, Args)]
@@ -45,10 +45,10 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
     let now = Timestamp::now();
     let mut campaign = context::campaign(ui, &args.campaign, &context::given(&args.vars)?, now)?;
     let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
-    let pool = context::pool_ahead(&campaign);
+    let inputs = Inputs::open(&campaign);
     let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&located, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
-    let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false, pool)?;
+    let pass = Pass::new(&campaign, inputs, &snapshot, &key, planned_at, false)?;
     let wanted = match &args.recipient {
         None => None,
         Some(wanted) => Some(places(&campaign, wanted)?),
@@ -86,7 +86,7 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
 }
 
 /// Where the rows of a recipient stand: FILE:LINE, or the rows that hold this id.
-fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, Stop> {
+fn places(campaign: &Prepared, wanted: &str) -> Result<Vec<RowPlace>, Stop> {
     let sources = &campaign.audience.sources;
     let mut places = Vec::new();
     let mut names_a_file = false;
@@ -121,24 +121,25 @@ fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, Stop> {
     })
 }
 
-fn row(campaign: &Campaign, place: RowPlace) -> String {
+fn row(campaign: &Prepared, place: RowPlace) -> String {
     let file = campaign.audience.sources.get(place.source).map(|source| source.path.display().to_string());
     format!("{}:{}", file.unwrap_or_default(), place.line)
 }
 
-fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<String, Stop> {
+fn describe(campaign: &Prepared, desired: &Desired, now: Timestamp) -> Result<String, Stop> {
     let message = &desired.message;
     let expires = message.expiry.map(|expiry| expiry.at(now));
     let reference = Some(desired.key.to_string());
     let request = Request { to: vec![desired.address], message, expires, reference, lease: None };
-    let fields =
-        form(&campaign.gateway, &request, now).map_err(|expired| Stop::new(Exit::Invalid, expired.to_string()))?;
+    let spec = context::kaleyra(&campaign.gateway)?;
+    let fields = form(&spec, &request, now).map_err(|expired| Stop::new(Exit::Invalid, expired.to_string()))?;
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(out, "{}, {}\n", desired.address.masked(), row(campaign, desired.place));
     let _ = writeln!(out, "  {}", message.template.offer_text);
     if let Some(expires) = expires {
-        let _ = writeln!(out, "  Ends {}", in_zone(expires.instant(), campaign.zone.as_deref()));
+        let _ =
+            writeln!(out, "  Ends {}", in_zone(expires.instant(), campaign.expiry.as_ref().and_then(ExpirySpec::zone)));
     }
     let _ = writeln!(out, "\n  {}\n", message.body().replace('\n', "\n  "));
     let _ = writeln!(

@@ -9,9 +9,8 @@ use serde_json::json;
 use crate::audience;
 use crate::cli::ui::Ui;
 use crate::cli::{Exit, Stop, VarArgs, context};
-use crate::domain::campaign::{Campaign, CouponSpec};
 use crate::domain::diagnostic::{Diagnostic, Severity};
-use crate::manifest::{self, names};
+use crate::manifest::{self, Compiled, names};
 use crate::util::human::count;
 
 /// Check campaigns offline: schema, WhatsApp's limits, expressions, CSV files
@@ -53,7 +52,7 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
         match manifest::load(path, &given, now) {
             Ok(checked) => {
                 found.extend(checked.warnings);
-                found.extend(data_files(&checked.campaign));
+                found.extend(data_files(&checked.compiled));
             }
             Err(problems) => found.extend(problems.0),
         }
@@ -81,9 +80,9 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
 }
 
 /// Reads every CSV file of a campaign to its end: a file is only valid if all of it can be used.
-fn data_files(campaign: &Campaign) -> Vec<Diagnostic> {
-    let mut found = audience::check_files(&campaign.audience).unwrap_or_else(|problems| problems.0);
-    if let CouponSpec::Pool(pool) = &campaign.coupons {
+fn data_files(compiled: &Compiled) -> Vec<Diagnostic> {
+    let mut found = audience::check_files(&compiled.audience).unwrap_or_else(|problems| problems.0);
+    if let Some(pool) = &compiled.pool {
         match pool.load() {
             Ok(pool) => found.extend(pool.warnings().iter().cloned()),
             Err(problems) => found.extend(problems.0),

@@ -44,6 +44,8 @@ enum ExpiryEncoding {
 pub struct SpecError {
     /// The JSON pointer of the setting, below the provider's block: `/timeout`.
     pub pointer: String,
+    /// The diagnostic's code.
+    pub code: &'static str,
     /// The problem.
     pub message: String,
     /// The way out.
@@ -54,11 +56,11 @@ impl KaleyraSpec {
     /// Reads the settings of an account at Kaleyra, and finds every problem in them.
     pub fn read(spec: &GatewaySpec) -> Result<Self, Vec<SpecError>> {
         let mut problems = Vec::new();
-        let mut problem = |pointer: &str, message: String, hint: &str| {
-            problems.push(SpecError { pointer: pointer.to_owned(), message, hint: hint.to_owned() });
+        let mut problem = |pointer: &str, code, message: String, hint: &str| {
+            problems.push(SpecError { pointer: pointer.to_owned(), code, message, hint: hint.to_owned() });
         };
         if let Err(message) = check_base_url(&spec.base_url) {
-            problem("/base_url", message, "use `https://`; plain http is for a sandbox on this machine");
+            problem("/base_url", "base-url", message, "use `https://`; plain http is for a sandbox on this machine");
         }
         if let Some(Callback::Url(url)) = &spec.callback {
             let checked = url::Url::parse(url)
@@ -66,13 +68,13 @@ impl KaleyraSpec {
                 .and_then(|url| check_callback_url(&url));
             if let Err(message) = checked {
                 let hint = "such as `https://hooks.example.com/whatsapp`; plain http is for tests on this machine";
-                problem("/callback/url", message, hint);
+                problem("/callback/url", "url", message, hint);
             }
         }
         let mut secret = |name: &str| {
             let secret = spec.secrets.get(name).cloned();
             if secret.is_none() {
-                problem(&format!("/{name}"), format!("`{name}` is missing"), "");
+                problem(&format!("/{name}"), "missing-key", format!("`{name}` is missing"), "");
             }
             secret
         };
@@ -80,7 +82,7 @@ impl KaleyraSpec {
         let options: Options = match serde_json::from_value(spec.options.clone().into()) {
             Ok(options) => options,
             Err(error) => {
-                problem("", format!("these options do not fit: {error}"), "");
+                problem("", "manifest", format!("these options do not fit: {error}"), "");
                 Options::default()
             }
         };
@@ -90,11 +92,11 @@ impl KaleyraSpec {
             Some(Ok(_)) => {
                 let text = options.timeout.as_deref().unwrap_or_default();
                 let hint = "an upload that makes progress may take ten times as long";
-                problem("/timeout", format!("`{text}` is more than an hour"), hint);
+                problem("/timeout", "timeout", format!("`{text}` is more than an hour"), hint);
                 DEFAULT_TIMEOUT
             }
             Some(Err(error)) => {
-                problem("/timeout", error.to_string(), "durations are written `30s` or `2m`");
+                problem("/timeout", "timeout", error.to_string(), "durations are written `30s` or `2m`");
                 DEFAULT_TIMEOUT
             }
         };

@@ -4,18 +4,18 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{ApplyArgs, Exit};
 use crate::cli::{Stop, env, owner};
-use crate::domain::campaign::{Campaign, Rate};
+use crate::domain::campaign::Rate;
 use crate::ledger::{LedgerKey, LedgerLocation, RunRecord};
-use crate::plan::Built;
+use crate::plan::{Built, Prepared};
 
 /// Sends at `rate` instead of the campaign's own. The approval covers the campaign's rate, so nothing may leave faster.
-pub(super) fn slow_down(campaign: &mut Campaign, rate: Rate) -> Result<(), Stop> {
+pub(super) fn slow_down(campaign: &mut Prepared, rate: Rate) -> Result<(), Stop> {
     let own = campaign.delivery.rate;
     if rate.interval() < own.interval() {
         return Err(Stop::new(Exit::Usage, format!("`--rate {rate}` is faster than the campaign's {own}"))
             .hint("`--rate` may only slow a run down; raise `delivery.rate` in the manifest, in review"));
     }
-    campaign.delivery.rate = rate;
+    campaign.rate = rate;
     Ok(())
 }
 
@@ -39,7 +39,7 @@ pub(super) fn refuse_repeats(built: &Built, args: &ApplyArgs) -> Result<(), Stop
 /// Fingerprints the account that messages go out from, and refuses another than before.
 pub(super) fn check_account(
     runs: &[RunRecord],
-    campaign: &Campaign,
+    campaign: &Prepared,
     key: &LedgerKey,
     sid: Option<&SecretString>,
     args: &ApplyArgs,

@@ -22,12 +22,14 @@ use crate::cli::owner::OwnerArgs;
 use crate::cli::signals::Signals;
 use crate::cli::ui::Ui;
 use crate::cli::{Exit, LedgerArgs, Stop, VarArgs, context, owner, progress};
-use crate::domain::campaign::{Campaign, Rate};
+use crate::domain::campaign::Rate;
+use crate::gateway::kaleyra::KaleyraSpec;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
 use crate::manifest::Given;
-use crate::plan::build::{Inputs, build, drift_in_words};
+use crate::plan::build::{Basis, build, drift_in_words};
 use crate::plan::rename_guard;
 use crate::plan::view::text::render;
+use crate::plan::{Inputs, Prepared};
 use crate::util::human::grouped;
 use approval::Approval;
 use send::{Job, Provider};
@@ -121,6 +123,8 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     if let Some(rate) = args.rate {
         guards::slow_down(&mut campaign, rate)?;
     }
+    let spec = context::kaleyra(&campaign.gateway)?;
+    let longest_request = spec.longest_request(campaign.composer.uploads());
     let located = locate(&args.ledger, sandbox, &path)?;
     let place = located.ledger.clone();
     guards::refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
@@ -139,12 +143,12 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             return Err(LedgerError::Held { holder }.into());
         }
         // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
-        let pool = context::pool_ahead(&campaign);
+        let inputs = Inputs::open(&campaign);
         let mut record = runtime.block_on(context::read(&located, &mut campaign))?;
         if !sandbox {
             runtime.block_on(check_record(record.ledger.as_deref_mut(), args, &approval, &campaign))?;
         }
-        let inputs = Inputs {
+        let basis = Basis {
             snapshot: &record.snapshot,
             key: &record.key,
             now,
@@ -152,12 +156,11 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             retry_rejected,
             sandbox,
             list_blocked: false,
-            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record),
-            pool,
+            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record_name),
         };
         owner::check(&record.runs, &owner::subject(&campaign, sandbox), args.owner)?;
         tracing::info!(ledger = %place, recorded = record.snapshot.sends.len(), "ledger opened");
-        let mut built = build(&campaign, inputs)?;
+        let mut built = build(&campaign, inputs, basis)?;
         approval.check(&built)?;
         let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
         built.file = built.file.with_ledger(record.head, repeats);
@@ -175,7 +178,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         }
         guards::refuse_repeats(&built, args)?;
         if let Some(ledger) = record.ledger.as_deref_mut() {
-            runtime.block_on(ledger.admits(&campaign.record, &built.hash.to_string()))?;
+            runtime.block_on(ledger.admits(&campaign.record_name, &built.hash.to_string()))?;
         }
         if approval.hash.is_none() && !args.auto_approve && approved_by_user.as_ref() != Some(&sends) {
             ask(ui, built.file.counts.send, &target(&campaign, sandbox))?;
@@ -184,9 +187,9 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         let (provider, sid) = match &mut provider {
             Some(opened) => opened,
             none => {
-                let secrets = if sandbox { None } else { Some(secrets(&campaign)?) };
+                let secrets = if sandbox { None } else { Some(secrets(&spec)?) };
                 let sid = secrets.as_ref().map(|(sid, _)| sid.clone());
-                none.insert((Provider::open(&runtime, &campaign, secrets)?, sid))
+                none.insert((Provider::open(&runtime, &campaign, spec.clone(), secrets)?, sid))
             }
         };
         let (key, id) = match record.ledger.take() {
@@ -202,7 +205,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         located.remember(ui, &campaign.name, &id)?;
         // Before the run begins: a signal must not cut it off from writing down how it ended.
         let stop = stop.get_or_insert_with(|| catch_signals(&runtime)).clone();
-        let start = start::run_start(&campaign, &built, account, args.lease, sandbox);
+        let start = start::run_start(&campaign, &built, account, args.lease, sandbox, longest_request);
         let begun = runtime.block_on(async { place.open_for_run(&key).await?.begin(&start, &record.snapshot).await });
         let run = match begun {
             Ok(run) => run,
@@ -251,7 +254,7 @@ async fn check_record(
     mut ledger: Option<&mut (dyn Ledger + 'static)>,
     args: &ApplyArgs,
     approval: &Approval,
-    campaign: &Campaign,
+    campaign: &Prepared,
 ) -> Result<(), Stop> {
     check_heads(ledger.as_deref_mut(), args, approval).await?;
     let Some(ledger) = ledger else { return Ok(()) };
@@ -292,16 +295,16 @@ async fn check_heads(
     Ok(())
 }
 
-fn secrets(campaign: &Campaign) -> Result<(SecretString, SecretString), Stop> {
+fn secrets(spec: &KaleyraSpec) -> Result<(SecretString, SecretString), Stop> {
     let resolve = |secret: &crate::domain::secret::SecretRef, what| {
         secret.resolve(what).map_err(|error| {
             Stop::new(Exit::Error, error.to_string()).hint("nothing was sent; `--sandbox` needs no credentials")
         })
     };
-    Ok((resolve(&campaign.gateway.sid, "the SID")?, resolve(&campaign.gateway.api_key, "the API key")?))
+    Ok((resolve(&spec.sid, "the SID")?, resolve(&spec.api_key, "the API key")?))
 }
 
-fn target(campaign: &Campaign, sandbox: bool) -> String {
+fn target(campaign: &Prepared, sandbox: bool) -> String {
     if sandbox {
         "the sandbox".to_owned()
     } else {

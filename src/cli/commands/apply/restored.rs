@@ -3,11 +3,11 @@
 
 use super::Exit;
 use crate::cli::{Stop, context};
-use crate::domain::campaign::Campaign;
 use crate::ledger::{FORGOTTEN_SENDS, Ledger, LedgerError, TOLD};
+use crate::plan::Prepared;
 
 /// How many sends of the campaign are forgotten; `None` if the user has confirmed it before.
-async fn forgotten(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<Option<u64>, LedgerError> {
+async fn forgotten(ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<Option<u64>, LedgerError> {
     let mut known = false;
     for name in context::names(campaign) {
         if let Some(value) = ledger.property(&format!("{FORGOTTEN_SENDS}{name}")).await? {
@@ -23,7 +23,7 @@ async fn forgotten(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<Optio
 }
 
 /// Refuses a campaign of which sends are forgotten, unless their number is given.
-pub(super) async fn check(ledger: &mut dyn Ledger, campaign: &Campaign, given: Option<u64>) -> Result<(), Stop> {
+pub(super) async fn check(ledger: &mut dyn Ledger, campaign: &Prepared, given: Option<u64>) -> Result<(), Stop> {
     match forgotten(ledger, campaign).await? {
         Some(sends) if given != Some(sends) => Err(Stop::new(
             Exit::Error,
@@ -40,7 +40,7 @@ pub(super) async fn check(ledger: &mut dyn Ledger, campaign: &Campaign, given: O
 }
 
 /// Records that the user confirmed the loss, so that the campaign is not refused again.
-pub(super) async fn told(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
+pub(super) async fn told(ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), LedgerError> {
     if forgotten(ledger, campaign).await?.is_none() {
         return Ok(());
     }

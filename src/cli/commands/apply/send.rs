@@ -9,14 +9,15 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use super::close::Report;
-use super::{Exit, context, forgotten, progress};
+use super::{Exit, forgotten, progress};
 use crate::apply::{self, Ending, Engine, Leftover, Setup};
 use crate::cli::Stop;
 use crate::cli::ui::Ui;
-use crate::domain::campaign::Campaign;
+use crate::domain::campaign::{Campaign, Delivery};
+use crate::gateway::kaleyra::KaleyraSpec;
 use crate::gateway::kaleyra::KaleyraV1;
 use crate::ledger::{LedgerKey, LedgerLocation, RunCounts, RunLedger, Snapshot, State};
-use crate::plan::{Built, Item, Pass};
+use crate::plan::{Built, Inputs, Item, Pass, Prepared};
 use crate::sandbox::{self, Preview, Sandbox};
 
 /// How many messages go from the audience to the engine at a time.
@@ -37,10 +38,11 @@ impl Provider {
     pub(super) fn open(
         runtime: &Runtime,
         campaign: &Campaign,
+        spec: KaleyraSpec,
         secrets: Option<(SecretString, SecretString)>,
     ) -> Result<Self, Stop> {
         let fail = |problem: String| Stop::new(Exit::Error, problem);
-        let mut spec = campaign.gateway.clone();
+        let mut spec = spec;
         let (sandbox, sid, api_key) = match secrets {
             Some((sid, api_key)) => (None, sid, api_key),
             None => {
@@ -60,7 +62,7 @@ impl Provider {
 /// A run that has begun, and everything that it sends with.
 pub(super) struct Job<'a> {
     pub(super) ui: &'a Ui,
-    pub(super) campaign: Campaign,
+    pub(super) campaign: Prepared,
     pub(super) snapshot: Snapshot,
     pub(super) key: LedgerKey,
     pub(super) built: Built,
@@ -102,7 +104,7 @@ impl Job<'_> {
         let setup = Setup {
             ledger: run,
             gateway: Arc::clone(&provider.gateway),
-            delivery: campaign.delivery,
+            delivery: Delivery { rate: campaign.rate, ..campaign.delivery },
             approved: Arc::new(built.approved),
             leave_by: built.leave_by,
             stop,
@@ -140,10 +142,10 @@ impl Job<'_> {
         }
         let of = forgotten::Of {
             run: run_id,
-            campaign: &campaign.record,
+            campaign: &campaign.record_name,
             edition: campaign.edition,
             planned_at: built.planned_at,
-            unique_codes: context::has_unique_codes(&campaign),
+            unique_codes: campaign.has_unique_codes(),
         };
         let forgotten = forgotten::keep(&place, &of, &forgotten);
         let ending = match ending {
@@ -173,19 +175,15 @@ impl Job<'_> {
 /// The stand-in provider of a trial.
 async fn embedded(campaign: &Campaign) -> std::io::Result<Sandbox> {
     let previews = campaign
-        .composer
-        .templates()
+        .templates
         .values()
-        .map(|template| {
-            let head = &template.head;
-            Preview {
-                name: head.name.clone(),
-                language: head.language.clone(),
-                offer: head.offer_text.clone(),
-                body: head.body.clone(),
-                button: head.button_label.clone(),
-                url: head.button_url.clone(),
-            }
+        .map(|template| Preview {
+            name: template.name.clone(),
+            language: template.language.clone(),
+            offer: template.offer.text.clone(),
+            body: template.body.text.clone(),
+            button: template.url_button.label.clone(),
+            url: template.url_button.url.clone(),
         })
         .collect();
     Sandbox::start(sandbox::Config { previews, ..sandbox::Config::default() }).await
@@ -193,7 +191,7 @@ async fn embedded(campaign: &Campaign) -> std::io::Result<Sandbox> {
 
 /// Rounds over the audience: one, unless other appliers may have left something.
 struct Rounds<'a> {
-    campaign: &'a Campaign,
+    campaign: &'a Prepared,
     key: &'a LedgerKey,
     planned_at: jiff::Timestamp,
     retry_rejected: bool,
@@ -240,7 +238,14 @@ impl Rounds<'_> {
         mut engine: Engine<KaleyraV1>,
         snapshot: &Snapshot,
     ) -> (Result<Ending, Stop>, Engine<KaleyraV1>) {
-        let pass = match Pass::new(self.campaign, snapshot, self.key, self.planned_at, self.retry_rejected, None) {
+        let pass = match Pass::new(
+            self.campaign,
+            Inputs::open(self.campaign),
+            snapshot,
+            self.key,
+            self.planned_at,
+            self.retry_rejected,
+        ) {
             Ok(pass) => pass.only_to_send(),
             Err(diagnostics) => return (Err(diagnostics.into()), engine),
         };
