@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod canonical;
+pub mod clock;
 pub mod coupon;
 pub mod diagnostic;
 pub mod expiry;
@@ -9,3 +10,4 @@ pub mod media;
 pub mod message;
 pub mod phone;
 pub mod secret;
+pub mod send;

@@ -176,7 +176,6 @@ struct Tally {
     newcomers: Option<Newcomers>,
     /// Whether a template fills the URL, which older versions recorded as a part of the likeness.
     fills_url: bool,
-    from: Option<E164>,
     /// The column of ids, and a hash of the id of each recipient.
     id_column: Option<String>,
     ids: Vec<u64>,
@@ -195,7 +194,6 @@ pub fn build(prepared: &Prepared, inputs: Inputs, basis: Basis<'_>) -> Result<Bu
     let mut tally = Tally {
         newcomers: basis.collect_newcomers.then(Newcomers::default),
         fills_url: prepared.composer.templates().values().any(|template| template.url_param.is_some()),
-        from: Some(campaign.gateway.sender),
         id_column: campaign.audience.id.clone(),
         ..Tally::default()
     };
@@ -376,10 +374,10 @@ impl Tally {
                 self.counts.send += 1;
                 self.upload_bytes += desired.message.upload_bytes();
                 if attempt == 1
-                    && let (Some(newcomers), Some(from)) = (&mut self.newcomers, self.from)
+                    && let Some(newcomers) = &mut self.newcomers
                 {
-                    let older = self.fills_url.then(|| desired.message.older_likeness(from));
-                    newcomers.add(desired.identity, desired.likeness, older);
+                    let older = self.fills_url.then(|| desired.message.older_likeness(&desired.head));
+                    newcomers.add(desired.identity, desired.likeness(), older);
                 }
                 if is_american(desired.address) {
                     self.american += 1;

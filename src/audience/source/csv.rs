@@ -197,7 +197,7 @@ impl Table {
             Ok(_) => {
                 self.rows += 1;
                 // Few cells need it, and it makes a new row.
-                if record.iter().any(|cell| cell.trim().len() != cell.len()) {
+                if record.iter().any(has_blank_ends) {
                     record.trim();
                 }
                 Ok(Some(line))
@@ -212,7 +212,8 @@ impl Table {
         let bytes = self.reader.get_ref().bytes(start, end);
         let bytes = if start == 0 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes) } else { bytes };
         let (line, row) = self.lines.row(bytes);
-        if !whole || memchr::memchr(b'"', row).is_none() {
+        // Most files hold no quote at all.
+        if !whole || !self.reader.get_ref().has_quotes || memchr::memchr(b'"', row).is_none() {
             return Ok(line);
         }
         let columns = self.columns.names.len();
@@ -264,6 +265,14 @@ impl Table {
             }
             _ => problem("csv", format!("`{shown}` is not readable as CSV"), Some(line)),
         }
+    }
+}
+
+/// Whether white space stands at the beginning or the end of a cell.
+fn has_blank_ends(cell: &str) -> bool {
+    match cell.as_bytes() {
+        [] | [b'!'..=b'~'] | [b'!'..=b'~', .., b'!'..=b'~'] => false,
+        _ => cell.trim().len() != cell.len(),
     }
 }
 
@@ -333,6 +342,8 @@ struct Tap {
     /// Where in the file the row begins that is being read.
     row_from: u64,
     read: u64,
+    /// Whether any byte so far was a quote.
+    has_quotes: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -341,7 +352,7 @@ struct RowTooLong;
 
 impl Tap {
     fn new(file: File) -> Self {
-        Self { file, kept: Vec::new(), kept_from: 0, row_from: 0, read: 0 }
+        Self { file, kept: Vec::new(), kept_from: 0, row_from: 0, read: 0, has_quotes: false }
     }
 
     /// Earlier bytes are needed no more.
@@ -366,6 +377,7 @@ impl Read for Tap {
         }
         let count = self.file.read(buffer)?;
         self.kept.extend_from_slice(&buffer[..count]);
+        self.has_quotes = self.has_quotes || memchr::memchr(b'"', &buffer[..count]).is_some();
         self.read += count as u64;
         if self.read > MAX_DATA_BYTES {
             return Err(io::Error::other(FileError::TooLarge {
