@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sendform::audience::Row;
-use sendform::audience::source::csv::Table;
+use sendform::audience::source;
 use sendform::coupons::generator::Generator;
 use sendform::domain::canonical::ContentDigest;
 use sendform::domain::coupon::CouponCode;
 use sendform::domain::expiry::Encoding;
+use sendform::domain::input::{CsvSpec, SourceSpec};
 use sendform::domain::message::{Message, TemplateHead};
 use sendform::domain::phone::{E164, PhoneReader};
+use sendform::domain::row::Row;
 use sendform::domain::secret::SecretRef;
 use sendform::gateway::kaleyra::multipart::Boundary;
 use sendform::gateway::kaleyra::{KaleyraSpec, form, reply};
@@ -25,7 +26,7 @@ use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
     Batch, Claim, Ending, Intent, Ledger, LedgerKey, RunLedger, RunStart, SendKey, Settlement, Snapshot,
 };
-use sendform::render::compose::{Composer, TemplateSpec};
+use sendform::render::{Composer, TemplateSpec};
 use sendform::util::fs::InputFile;
 
 fn numbers(c: &mut Criterion) {
@@ -78,11 +79,12 @@ fn rendering(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("people.csv");
     std::fs::write(&path, "mobile,first_name,city\n919876543210,Asha,Mumbai\n").unwrap();
-    let file = InputFile::below(directory.path(), &path).unwrap();
-    let mut table = Table::open(&file, b',', false).unwrap();
-    let mut record = csv::StringRecord::new();
-    table.next(&mut record).unwrap();
-    let row = Arc::new(Row::new(Arc::clone(table.columns()), record));
+    let path = InputFile::below(directory.path(), &path).unwrap();
+    let spec = SourceSpec::Csv(CsvSpec { path, delimiter: b',', multiline: false });
+    let mut source = source::open(&spec).unwrap();
+    let mut row = Row::new(Arc::clone(source.columns()));
+    source.next(&mut row).unwrap();
+    let row = Arc::new(row);
     for (name, params) in [
         ("render two columns", ["{{ recipient.first_name | default('there') }}", "{{ recipient.city }}"]),
         (

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use super::located::{Located, locate};
 use super::ui::Ui;
 use super::{DataArgs, Exit, LedgerArgs, Stop, VarArgs};
-use crate::coupons::PoolAhead;
+use crate::coupons::PendingPool;
 use crate::domain::campaign::{Campaign, CouponSpec};
 use crate::domain::diagnostic::{Diagnostic, Diagnostics};
 use crate::ledger::key::KEY_VARIABLE;
@@ -280,9 +280,9 @@ pub fn scope(campaign: &Campaign) -> Scope {
 }
 
 /// Begins to read the campaign's pool, if it has one: before the ledger, which takes as long.
-pub fn pool_ahead(campaign: &Campaign) -> Option<PoolAhead> {
+pub fn pool_ahead(campaign: &Campaign) -> Option<PendingPool> {
     match &campaign.coupons {
-        CouponSpec::Pool(pool) => Some(pool.load_ahead()),
+        CouponSpec::Pool(pool) => Some(PendingPool::start(pool)),
         _ => None,
     }
 }

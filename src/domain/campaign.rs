@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::audience::AudienceSpec;
-use crate::coupons::pool::PoolSpec;
 use crate::domain::coupon::CouponCode;
 use crate::domain::expiry::ExpiryRule;
+use crate::domain::input::{AudienceSpec, PoolSpec};
 use crate::gateway::kaleyra::KaleyraSpec;
-use crate::render::compose::Composer;
+use crate::render::Composer;
 
 /// A campaign that has passed every check that needs no ledger.
 #[derive(Debug)]

@@ -26,9 +26,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::audience::AudienceSpec;
 use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
+use crate::domain::input::AudienceSpec;
 
 /// What the operator gives beside the manifest.
 #[derive(Debug, Clone, Default)]

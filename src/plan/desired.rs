@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::audience::{Audience, Entry, LeftOut, ReadReport, Reason, Row, RowPlace};
+use super::block::{BlockReason, Blocked};
+use crate::audience::{Audience, AudienceItem, ReadReport};
 use crate::coupons::generator::Generator;
-use crate::coupons::{CodeTable, Pool, PoolAhead};
+use crate::coupons::{CodeTable, PendingPool, Pool};
 use crate::domain::campaign::{Campaign, CouponSpec};
 use crate::domain::canonical::{Canonical, ContentDigest};
 use crate::domain::coupon::CouponCode;
@@ -15,6 +16,7 @@ use crate::domain::diagnostic::Diagnostics;
 use crate::domain::expiry::MessageExpiry;
 use crate::domain::message::{Digester, Message};
 use crate::domain::phone::{E164, Identity};
+use crate::domain::row::{Row, RowOrigin};
 use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State, content_prefix};
 
 /// How many candidates a generator may go through before its codes count as used up.
@@ -40,8 +42,8 @@ pub enum Standing {
 /// One message that the campaign wants somebody to have.
 #[derive(Debug, Clone)]
 pub struct Desired {
-    /// Where the row stands.
-    pub place: RowPlace,
+    /// Which row it is.
+    pub origin: RowOrigin,
     /// Whom it goes to.
     pub address: E164,
     /// The row that it was rendered from.
@@ -70,7 +72,7 @@ pub enum Item {
     /// A message.
     Desired(Box<Desired>),
     /// No message.
-    LeftOut(LeftOut),
+    Blocked(Blocked),
     /// A message, but there is no code left for it.
     NoCode,
     /// A message that is not to be sent, in a pass that [does not look at those](Pass::only_to_send).
@@ -103,12 +105,12 @@ impl<'a> Pass<'a> {
         key: &LedgerKey,
         planned_at: Timestamp,
         retry_rejected: bool,
-        pool: Option<PoolAhead>,
+        pool: Option<PendingPool>,
     ) -> Result<Self, Diagnostics> {
         let codes = match &campaign.coupons {
             CouponSpec::Code(code) => Codes::One(code.clone()),
             CouponSpec::Pool(spec) => {
-                let mut pool = pool.map_or_else(|| spec.load(), PoolAhead::pool)?;
+                let mut pool = pool.map_or_else(|| Pool::load(spec), PendingPool::wait)?;
                 let bound = snapshot.sends.iter().map(|(_, send)| send.coupon);
                 for code in bound.chain(snapshot.spent_codes.iter().map(|code| &**code)) {
                     pool.mark_taken(code);
@@ -161,8 +163,8 @@ impl<'a> Pass<'a> {
     }
 
     /// The estimated number of rows.
-    pub fn rows_about(&self) -> usize {
-        self.audience.rows_about()
+    pub fn size_hint(&self) -> usize {
+        self.audience.size_hint()
     }
 
     /// Streams every row's item, in the order of the sources, and reports how much was read from each file.
@@ -173,11 +175,11 @@ impl<'a> Pass<'a> {
         let mut sends = snapshot.sends.in_turn();
         let scope = plan_scope(campaign);
         audience.rows(
-            |row| campaign.composer.admits(row),
+            |row| campaign.composer.selects(row),
             |entry| {
                 let recipient = match entry {
-                    Entry::LeftOut(left_out) => return visit(Item::LeftOut(left_out)),
-                    Entry::Recipient(recipient) => recipient,
+                    AudienceItem::Excluded(excluded) => return visit(Item::Blocked(excluded.into())),
+                    AudienceItem::Recipient(recipient) => recipient,
                 };
                 let key = keys.of(recipient.identity);
                 let recorded = sends.get(&key);
@@ -191,11 +193,7 @@ impl<'a> Pass<'a> {
                 };
                 let content = match campaign.composer.compose(&recipient.row, coupon.expose()) {
                     Ok(content) => content,
-                    Err(fault) => {
-                        let left_out =
-                            LeftOut { place: recipient.place, reason: fault.reason, detail: Some(fault.detail) };
-                        return visit(Item::LeftOut(left_out));
-                    }
+                    Err(failure) => return visit(Item::Blocked(Blocked::unrenderable(recipient.origin, failure))),
                 };
                 codes.keep(&coupon, recorded);
                 let expiry = if content.template.has_expiration { expiry } else { None };
@@ -214,7 +212,7 @@ impl<'a> Pass<'a> {
                 };
                 let entry = plan_entry(&scope, recipient.identity, recipient.address, digest);
                 let desired = Desired {
-                    place: recipient.place,
+                    origin: recipient.origin,
                     address: recipient.address,
                     row: recipient.row,
                     key,
@@ -297,7 +295,7 @@ fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: Content
 
 impl Standing {
     /// The reason under which a send that is not repeated is counted, if it counts as blocked.
-    pub fn blocked(self) -> Option<Reason> {
-        matches!(self, Standing::Rejected).then_some(Reason::Rejected)
+    pub fn blocked(self) -> Option<BlockReason> {
+        matches!(self, Standing::Rejected).then_some(BlockReason::Rejected)
     }
 }

@@ -14,13 +14,13 @@ use tokio::sync::{mpsc, watch};
 
 use self::rate::Number;
 use super::{Ending, Engine, Event, Progress, Setup, Stop};
-use crate::audience::RowPlace;
 use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::domain::canonical::ContentDigest;
 use crate::domain::coupon::CouponCode;
 use crate::domain::media::{MediaFile, MediaKind};
 use crate::domain::message::{Media, Message, TemplateHead};
 use crate::domain::phone::E164;
+use crate::domain::row::{RowLocation, RowOrigin};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
     Batch, Claim, Committed, Head, Lease, LedgerError, Moment, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
@@ -246,7 +246,7 @@ fn desired(person: u64) -> Box<Desired> {
     let mut entry = [0; 32];
     entry[..8].copy_from_slice(&person.to_be_bytes());
     Box::new(Desired {
-        place: RowPlace { source: 0, line: person },
+        origin: RowOrigin { source: 0, location: RowLocation::Line(person) },
         address,
         row: Arc::default(),
         key: SendKey(key),

@@ -18,16 +18,17 @@ use url::Url;
 use super::read::Document;
 use super::source::Pointer;
 use super::types;
-use crate::audience::source::csv::Table;
-use crate::audience::{AudienceSpec, MAX_LISTS, SourceSpec, SuppressSpec};
+use crate::audience::source::{self, first_row};
+use crate::audience::{MAX_LISTS, suppression_column};
 use crate::domain::campaign::{Bound, Campaign, Delivery, Rate, StopWhen};
 use crate::domain::diagnostic::{Diagnostic, Severity, did_you_mean, is_full};
 use crate::domain::expiry::{self, Encoding};
+use crate::domain::input::{AudienceSpec, CsvSpec, SourceSpec, SuppressSpec};
 use crate::domain::phone::{E164, PhoneReader};
 use crate::domain::secret::SecretRef;
 use crate::gateway::kaleyra::{Callback, KaleyraSpec};
 use crate::project::files::Files;
-use crate::render::compose::{Composer, Field, MediaSpec, NAMES, References};
+use crate::render::{CompileError, Composer, Field, MediaSpec, NAMES, References};
 use crate::util::fs::{FileError, InputFile};
 
 /// How long one request may take unless the manifest says otherwise. Other clients of this API
@@ -269,7 +270,7 @@ impl Check<'_> {
     fn compiled(
         &mut self,
         at: &Pointer,
-        compiled: Result<(Field, References), crate::render::compose::CompileError>,
+        compiled: Result<(Field, References), CompileError>,
         vars: &BTreeSet<&str>,
     ) -> Option<Field> {
         let (field, references) = match compiled {
@@ -488,7 +489,11 @@ impl Check<'_> {
         for (index, source) in audience.sources.iter().enumerate() {
             let at = root.join("sources").join(index).join("csv");
             if let Some(path) = self.data_file(&at, &source.csv) {
-                sources.push(SourceSpec { path, delimiter: byte(source.delimiter), multiline: source.multiline });
+                sources.push(SourceSpec::Csv(CsvSpec {
+                    path,
+                    delimiter: byte(source.delimiter),
+                    multiline: source.multiline,
+                }));
                 self.sources_at.push(at);
             }
         }
@@ -497,9 +502,11 @@ impl Check<'_> {
             let at = root.join("suppress").join(index).join("csv");
             if let Some(path) = self.data_file(&at, &list.csv) {
                 suppress.push(SuppressSpec {
-                    path,
-                    delimiter: byte(list.delimiter),
-                    multiline: list.multiline,
+                    source: SourceSpec::Csv(CsvSpec {
+                        path,
+                        delimiter: byte(list.delimiter),
+                        multiline: list.multiline,
+                    }),
                     phone: list.phone.clone(),
                     skip_invalid: list.invalid == types::InvalidRow::Skip,
                 });
@@ -517,9 +524,9 @@ impl Check<'_> {
 
     /// Opens every CSV file far enough to know its columns, and renders the first row on trial.
     fn tables(&mut self, audience: &AudienceSpec, composer: &Composer) {
-        for (source, at) in audience.sources.iter().zip(self.sources_at.clone()) {
-            let table = match Table::open(&source.path, source.delimiter, source.multiline) {
-                Ok(table) => table,
+        for (spec, at) in audience.sources.iter().zip(self.sources_at.clone()) {
+            let mut source = match source::open(spec) {
+                Ok(source) => source,
                 Err(problem) => {
                     self.table_problem(&at, problem);
                     continue;
@@ -528,37 +535,37 @@ impl Check<'_> {
             let named = [(Some(&audience.phone), "phone"), (audience.id.as_ref(), "id")];
             for (column, key) in named {
                 if let Some(column) = column
-                    && table.columns().position(column).is_none()
+                    && source.columns().position(column).is_none()
                 {
-                    let problem = table.no_column(column);
+                    let problem = source.no_column(column);
                     self.report(&at!("audience", key), problem);
                 }
             }
             let absent: Vec<(String, Pointer)> = self
                 .columns
                 .iter()
-                .filter(|(column, _)| table.columns().position(column).is_none())
+                .filter(|(column, _)| source.columns().position(column).is_none())
                 .map(|(column, at)| (column.clone(), at.clone()))
                 .collect();
             for (column, at) in absent {
                 if is_full(&self.found) {
                     break;
                 }
-                let problem = table.no_column(&column);
+                let problem = source.no_column(&column);
                 self.report(&at, problem);
             }
             if self.errors() == 0
-                && let Ok(Some((row, line))) = crate::audience::first_row(table)
+                && let Ok(Some((row, location))) = first_row(&mut *source)
             {
                 for problem in composer.trial(&row) {
-                    self.found.push(Diagnostic::error("expression", problem).in_file(&source.path, Some(line), None));
+                    self.found.push(spec.locate(Diagnostic::error("expression", problem), Some(location)));
                 }
             }
         }
         for (list, at) in audience.suppress.iter().zip(self.suppress_at.clone()) {
-            match Table::open(&list.path, list.delimiter, list.multiline) {
-                Ok(table) => {
-                    if let Err(problem) = crate::audience::suppression_column(&table, list, &audience.phone) {
+            match source::open(&list.source) {
+                Ok(source) => {
+                    if let Err(problem) = suppression_column(&*source, list, &audience.phone) {
                         self.report(&at, problem);
                     }
                 }

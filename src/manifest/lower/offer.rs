@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Check, DEFAULT_AT_LEAST, at, byte, types};
-use crate::coupons::pool::PoolSpec;
+use crate::coupons::pool;
 use crate::domain::campaign::CouponSpec;
 use crate::domain::coupon::{self, CouponCode};
 use crate::domain::diagnostic::{Diagnostic, did_you_mean};
 use crate::domain::expiry::{self, ExpiryError, ExpiryRule, WrittenEnd};
+use crate::domain::input::{CsvSpec, PoolSpec, SourceSpec};
 use crate::manifest::source::Pointer;
 use crate::util::human;
 
@@ -28,15 +29,17 @@ impl Check<'_> {
                     None
                 }
             },
-            types::Coupons::Pool(pool) => {
+            types::Coupons::Pool(written) => {
                 let at = root.join("pool").join("csv");
                 let spec = PoolSpec {
-                    path: self.data_file(&at, &pool.csv)?,
-                    delimiter: byte(pool.delimiter),
-                    multiline: pool.multiline,
-                    column: pool.column.clone(),
+                    source: SourceSpec::Csv(CsvSpec {
+                        path: self.data_file(&at, &written.csv)?,
+                        delimiter: byte(written.delimiter),
+                        multiline: written.multiline,
+                    }),
+                    column: written.column.clone(),
                 };
-                if let Err(problem) = spec.open() {
+                if let Err(problem) = pool::open(&spec) {
                     self.table_problem(&at, problem);
                 }
                 Some(CouponSpec::Pool(spec))

@@ -9,7 +9,8 @@ use super::{Check, at, types};
 use crate::domain::media::{MediaError, MediaFile, MediaKind};
 use crate::domain::message::TemplateHead;
 use crate::manifest::source::Pointer;
-use crate::render::compose::{Composer, Field, MediaSpec, TemplateSpec, check_media_url};
+use crate::render::limits::check_media_url;
+use crate::render::{Composer, Field, MediaSpec, TemplateSpec};
 use crate::util::fs::FileError;
 use crate::util::human::count;
 
