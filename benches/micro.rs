@@ -24,7 +24,7 @@ use sendform::gateway::redact::Private;
 use sendform::gateway::{Outcome, Request};
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
-    Batch, Claim, Ending, Intent, Ledger, LedgerKey, RunLedger, RunStart, SendKey, Settlement, Snapshot,
+    AttemptResult, Batch, Claim, Intent, Ledger, LedgerKey, RunLedger, RunStart, SendKey, Settlement, Snapshot,
 };
 use sendform::render::{Composer, TemplateSpec};
 use sendform::util::fs::InputFile;
@@ -145,7 +145,7 @@ fn intent(number: u64) -> Intent {
         key: SendKey(random_key(number)),
         attempt: 1,
         digest: ContentDigest([7; 32]),
-        likeness: 7,
+        similarity_digest: 7,
         coupon: CouponCode::new(&format!("CODE{number}")).unwrap(),
         expires: None,
         masked: "+91••••••••10".into(),
@@ -154,7 +154,7 @@ fn intent(number: u64) -> Intent {
 
 fn settled(intent: &Intent) -> Settlement {
     let outcome = Outcome::Accepted { message_id: "f2ab9d23-0b5f-4a8d-8f4d-0c1c5d2b1a10:1".into() };
-    Settlement { key: intent.key, attempt: 1, ending: Ending::Outcome(outcome) }
+    Settlement { key: intent.key, attempt: 1, result: AttemptResult::Outcome(outcome) }
 }
 
 fn run_start() -> RunStart {

@@ -21,124 +21,19 @@
 //!   next share of the plan, and at the end looks for what others have left.
 
 mod breaker;
+mod ending;
 mod engine;
+mod event;
+pub mod feed;
 mod pace;
+mod run;
 mod share;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
-use jiff::Timestamp;
-
-use crate::ledger::Others;
-
-pub use engine::{Engine, Feed, Forgotten, Leftover, Setup};
+pub use ending::{RunEnding, RunError, Shared};
+pub use engine::{Engine, Forgotten, Leftover, Setup};
+pub use event::{Event, Progress, ShutdownRequest};
+pub use feed::PlanSource;
 pub use pace::Pacer;
-
-/// How urgently a run is asked to stop.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stop {
-    /// Not at all.
-    #[default]
-    No,
-    /// No further claims; wait for what is under way.
-    Soon,
-    /// Wait for nothing: what is under way is unknown.
-    Now,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// Every message was taken up.
-    Finished,
-    /// The user asked to stop.
-    Interrupted,
-    /// The provider refuses the account, or every request alike.
-    Account(String),
-    /// The offer would not run long enough any more.
-    Late(String),
-    /// Nothing was accepted, again and again.
-    Hopeless(String),
-    /// Two messages had one id: answers may have reached the wrong requests.
-    MixedAnswers(String),
-    /// Too many sends ended unknown.
-    TooManyUnknown(String),
-    /// A bound of `delivery.stop_when` was reached.
-    Limit(String),
-    /// The provider could not be reached, or asked to slow down, for too long.
-    Unreachable(String),
-    /// The ledger failed: nothing more may be sent.
-    Ledger(String),
-    /// Others took this run for dead: it is granted nothing more.
-    Fenced(String),
-    /// The ledger has lost commits of this run that were durable.
-    Forgotten,
-    /// A message was none of the approved plan's: the files changed during the run.
-    Changed,
-    /// A code of the plan went to somebody else since the plan was made.
-    Outdated,
-}
-
-/// What happened in a run so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Taken by the provider.
-    pub accepted: u64,
-    /// Refused by the provider.
-    pub rejected: u64,
-    /// Cannot be told.
-    pub unknown: u64,
-    /// Provably not sent, and given up for this run.
-    pub not_sent: u64,
-    /// Attempts that provably sent nothing and were made again.
-    pub retries: u64,
-    /// Held by somebody else, or sent before.
-    pub held: u64,
-    /// Granted to this run, retries included.
-    pub granted: u64,
-    /// Attempts that provably sent nothing.
-    pub attempts_not_sent: u64,
-    /// Under way.
-    pub in_flight: u64,
-}
-
-/// What the engine tells while it works.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// The run waits: the provider is out of reach, or asks to slow down.
-    Waiting {
-        /// Why.
-        reason: String,
-        /// For how long.
-        pause: Duration,
-    },
-    /// The run waits because other appliers have the sender number's rate reserved.
-    Reserved {
-        /// Until when.
-        until: Timestamp,
-        /// How long that is from now.
-        pause: Duration,
-    },
-    /// One send was refused or cannot be told.
-    Trouble {
-        /// The number with its middle hidden.
-        to: String,
-        /// `rejected` or `unknown`.
-        outcome: &'static str,
-        /// Why.
-        reason: String,
-    },
-    /// This applier is done, and waits for what others have under way.
-    Others(Others),
-    /// Something that the gateway found out about the provider.
-    Notice(String),
-    /// The user asked to stop: no further claims; what is under way is waited for.
-    Stopping,
-    /// The same, for a reason that the run found itself.
-    StoppingItself {
-        /// How many sends are under way.
-        under_way: u64,
-    },
-}
+pub use run::{ApprovedPlan, Run, RunResult, RunSummary, run};

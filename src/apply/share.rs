@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::ledger::{LedgerError, Peers};
+use crate::ledger::{Coordinator, LedgerError};
 
 /// How many consecutive sends are one share.
 const SHARE: u64 = 128;
@@ -37,9 +37,9 @@ pub(super) struct Shares {
 
 impl Shares {
     /// Asks for shares, one ahead.
-    pub(super) fn of(peers: Arc<dyn Peers>) -> Self {
+    pub(super) fn of(peers: Arc<dyn Coordinator>) -> Self {
         let (sender, numbers) = mpsc::channel(1);
-        tokio::spawn(async move { while sender.send(peers.next_share().await).await.is_ok() {} });
+        tokio::spawn(async move { while sender.send(peers.next_chunk().await).await.is_ok() {} });
         Self { numbers, current: None, failed: None, skipped: false }
     }
 
@@ -75,7 +75,7 @@ impl Shares {
                 Ok(())
             }
             Some(Err(error)) => Err(error),
-            None => Err(LedgerError::Fenced("its shares broke off inside this program")),
+            None => Err(LedgerError::Internal("the task that asks for chunks of the plan crashed")),
         }
     }
 }

@@ -110,6 +110,7 @@ impl From<LedgerError> for Stop {
             LedgerError::Held { .. } => {
                 Stop::new(Exit::Held, message).hint("wait for it to end; the lease goes with its process, or with its heartbeat")
             }
+            LedgerError::Internal(_) => Stop::new(Exit::Error, message).hint("please report this"),
             LedgerError::Fenced(_) => Stop::new(Exit::Held, message).hint("run it again; nobody gets anything twice"),
             LedgerError::Lost { .. } => Stop::new(Exit::Error, message).hint("nothing is sent without the ledger; try again when it answers"),
             LedgerError::Newer { .. } => Stop::new(Exit::Error, message).hint("use the newer version of sendform that wrote it"),

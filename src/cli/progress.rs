@@ -68,6 +68,12 @@ pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event
             }
         };
         match event {
+            Event::Started { run, head, warnings } => {
+                for warning in warnings {
+                    say(&format!("warning: {warning}"));
+                }
+                say(&format!("Run {run} started; ledger head {head}"));
+            }
             Event::Waiting { reason, pause } => say(&format!("  waiting {}: {reason}", words_short(pause))),
             Event::Reserved { until, pause } => say(&format!(
                 "  waiting {} for the sender number's rate: reserved until {until:.0}",
@@ -92,9 +98,9 @@ pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event
                 None => {}
             },
             Event::Notice(text) => say(&format!("  {text}")),
-            Event::StoppingItself { under_way } => say(&format!(
+            Event::StoppingItself { in_flight } => say(&format!(
                 "Stopping by itself: no further messages; waiting for {} under way. Ctrl-C twice to stop at once.",
-                grouped(under_way)
+                grouped(in_flight)
             )),
             Event::Stopping => {
                 say("Stopping: no further messages; waiting for those under way. Again to stop at once.")

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Exit;
-use crate::apply::Stop;
+use crate::apply::ShutdownRequest;
 
 /// A signal that comes together with a hang-up asks for nothing more. When a terminal closes, its
 /// shell and the kernel send SIGHUP each; when a session ends, systemd sends SIGTERM and SIGHUP.
@@ -59,11 +59,11 @@ impl Signals {
     /// Tells a run how urgently it is asked to stop. The first signal asks to stop, the second not to
     /// wait, and the third ends the program.
     #[expect(clippy::exit, reason = "the third signal ends the program without waiting for anything")]
-    pub async fn tell(mut self, stop: watch::Sender<Stop>) {
+    pub async fn tell(mut self, stop: watch::Sender<ShutdownRequest>) {
         self.next().await;
-        let _ = stop.send(Stop::Soon);
+        let _ = stop.send(ShutdownRequest::Graceful);
         self.next().await;
-        let _ = stop.send(Stop::Now);
+        let _ = stop.send(ShutdownRequest::Immediate);
         self.next().await;
         // What is under way stays in the ledger as an intent without an outcome: unknown.
         std::process::exit(Exit::Interrupted as i32);

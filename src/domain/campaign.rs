@@ -6,11 +6,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
+use url::Url;
+
 use crate::domain::coupon::CouponCode;
 use crate::domain::expiry::ExpiryRule;
 use crate::domain::input::{AudienceSpec, PoolSpec};
+use crate::domain::phone::E164;
+use crate::domain::secret::SecretRef;
 use crate::gateway::kaleyra::KaleyraSpec;
 use crate::render::Composer;
+use crate::util::net::is_loopback;
 
 /// A campaign that has passed every check that needs no ledger.
 #[derive(Debug)]
@@ -55,12 +63,88 @@ impl Campaign {
         let url = &self.gateway.base_url;
         if sandbox {
             "sandbox".to_owned()
-        } else if crate::gateway::kaleyra::is_loopback(url) {
+        } else if is_loopback(url) {
             "loopback".to_owned()
         } else {
             url.host_str().unwrap_or_default().trim_end_matches('.').to_owned()
         }
     }
+}
+
+/// A provider and how to use it. Holds no secret.
+///
+/// The common parts are fields. What only one provider knows is in `options`, which
+/// [`crate::gateway`] reads into a type of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatewaySpec {
+    /// The provider's name in the manifest, such as `kaleyra`.
+    pub provider: String,
+    /// The business number that messages come from.
+    pub sender: E164,
+    /// The address of the provider's API.
+    pub base_url: Url,
+    /// Where each secret is, by the provider's name for it, such as `api_key`.
+    pub secrets: BTreeMap<String, SecretRef>,
+    /// The key in `secrets` of the one that identifies the account, such as `sid`.
+    pub account: String,
+    /// Where the provider reports the delivery of messages.
+    pub callback: Option<Callback>,
+    /// The provider's own options, as the manifest writes them.
+    pub options: Map<String, Value>,
+}
+
+impl GatewaySpec {
+    /// The reference to the secret that identifies the account.
+    pub fn account(&self) -> Option<&SecretRef> {
+        self.secrets.get(&self.account)
+    }
+
+    /// The name under which the ledger records where messages went: `sandbox`, `loopback`, or the host's name.
+    pub fn destination(&self, sandbox: bool) -> String {
+        if sandbox {
+            "sandbox".to_owned()
+        } else if is_loopback(&self.base_url) {
+            "loopback".to_owned()
+        } else {
+            self.base_url.host_str().unwrap_or_default().trim_end_matches('.').to_owned()
+        }
+    }
+}
+
+impl Serialize for GatewaySpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Block<'a> {
+            base_url: &'a str,
+            from: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            callback: &'a Option<Callback>,
+            #[serde(flatten)]
+            secrets: &'a BTreeMap<String, SecretRef>,
+            #[serde(flatten)]
+            options: &'a Map<String, Value>,
+        }
+        let block = Block {
+            base_url: self.base_url.as_str(),
+            from: self.sender.to_string(),
+            callback: &self.callback,
+            secrets: &self.secrets,
+            options: &self.options,
+        };
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(&self.provider, &block)?;
+        map.end()
+    }
+}
+
+/// Where a provider reports the delivery of messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Callback {
+    /// A profile that is configured at the provider.
+    ProfileId(String),
+    /// A URL.
+    Url(String),
 }
 
 /// Which codes.

@@ -64,15 +64,6 @@ impl Canonical {
         self.hash().as_bytes().first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
     }
 
-    /// Eight bytes of the fingerprint that there would be if `number` came next and nothing more.
-    pub(super) fn so_far_with(&mut self, number: u64) -> i64 {
-        let length = self.form.len();
-        self.number(number);
-        let so_far = self.so_far();
-        self.form.truncate(length);
-        so_far
-    }
-
     /// The fingerprint.
     pub fn finish(self) -> [u8; 32] {
         *self.hash().as_bytes()

@@ -77,19 +77,13 @@ impl Message {
         }
     }
 
-    /// The fingerprint of this message from `from` to anybody: equal for messages that may share a request.
+    /// The digest of this message from `from` to anybody: equal for messages that may share a request.
     pub fn digest(&self, from: E164) -> ContentDigest {
-        self.digests(from).0
+        self.digest_under(&self.head_digest(from))
     }
 
-    /// The fingerprint, and a short one of the same without the URL's parameter, code and expiry, by which a campaign
-    /// under another name is recognised.
-    pub fn digests(&self, from: E164) -> (ContentDigest, i64) {
-        self.digests_under(&self.head_digest(from))
-    }
-
-    /// A fingerprint of what is mostly the same for everybody: the sender, the template, the media.
-    fn head_digest(&self, from: E164) -> [u8; 32] {
+    /// The digest of what most messages of a campaign share: the sender, the template, the media.
+    fn head_digest(&self, from: E164) -> HeadDigest {
         let mut canonical = Canonical::new(b"sendform message head v1");
         canonical.number(from.digits());
         canonical.text(&self.template.name);
@@ -108,14 +102,12 @@ impl Message {
                 canonical.text(&file.name);
             }
         }
-        canonical.finish()
+        HeadDigest(canonical.finish())
     }
 
-    fn digests_under(&self, head: &[u8; 32]) -> (ContentDigest, i64) {
-        let mut canonical = Canonical::keyed(head);
+    fn digest_under(&self, head: &HeadDigest) -> ContentDigest {
+        let mut canonical = Canonical::keyed(&head.0);
         self.canonical_params(&mut canonical);
-        // The URL's parameter often names the campaign, so it does not count.
-        let likeness = canonical.so_far_with(u64::MAX);
         canonical.optional(self.url_param.as_deref());
         canonical.text(self.coupon.expose());
         match self.expiry {
@@ -129,12 +121,22 @@ impl Message {
                 canonical.number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
             }
         }
-        (ContentDigest(canonical.finish()), likeness)
+        ContentDigest(canonical.finish())
     }
 
-    /// The short fingerprint as older versions recorded it, with the URL's parameter.
-    pub fn older_likeness(&self, from: E164) -> i64 {
-        let mut canonical = Canonical::keyed(&self.head_digest(from));
+    /// A short digest of the message without the URL's parameter, code and expiry, by which a campaign under
+    /// another name is recognised. `head` is the digest of this message's head.
+    pub fn likeness(&self, head: &HeadDigest) -> i64 {
+        let mut canonical = Canonical::keyed(&head.0);
+        self.canonical_params(&mut canonical);
+        // The URL's parameter often names the campaign, so it does not count.
+        canonical.number(u64::MAX);
+        canonical.so_far()
+    }
+
+    /// The short digest as older versions recorded it, with the URL's parameter.
+    pub fn older_likeness(&self, head: &HeadDigest) -> i64 {
+        let mut canonical = Canonical::keyed(&head.0);
         self.canonical_params(&mut canonical);
         canonical.optional(self.url_param.as_deref());
         canonical.so_far()
@@ -184,11 +186,15 @@ pub fn fill(text: &str, params: &[String]) -> String {
     filled
 }
 
-/// Makes the fingerprints of many messages from one sender.
+/// The digest of what most messages of a campaign share: the sender, the template, the media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadDigest([u8; 32]);
+
+/// Computes the digests of many messages from one sender.
 #[derive(Debug)]
 pub struct Digester {
     from: E164,
-    /// The last template and media, and their fingerprint.
+    /// The last template and media, and their digest.
     last: Option<Last>,
 }
 
@@ -196,7 +202,7 @@ pub struct Digester {
 struct Last {
     template: Arc<TemplateHead>,
     media: Option<(MediaKind, Media)>,
-    digest: [u8; 32],
+    digest: HeadDigest,
 }
 
 impl Digester {
@@ -205,8 +211,8 @@ impl Digester {
         Self { from, last: None }
     }
 
-    /// The same as [`Message::digests`].
-    pub fn digests(&mut self, message: &Message) -> (ContentDigest, i64) {
+    /// The digests of a message and of its head.
+    pub fn digests(&mut self, message: &Message) -> (ContentDigest, HeadDigest) {
         let head = match &self.last {
             Some(last) if Arc::ptr_eq(&last.template, &message.template) && last.media == message.media => last.digest,
             _ => {
@@ -216,7 +222,7 @@ impl Digester {
                 digest
             }
         };
-        message.digests_under(&head)
+        (message.digest_under(&head), head)
     }
 }
 
@@ -291,19 +297,21 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), variants.len() + 1);
-        // What the words are likened by does not change with the URL's parameter, the code and the expiry.
+        // The likeness does not change with the URL's parameter, the code and the expiry.
         let likeness = |change: fn(&mut Message)| {
             let mut message = message();
             change(&mut message);
-            message.digests(from).1
+            message.likeness(&message.head_digest(from))
         };
-        assert_eq!(likeness(|message| message.url_param = Some("utm=2".into())), message().digests(from).1);
-        assert_eq!(likeness(|message| message.coupon = CouponCode::new("A").unwrap()), message().digests(from).1);
-        assert_ne!(likeness(|message| message.params[0].push('!')), message().digests(from).1);
+        let unchanged = likeness(|_| {});
+        assert_eq!(likeness(|message| message.url_param = Some("utm=2".into())), unchanged);
+        assert_eq!(likeness(|message| message.coupon = CouponCode::new("A").unwrap()), unchanged);
+        assert_ne!(likeness(|message| message.params[0].push('!')), unchanged);
+        assert_ne!(likeness(|message| Arc::make_mut(&mut message.template).name.push('2')), unchanged);
         // Without a parameter it is what older versions recorded; with one, they recorded another.
-        assert_eq!(message().older_likeness(from), message().digests(from).1);
+        assert_eq!(message().older_likeness(&message().head_digest(from)), unchanged);
         let with_parameter = Message { url_param: Some("utm=2".into()), ..message() };
-        assert_ne!(with_parameter.older_likeness(from), with_parameter.digests(from).1);
+        assert_ne!(with_parameter.older_likeness(&with_parameter.head_digest(from)), unchanged);
         // The manifest's own key for the template is not seen by anybody.
         let mut renamed = message();
         Arc::make_mut(&mut renamed.template).key = "english".into();

@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod canonical;
+pub mod clock;
 pub mod coupon;
 pub mod diagnostic;
 pub mod expiry;
@@ -11,3 +12,4 @@ pub mod message;
 pub mod phone;
 pub mod row;
 pub mod secret;
+pub mod send;

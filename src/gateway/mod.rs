@@ -7,12 +7,12 @@
 pub mod kaleyra;
 pub mod redact;
 
-use std::future::Future;
-use std::time::Duration;
+use async_trait::async_trait;
 
 use crate::domain::expiry::ExpiresAt;
 use crate::domain::message::Message;
 use crate::domain::phone::E164;
+pub use crate::domain::send::{NotSent, Outcome};
 use crate::ledger::Lease;
 
 /// One request: a message to one recipient, or the same message to several.
@@ -46,70 +46,11 @@ pub enum Reply {
     },
 }
 
-/// What became of one send. Recorded, and final but for evidence that settles an `unknown`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The provider took it, under this id.
-    Accepted {
-        /// The provider's id of the message to this recipient.
-        message_id: String,
-    },
-    /// The provider refused it: provably not sent.
-    Rejected {
-        /// In the provider's words.
-        reason: String,
-    },
-    /// It cannot be told.
-    Unknown {
-        /// What happened instead of an answer.
-        reason: String,
-    },
-}
-
-/// Why provably nothing was sent, by what follows from it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotSent {
-    /// The provider asks to slow down. Try again later.
-    Throttled {
-        /// The provider's words.
-        reason: String,
-        /// How long it asks to wait.
-        retry_after: Option<Duration>,
-    },
-    /// No connection could be made. Try again later.
-    Unreachable {
-        /// What failed.
-        reason: String,
-    },
-    /// The provider refuses the account, or every request of this form, so that every further one
-    /// would fail as well.
-    Account {
-        /// The provider's words.
-        reason: String,
-    },
-    /// The request could not be built: the offer has ended.
-    Expired {
-        /// When it ended.
-        reason: String,
-    },
-}
-
-impl NotSent {
-    /// What happened, in words.
-    pub fn reason(&self) -> &str {
-        match self {
-            NotSent::Throttled { reason, .. }
-            | NotSent::Unreachable { reason }
-            | NotSent::Account { reason }
-            | NotSent::Expired { reason } => reason,
-        }
-    }
-}
-
 /// A provider.
+#[async_trait]
 pub trait Gateway: Send + Sync + 'static {
     /// Starts at most one request and tells what became of it.
-    fn send(&self, request: Request<'_>) -> impl Future<Output = Reply> + Send;
+    async fn send(&self, request: Request<'_>) -> Reply;
 
     /// How many bytes of files may be under way together now. The caller keeps to it; one request
     /// with a file may always be under way.

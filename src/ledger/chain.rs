@@ -8,7 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Entry, RunCounts, State};
+use super::{Entry, RunCounts, SendState, state_code};
 use crate::domain::canonical::Canonical;
 
 /// A link of the chain, as it is printed: `7:` and 32 hexadecimal digits.
@@ -162,7 +162,7 @@ impl FromStr for Head {
     fn from_str(text: &str) -> Result<Self, String> {
         let parse = || {
             let (number, digits) = text.trim().split_once(':')?;
-            Some(Self { number: number.parse().ok()?, hash: super::key::hexadecimal(digits)? })
+            Some(Self { number: number.parse().ok()?, hash: crate::util::hex::decode(digits)? })
         };
         parse().ok_or_else(|| format!("`{text}` is not a ledger head; one looks like `7:` and 32 hexadecimal digits"))
     }
@@ -182,8 +182,8 @@ impl JournalDigest {
         let mut canonical = Canonical::new(b"sendform entry v1");
         canonical.bytes(&entry.key.0);
         canonical.number(u64::from(entry.attempt));
-        canonical.number(entry.state.kind().unsigned_abs().into());
-        if entry.state == State::Intent {
+        canonical.number(state_code(entry.state).unsigned_abs().into());
+        if entry.state == SendState::Intent {
             canonical.bytes(entry.digest.as_ref().map_or(&[][..], |digest| digest));
             canonical.optional(entry.masked.as_deref());
             canonical.optional(entry.coupon.as_deref());

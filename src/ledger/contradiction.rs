@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 
-use super::{SendKey, Settlement, State};
+use super::{SendKey, SendState, Settlement};
 use crate::ledger::protocol::Stand;
 
 /// A report of a run that the record could not follow.
@@ -22,13 +22,13 @@ pub struct Contradiction {
     /// Which attempt.
     pub attempt: u32,
     /// What the run saw.
-    pub said: State,
+    pub said: SendState,
     /// The provider's id.
     pub message_id: Option<String>,
     /// The provider's words.
     pub reason: Option<String>,
     /// Where the send stood then.
-    pub stood: State,
+    pub stood: SendState,
     /// Its last attempt then.
     pub stood_attempt: u32,
 }
@@ -41,9 +41,9 @@ impl Contradiction {
             at,
             key: settlement.key,
             attempt: settlement.attempt,
-            said: settlement.ending.state(),
-            message_id: settlement.ending.message_id().map(ToOwned::to_owned),
-            reason: settlement.ending.reason().map(ToOwned::to_owned),
+            said: settlement.result.state(),
+            message_id: settlement.result.message_id().map(ToOwned::to_owned),
+            reason: settlement.result.reason().map(ToOwned::to_owned),
             stood: stand.state,
             stood_attempt: stand.attempt,
         }
@@ -54,7 +54,7 @@ impl Contradiction {
         let id = self.message_id.as_deref().map_or_else(String::new, |id| format!(" with the id {id}"));
         let reason = self.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
         let danger = match self.said {
-            State::Accepted => "the person may have got it twice",
+            SendState::Accepted => "the person may have got it twice",
             _ => "the person may not have got it",
         };
         format!(
@@ -71,10 +71,10 @@ pub struct ContradictionJson {
     run: i64,
     at: jiff::Timestamp,
     attempt: u32,
-    said: State,
+    said: SendState,
     message_id: Option<String>,
     reason: Option<String>,
-    stood: State,
+    stood: SendState,
     stood_attempt: u32,
 }
 

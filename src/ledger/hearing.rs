@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::protocol::{self, Hearing, Held, Stand};
-use super::{Committed, Contradiction, Entry, SendKey, Settlement, Source, State};
+use super::{Committed, Contradiction, Entry, SendKey, SendState, Settlement, Source};
 
 /// What the journal holds of some sends, from the start of a run on.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Hearings {
     /// What the record cannot follow.
     pub(super) contradictions: Vec<Contradiction>,
     /// Sends that move, and where to: the state changes, and the last attempt stays what it is.
-    pub(super) moved: Vec<(SendKey, State)>,
+    pub(super) moved: Vec<(SendKey, SendState)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ struct Where {
 pub(super) struct Step {
     pub(super) key: SendKey,
     pub(super) attempt: u32,
-    pub(super) state: State,
+    pub(super) state: SendState,
     pub(super) run: i64,
     pub(super) source: Option<Source>,
     pub(super) has_id: bool,
@@ -63,7 +63,7 @@ impl Hearings {
         if has_id {
             self.ids.insert((key, attempt));
         }
-        if state == State::Intent {
+        if state == SendState::Intent {
             if run == self.run {
                 self.claimed.insert((key, attempt));
             }
@@ -78,7 +78,7 @@ impl Hearings {
     /// Decides about an outcome, and notes what is to be written.
     pub(super) fn hear(&mut self, settlement: &Settlement) -> Hearing {
         let (key, attempt) = (settlement.key, settlement.attempt);
-        let to = settlement.ending.state();
+        let to = settlement.result.state();
         let held = self.stands.get(&key).map(|known| Held {
             stand: known.stand,
             claimed: self.claimed.contains(&(key, attempt)),
@@ -91,10 +91,10 @@ impl Hearings {
             Hearing::Moves | Hearing::AddsId => {
                 self.entries.push(Entry::settled(self.run, self.at, settlement));
                 // Two attempts were accepted: the person got the message twice.
-                if to == State::Accepted && self.ids.iter().any(|(other, of)| *other == key && *of != attempt) {
+                if to == SendState::Accepted && self.ids.iter().any(|(other, of)| *other == key && *of != attempt) {
                     self.contradictions.push(Contradiction::of(self.run, self.at, settlement, held.stand));
                 }
-                if settlement.ending.message_id().is_some() {
+                if settlement.result.message_id().is_some() {
                     self.ids.insert((key, attempt));
                 }
                 if let Some(known) = self.stands.get_mut(&key) {
@@ -135,25 +135,25 @@ impl Hearings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::Outcome;
-    use crate::ledger::Ending;
+    use crate::domain::send::Outcome;
+    use crate::ledger::AttemptResult;
 
     #[test]
     fn an_acceptance_that_overruled_a_later_refusal_contradicts_nothing_when_it_is_offered_again() {
         let key = SendKey([7; 16]);
         let mut hearings = Hearings::new(1, 0);
         for (attempt, state, run, source) in [
-            (1, State::Intent, 1, None),
-            (1, State::Unknown, 2, Some(Source::Abandoned)),
-            (1, State::NotSent, 1, Some(Source::Decision)),
-            (2, State::Intent, 2, None),
-            (2, State::NotSent, 2, None),
+            (1, SendState::Intent, 1, None),
+            (1, SendState::Unknown, 2, Some(Source::Abandoned)),
+            (1, SendState::NotSent, 1, Some(Source::Decision)),
+            (2, SendState::Intent, 2, None),
+            (2, SendState::NotSent, 2, None),
         ] {
             hearings.read(&Step { key, attempt, state, run, source, has_id: false });
         }
         let message_id = "a:0".to_owned();
-        let ending = Ending::Outcome(Outcome::Accepted { message_id });
-        let settlement = Settlement { key, attempt: 1, ending };
+        let ending = AttemptResult::Outcome(Outcome::Accepted { message_id });
+        let settlement = Settlement { key, attempt: 1, result: ending };
         // A lost answer, or a look after a lost connection, offers it again.
         for expected in [Hearing::Moves, Hearing::Known, Hearing::Known] {
             assert_eq!(hearings.hear(&settlement), expected);
@@ -167,16 +167,16 @@ mod tests {
         let key = SendKey([7; 16]);
         let mut hearings = Hearings::new(2, 0);
         for (attempt, state, run, source, has_id) in [
-            (1, State::Intent, 1, None, false),
-            (1, State::NotSent, 1, Some(Source::Decision), false),
-            (2, State::Intent, 2, None, false),
-            (2, State::NotSent, 2, Some(Source::Decision), false),
-            (1, State::Accepted, 1, None, true),
+            (1, SendState::Intent, 1, None, false),
+            (1, SendState::NotSent, 1, Some(Source::Decision), false),
+            (2, SendState::Intent, 2, None, false),
+            (2, SendState::NotSent, 2, Some(Source::Decision), false),
+            (1, SendState::Accepted, 1, None, true),
         ] {
             hearings.read(&Step { key, attempt, state, run, source, has_id });
         }
-        let ending = Ending::Outcome(Outcome::Accepted { message_id: "b:0".to_owned() });
-        let settlement = Settlement { key, attempt: 2, ending };
+        let ending = AttemptResult::Outcome(Outcome::Accepted { message_id: "b:0".to_owned() });
+        let settlement = Settlement { key, attempt: 2, result: ending };
         for expected in [Hearing::AddsId, Hearing::Known] {
             assert_eq!(hearings.hear(&settlement), expected);
         }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::LedgerError;
 use crate::domain::phone::Identity;
+use crate::domain::send::SendKey;
+use crate::util::hex;
 
 /// The environment variable that gives the key, as 64 hexadecimal digits.
 pub const KEY_VARIABLE: &str = "SENDFORM_KEY";
@@ -18,40 +20,6 @@ pub const KEY_VARIABLE: &str = "SENDFORM_KEY";
 /// The secret behind send keys and generated codes.
 #[derive(Clone)]
 pub struct LedgerKey([u8; 32]);
-
-/// One recipient of one edition of one campaign. Unique for ever.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SendKey(pub [u8; 16]);
-
-impl SendKey {
-    /// A send key is a hash already, made with a secret: half of it is as good as any hash of it.
-    pub(super) fn half(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
-    }
-}
-
-impl std::hash::Hash for SendKey {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write_u64(self.half());
-    }
-}
-
-/// Something for each of many sends.
-pub type BySend<T> =
-    std::collections::HashMap<SendKey, T, std::hash::BuildHasherDefault<crate::util::prehashed::Hashed>>;
-
-impl fmt::Display for SendKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for SendKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 impl fmt::Debug for LedgerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,13 +110,13 @@ impl LedgerKey {
     }
 
     fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&self.0)
     }
 
     /// Tells keys apart without giving anything of them away.
     pub fn fingerprint(&self) -> String {
         let derived = blake3::derive_key("sendform 2026-11 fingerprint of the ledger key", &self.0);
-        derived[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&derived[..8])
     }
 
     /// The key that codes are generated with.
@@ -171,30 +139,7 @@ impl LedgerKey {
 }
 
 fn parse(text: &str) -> Option<LedgerKey> {
-    hexadecimal(text).map(LedgerKey)
-}
-
-/// Bytes from twice as many hexadecimal digits.
-pub(super) fn hexadecimal<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
-impl std::str::FromStr for SendKey {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        hexadecimal(text.trim()).map(SendKey).ok_or_else(|| {
-            format!("`{text}` is not a send; one is named by 32 hexadecimal digits, as `sends list` prints them")
-        })
-    }
+    hex::decode(text).map(LedgerKey)
 }
 
 /// Makes the send keys of one edition of a campaign.

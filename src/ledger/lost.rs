@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 
 use super::protocol::{Finding, Stand};
-use super::{ABANDONED, Contradiction, Entry, Intent, Source, State};
+use super::{ABANDONED, Contradiction, Entry, Intent, SendState, Source};
 
 /// A send as its run remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct LostSend {
     /// Whether the code belongs to this recipient for ever.
     pub unique_code: bool,
     /// What the run saw: accepted, rejected, not sent or unknown.
-    pub outcome: State,
+    pub outcome: SendState,
     /// The provider's id.
     pub message_id: Option<String>,
     /// Who puts it back.
@@ -67,7 +67,7 @@ impl LostSend {
             };
             let unknown = Entry { reason: Some(ABANDONED.to_owned()), ..Entry::abandoned(run, at, key, attempt) };
             repair.entries = vec![intent, unknown];
-            if self.outcome != State::Unknown {
+            if self.outcome != SendState::Unknown {
                 repair.entries.push(outcome);
             }
             repair.stand = Some(Stand { state: self.outcome, attempt, run });
@@ -76,9 +76,11 @@ impl LostSend {
         let ours = stand.attempt == attempt && stand.run == run;
         let finding = match (self.outcome, stand.state) {
             (outcome, state) if outcome == state && ours => Finding::Already,
-            (State::Accepted | State::Unknown, State::NotSent | State::Rejected) => Finding::Settled,
-            (State::Accepted | State::Rejected | State::NotSent, State::Unknown) if ours => Finding::Settled,
-            (State::Accepted, _) => Finding::Contradicts(stand.state),
+            (SendState::Accepted | SendState::Unknown, SendState::NotSent | SendState::Rejected) => Finding::Settled,
+            (SendState::Accepted | SendState::Rejected | SendState::NotSent, SendState::Unknown) if ours => {
+                Finding::Settled
+            }
+            (SendState::Accepted, _) => Finding::Contradicts(stand.state),
             // Nothing was sent, or the record is as careful as it can be.
             _ => Finding::Already,
         };

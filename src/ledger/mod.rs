@@ -74,7 +74,6 @@ pub mod report;
 pub mod sends;
 pub mod sqlite;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,88 +81,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::canonical::ContentDigest;
-use crate::domain::coupon::CouponCode;
 use crate::domain::expiry::ExpiresAt;
-use crate::gateway::Outcome;
+pub use crate::domain::send::{
+    AttemptResult, BySend, Evidence, EvidenceSource, Intent, Resolution, SendKey, SendState, Settlement,
+};
 pub use chain::{Head, Link};
 pub use contradiction::Contradiction;
-pub use key::{BySend, LedgerKey, SendKey, SendKeys};
+pub use key::{LedgerKey, SendKeys};
 pub use lease::{Lease, Moment};
 pub use location::LedgerLocation;
 pub use lost::LostSend;
-pub use sends::{ContentPrefix, InTurn, Recorded, Sends, content_prefix};
-
-/// What the ledger is told before a request starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Intent {
-    /// Whose send.
-    pub key: SendKey,
-    /// 1, or one more than an attempt that provably sent nothing.
-    pub attempt: u32,
-    /// What they would see.
-    pub digest: ContentDigest,
-    /// What they would see but for the URL's parameter, code and expiry: recognises a renamed campaign.
-    pub likeness: i64,
-    /// The code, which is theirs from now on.
-    pub coupon: CouponCode,
-    /// When the offer ends.
-    pub expires: Option<ExpiresAt>,
-    /// The number with its middle hidden.
-    pub masked: String,
-}
-
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// As the gateway says.
-    Outcome(Outcome),
-    /// Provably nothing was sent: the send may be claimed again.
-    NotSent {
-        /// Why.
-        reason: String,
-    },
-}
-
-impl Ending {
-    /// The state that it leads to.
-    pub fn state(&self) -> State {
-        match self {
-            Ending::Outcome(Outcome::Accepted { .. }) => State::Accepted,
-            Ending::Outcome(Outcome::Rejected { .. }) => State::Rejected,
-            Ending::Outcome(Outcome::Unknown { .. }) => State::Unknown,
-            Ending::NotSent { .. } => State::NotSent,
-        }
-    }
-
-    /// The provider's id of the message, if it gave one.
-    pub fn message_id(&self) -> Option<&str> {
-        match self {
-            Ending::Outcome(Outcome::Accepted { message_id }) => Some(message_id),
-            _ => None,
-        }
-    }
-
-    /// Why it ended so, unless it was accepted.
-    pub fn reason(&self) -> Option<&str> {
-        match self {
-            Ending::Outcome(Outcome::Accepted { .. }) => None,
-            Ending::Outcome(Outcome::Rejected { reason } | Outcome::Unknown { reason })
-            | Ending::NotSent { reason } => Some(reason),
-        }
-    }
-}
-
-/// An attempt and how it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settlement {
-    /// Whose send.
-    pub key: SendKey,
-    /// Which attempt.
-    pub attempt: u32,
-    /// How it ended.
-    pub ending: Ending,
-}
+pub use sends::{ContentPrefix, Cursor, Recorded, Sends, content_prefix};
 
 /// What a commit makes durable, all of it or nothing.
 #[derive(Debug, Clone, Default)]
@@ -198,22 +126,6 @@ pub enum Claim {
     Held,
     /// The code went to somebody else since the plan was made: the plan is out of date.
     CodeTaken,
-}
-
-/// Where a send stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// About to be sent, or being sent.
-    Intent,
-    /// The provider took it.
-    Accepted,
-    /// The provider refused it.
-    Rejected,
-    /// It cannot be told.
-    Unknown,
-    /// Provably not sent: pending.
-    NotSent,
 }
 
 /// What is asked of the record before a plan.
@@ -390,11 +302,11 @@ pub struct Entry {
     /// Which attempt.
     pub attempt: u32,
     /// Where it stands from now on.
-    pub state: State,
+    pub state: SendState,
     /// Of an intent: what they would see.
     pub digest: Option<[u8; 32]>,
     /// Of an intent: what they would see but for code and expiry.
-    pub likeness: Option<i64>,
+    pub similarity_digest: Option<i64>,
     /// Of an intent: the number with its middle hidden.
     pub masked: Option<String>,
     /// Of an intent: the code.
@@ -412,7 +324,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn bare(run: i64, at: i64, key: SendKey, attempt: u32, state: State) -> Self {
+    fn bare(run: i64, at: i64, key: SendKey, attempt: u32, state: SendState) -> Self {
         Self {
             seq: 0,
             run,
@@ -421,7 +333,7 @@ impl Entry {
             attempt,
             state,
             digest: None,
-            likeness: None,
+            similarity_digest: None,
             masked: None,
             coupon: None,
             expires: None,
@@ -436,27 +348,27 @@ impl Entry {
     fn claimed(run: i64, at: i64, intent: &Intent) -> Self {
         Self {
             digest: Some(intent.digest.0),
-            likeness: Some(intent.likeness),
+            similarity_digest: Some(intent.similarity_digest),
             masked: Some(intent.masked.clone()),
             coupon: Some(intent.coupon.expose().to_owned()),
             expires: intent.expires.map(ExpiresAt::as_millisecond),
-            ..Self::bare(run, at, intent.key, intent.attempt, State::Intent)
+            ..Self::bare(run, at, intent.key, intent.attempt, SendState::Intent)
         }
     }
 
     /// What a settlement writes.
     fn settled(run: i64, at: i64, settlement: &Settlement) -> Self {
         Self {
-            message_id: settlement.ending.message_id().map(ToOwned::to_owned),
-            reason: settlement.ending.reason().map(ToOwned::to_owned),
-            ..Self::bare(run, at, settlement.key, settlement.attempt, settlement.ending.state())
+            message_id: settlement.result.message_id().map(ToOwned::to_owned),
+            reason: settlement.result.reason().map(ToOwned::to_owned),
+            ..Self::bare(run, at, settlement.key, settlement.attempt, settlement.result.state())
         }
     }
 
     /// What is written of an intent whose run is over.
     fn abandoned(run: i64, at: i64, key: SendKey, attempt: u32) -> Self {
         let reason = Some(ABANDONED.to_owned());
-        Self { reason, source: Some(Source::Abandoned), ..Self::bare(run, at, key, attempt, State::Unknown) }
+        Self { reason, source: Some(Source::Abandoned), ..Self::bare(run, at, key, attempt, SendState::Unknown) }
     }
 
     /// What evidence writes.
@@ -464,9 +376,9 @@ impl Entry {
         Self {
             message_id: piece.message_id.clone(),
             reason: Some(piece.reason.clone()),
-            source: Some(piece.source),
+            source: Some(piece.source.into()),
             actor: Some(piece.actor.clone()),
-            ..Self::bare(stand.run, at, piece.key, stand.attempt, piece.verdict.state())
+            ..Self::bare(stand.run, at, piece.key, stand.attempt, piece.resolution.state())
         }
     }
 }
@@ -479,9 +391,9 @@ pub struct Move {
     /// Whose send.
     pub key: SendKey,
     /// Where it stands from now on.
-    pub state: State,
+    pub state: SendState,
     /// Of an intent: what they would see but for the URL's parameter, code and expiry.
-    pub likeness: Option<i64>,
+    pub similarity_digest: Option<i64>,
 }
 
 /// Where an entry comes from that is not the word of its own run.
@@ -496,6 +408,16 @@ pub enum Source {
     Receipt,
     /// The provider's report lists it.
     Report,
+}
+
+impl From<EvidenceSource> for Source {
+    fn from(source: EvidenceSource) -> Self {
+        match source {
+            EvidenceSource::Decision => Source::Decision,
+            EvidenceSource::Receipt => Source::Receipt,
+            EvidenceSource::Report => Source::Report,
+        }
+    }
 }
 
 impl Source {
@@ -516,25 +438,6 @@ impl Source {
     }
 }
 
-/// Something that settles doubt about one send.
-#[derive(Debug, Clone)]
-pub struct Evidence {
-    /// Whose send.
-    pub key: SendKey,
-    /// Which attempt; the last, if it is not said.
-    pub attempt: Option<u32>,
-    /// What it shows.
-    pub verdict: protocol::Verdict,
-    /// The provider's id, if it shows one.
-    pub message_id: Option<String>,
-    /// What kind of evidence it is.
-    pub source: Source,
-    /// Whose it is.
-    pub actor: String,
-    /// What it rests on.
-    pub reason: String,
-}
-
 /// Why the ledger cannot do what it is asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -544,10 +447,13 @@ pub enum LedgerError {
         /// Who, and since when.
         holder: String,
     },
-    /// Others have taken this run for dead, or another process wrote where one alone may: stop
+    /// Activity have taken this run for dead, or another process wrote where one alone may: stop
     /// before anything else happens.
     #[error("this run was fenced off: {0}")]
     Fenced(&'static str),
+    /// A part of this program that works for the ledger failed. This is a defect of ours.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
     /// The ledger was made with another key, so nobody could be told apart.
     #[error("the ledger was made with another key (its fingerprint is {ledger}, the given one's {given})")]
     WrongKey {
@@ -593,7 +499,7 @@ pub enum LedgerError {
         /// Which setting, and what follows.
         problem: String,
     },
-    /// Others wrote to the ledger after the plan was made: what it would send may have changed.
+    /// Activity wrote to the ledger after the plan was made: what it would send may have changed.
     #[error("the ledger was written to after the plan was made")]
     Outdated,
     /// The ledger is there and must not be used: it has forgotten sends, or is not the one that it
@@ -660,7 +566,11 @@ pub trait Ledger: Send {
     ) -> Result<(), LedgerError>;
 
     /// The likeness of every intent of these runs, with its run.
-    async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError>;
+    async fn similarity_digests(
+        &mut self,
+        runs: &[i64],
+        visit: &mut (dyn FnMut(i64, i64) + Send),
+    ) -> Result<(), LedgerError>;
 
     /// Every move of the sends of these runs, in order.
     async fn moves(&mut self, runs: &[i64], visit: &mut (dyn FnMut(Move) + Send)) -> Result<(), LedgerError>;
@@ -725,7 +635,7 @@ pub trait RunLedger: Send + 'static {
     fn lease(&self) -> Option<Lease>;
 
     /// What is shared with other appliers. `None`: this run is alone.
-    fn peers(&self) -> Option<Arc<dyn Peers>>;
+    fn coordinator(&self) -> Option<Arc<dyn Coordinator>>;
 
     /// Everything recorded of this edition, as of now: for a further round over what others left.
     async fn snapshot(&mut self) -> Result<Snapshot, LedgerError>;
@@ -736,80 +646,53 @@ pub trait RunLedger: Send + 'static {
 
 /// What the appliers of one ledger share while they run: the rate of a sender number, and the work.
 #[async_trait]
-pub trait Peers: Send + Sync {
+pub trait Coordinator: Send + Sync {
     /// Reserves the next `messages` slots of the sender number's rate: how long it is until the first.
     /// `most` is the largest number of messages that this applier reserves at once.
     ///
-    /// A record of the number that lies further in the future than [`LONGEST_HOLD`] and what live
+    /// A record of the number that lies further in the future than [`MAX_SENDER_PAUSE`] and what live
     /// appliers can have reserved is wrong (the clock was, or a copy was restored), and is not waited for.
     async fn reserve(&self, messages: u32, most: u32) -> Result<Duration, LedgerError>;
 
-    /// Lets nothing leave from the sender number for this long, [`LONGEST_HOLD`] at most.
-    async fn hold(&self, pause: Duration) -> Result<(), LedgerError>;
+    /// Lets nothing leave from the sender number for this long, [`MAX_SENDER_PAUSE`] at most.
+    async fn pause_sender(&self, pause: Duration) -> Result<(), LedgerError>;
 
     /// The number of the next share of the plan that nobody has taken yet. Shares rise.
-    async fn next_share(&self) -> Result<u64, LedgerError>;
+    async fn next_chunk(&self) -> Result<u64, LedgerError>;
 
     /// What other live appliers of this plan have under way.
-    async fn others(&self) -> Result<Others, LedgerError>;
+    async fn activity(&self) -> Result<Activity, LedgerError>;
 }
 
 /// The longest time for which a sender number is held.
-pub const LONGEST_HOLD: Duration = Duration::from_secs(300);
+pub const MAX_SENDER_PAUSE: Duration = Duration::from_secs(300);
 
 /// What other live appliers of the same plan do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Others {
+pub struct Activity {
     /// How many there are.
     pub appliers: u64,
     /// Their intents without an outcome.
     pub open: u64,
 }
 
-impl State {
-    /// All of them.
-    pub const ALL: [State; 5] = [State::Intent, State::Accepted, State::Rejected, State::Unknown, State::NotSent];
-
-    /// As it is written in commands and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Intent => "intent",
-            State::Accepted => "accepted",
-            State::Rejected => "rejected",
-            State::Unknown => "unknown",
-            State::NotSent => "not-sent",
-        }
-    }
-
-    /// As it is stored.
-    pub(crate) fn kind(self) -> i16 {
-        match self {
-            State::Intent => 1,
-            State::Accepted => 2,
-            State::Rejected => 3,
-            State::Unknown => 4,
-            State::NotSent => 5,
-        }
-    }
-
-    pub(crate) fn from_kind(kind: i64) -> Result<Self, LedgerError> {
-        State::ALL
-            .into_iter()
-            .find(|state| i64::from(state.kind()) == kind)
-            .ok_or(LedgerError::Newer { found: kind, known: 5 })
+/// The number that stands for a state in the journal.
+pub(crate) fn state_code(state: SendState) -> i16 {
+    match state {
+        SendState::Intent => 1,
+        SendState::Accepted => 2,
+        SendState::Rejected => 3,
+        SendState::Unknown => 4,
+        SendState::NotSent => 5,
     }
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            State::Intent => "intent",
-            State::Accepted => "accepted",
-            State::Rejected => "rejected",
-            State::Unknown => "unknown",
-            State::NotSent => "not sent",
-        })
-    }
+/// The state that a number of the journal stands for.
+pub(crate) fn state_of(code: i64) -> Result<SendState, LedgerError> {
+    SendState::ALL
+        .into_iter()
+        .find(|state| i64::from(state_code(*state)) == code)
+        .ok_or(LedgerError::Newer { found: code, known: 5 })
 }
 
 /// The machine that this process runs on.

@@ -2,15 +2,15 @@
 //!
 //! A ledger asks these, or says the same in SQL; the conformance suite holds it to them.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::State;
+use crate::domain::send::{Resolution, SendState};
 
 /// Where a send stands: its last attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stand {
     /// Where it stands.
-    pub state: State,
+    pub state: SendState,
     /// The last attempt.
     pub attempt: u32,
     /// The run that claimed it.
@@ -23,9 +23,9 @@ pub fn may_claim(before: Option<Stand>, attempt: u32, retry_rejected: bool) -> b
         None => attempt == 1,
         Some(stand) => {
             let free = match stand.state {
-                State::NotSent => true,
-                State::Rejected => retry_rejected,
-                State::Intent | State::Accepted | State::Unknown => false,
+                SendState::NotSent => true,
+                SendState::Rejected => retry_rejected,
+                SendState::Intent | SendState::Accepted | SendState::Unknown => false,
             };
             free && attempt == stand.attempt + 1
         }
@@ -72,13 +72,13 @@ impl Hearing {
 
 /// Whether an outcome that `run` reports for `attempt` moves the send, as far as its last attempt
 /// alone can tell: [`hear`] decides about everything else.
-pub fn may_settle(before: Option<Stand>, attempt: u32, run: i64, to: State) -> bool {
+pub fn may_settle(before: Option<Stand>, attempt: u32, run: i64, to: SendState) -> bool {
     before.is_some_and(|stand| {
         stand.attempt == attempt
             && stand.run == run
-            && to != State::Intent
+            && to != SendState::Intent
             && to != stand.state
-            && matches!(stand.state, State::Intent | State::Unknown)
+            && matches!(stand.state, SendState::Intent | SendState::Unknown)
     })
 }
 
@@ -87,50 +87,26 @@ pub fn may_settle(before: Option<Stand>, attempt: u32, run: i64, to: State) -> b
 /// An acceptance makes the send `accepted` wherever that only prevents a send: also where others
 /// have called the attempt, or a later one, rejected or not sent. A run may take its own acceptance
 /// back, since it may find that two answers carry one id.
-pub fn hear(held: Option<Held>, attempt: u32, run: i64, to: State) -> Hearing {
+pub fn hear(held: Option<Held>, attempt: u32, run: i64, to: SendState) -> Hearing {
     let Some(held) = held.filter(|held| held.claimed) else { return Hearing::NotRecorded };
     let stand = held.stand;
     let last = stand.attempt == attempt && stand.run == run;
     match (to, stand.state) {
-        (State::Intent, _) => Hearing::Known,
+        (SendState::Intent, _) => Hearing::Known,
         // Also of an attempt before the last: it is offered again after a lost answer.
-        (State::Accepted, State::Accepted) if held.has_id => Hearing::Known,
-        (State::Accepted, State::Accepted) if last => Hearing::AddsId,
-        (State::Accepted, State::NotSent | State::Rejected) => Hearing::Moves,
-        (State::Unknown, State::Accepted) if last && held.own_word => Hearing::Moves,
+        (SendState::Accepted, SendState::Accepted) if held.has_id => Hearing::Known,
+        (SendState::Accepted, SendState::Accepted) if last => Hearing::AddsId,
+        (SendState::Accepted, SendState::NotSent | SendState::Rejected) => Hearing::Moves,
+        (SendState::Unknown, SendState::Accepted) if last && held.own_word => Hearing::Moves,
         _ if may_settle(Some(stand), attempt, run, to) => Hearing::Moves,
         // A later attempt is open, unknown or accepted.
-        (State::Accepted, _) => Hearing::Contradicts,
+        (SendState::Accepted, _) => Hearing::Contradicts,
         // A person called it accepted.
-        (State::Rejected | State::NotSent, State::Accepted) if last => Hearing::Contradicts,
-        (State::Rejected, State::NotSent) | (State::NotSent, State::Rejected) if last => Hearing::Overruled,
-        _ => Hearing::Known,
-    }
-}
-
-/// What evidence shows of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// The provider took it: it is never sent again.
-    Accepted,
-    /// The provider refused it: it is never sent again, unless `--retry-rejected` asks for it.
-    Rejected,
-    /// It was not sent: it is pending again, under a new attempt.
-    NotSent,
-}
-
-impl Verdict {
-    /// All of them.
-    pub const ALL: [Verdict; 3] = [Verdict::Accepted, Verdict::Rejected, Verdict::NotSent];
-
-    /// The state that it leads to.
-    pub fn state(self) -> State {
-        match self {
-            Verdict::Accepted => State::Accepted,
-            Verdict::Rejected => State::Rejected,
-            Verdict::NotSent => State::NotSent,
+        (SendState::Rejected | SendState::NotSent, SendState::Accepted) if last => Hearing::Contradicts,
+        (SendState::Rejected, SendState::NotSent) | (SendState::NotSent, SendState::Rejected) if last => {
+            Hearing::Overruled
         }
+        _ => Hearing::Known,
     }
 }
 
@@ -143,7 +119,7 @@ pub enum Finding {
     /// The record says the same already.
     Already,
     /// The record says otherwise, and stays: evidence settles doubt, it does not overrule an outcome.
-    Contradicts(State),
+    Contradicts(SendState),
     /// Its run is under way: the outcome may still come.
     UnderWay,
     /// It is about another attempt than the last.
@@ -153,15 +129,15 @@ pub enum Finding {
 }
 
 /// Weighs evidence. `live` says whether the run of the last attempt is under way.
-pub fn weigh(before: Option<Stand>, live: bool, attempt: Option<u32>, verdict: Verdict) -> Finding {
+pub fn weigh(before: Option<Stand>, live: bool, attempt: Option<u32>, resolution: Resolution) -> Finding {
     let Some(stand) = before else { return Finding::NotRecorded };
     if attempt.is_some_and(|attempt| attempt != stand.attempt) {
         return Finding::OtherAttempt(stand.attempt);
     }
     match stand.state {
-        State::Intent if live => Finding::UnderWay,
-        State::Intent | State::Unknown => Finding::Settled,
-        state if state == verdict.state() => Finding::Already,
+        SendState::Intent if live => Finding::UnderWay,
+        SendState::Intent | SendState::Unknown => Finding::Settled,
+        state if state == resolution.state() => Finding::Already,
         state => Finding::Contradicts(state),
     }
 }

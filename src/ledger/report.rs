@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::chain::{EndLink, Head, JournalDigest, Link, LinkKind, StartLink};
 use super::contradiction::ContradictionJson;
 use super::protocol::{self, Hearing, Held, Stand};
-use super::{BySend, Contradiction, Entry, Ledger, LedgerError, RunCounts, RunRecord, SendKey, Source, State};
+use super::{BySend, Contradiction, Entry, Ledger, LedgerError, RunCounts, RunRecord, SendKey, SendState, Source};
 
 /// One campaign's figures, for `status`.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub struct SendRecord {
     /// Its edition.
     pub edition: u32,
     /// Where it stands. The intent of a run that is over is unknown.
-    pub state: State,
+    pub state: SendState,
     /// The last entry.
     pub last: Entry,
     /// The number with its middle hidden.
@@ -93,7 +93,7 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
         .filter(|run| recorded_as.as_ref().is_none_or(|wanted| run.campaign == *wanted))
         .map(|run| (run.id, run))
         .collect();
-    let mut sends: BySend<(State, i64)> = BySend::default();
+    let mut sends: BySend<(SendState, i64)> = BySend::default();
     let mut counts: HashMap<i64, RunCounts> = HashMap::new();
     ledger
         .journal(recorded_as.as_deref(), &mut |entry| {
@@ -103,21 +103,21 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
             if entry.source.is_none() {
                 let counts = counts.entry(entry.run).or_default();
                 match entry.state {
-                    State::Accepted => counts.accepted += 1,
-                    State::Rejected => counts.rejected += 1,
-                    State::Unknown => counts.unknown += 1,
-                    State::NotSent => counts.not_sent += 1,
-                    State::Intent => {}
+                    SendState::Accepted => counts.accepted += 1,
+                    SendState::Rejected => counts.rejected += 1,
+                    SendState::Unknown => counts.unknown += 1,
+                    SendState::NotSent => counts.not_sent += 1,
+                    SendState::Intent => {}
                 }
             }
             let send = sends.entry(entry.key).or_insert((entry.state, entry.run));
-            if entry.source.is_none() && (send.0, entry.state) == (State::Accepted, State::Unknown) {
+            if entry.source.is_none() && (send.0, entry.state) == (SendState::Accepted, SendState::Unknown) {
                 // Its run took the acceptance back.
                 let counts = counts.entry(entry.run).or_default();
                 counts.accepted = counts.accepted.saturating_sub(1);
             }
             send.0 = entry.state;
-            if entry.state == State::Intent {
+            if entry.state == SendState::Intent {
                 send.1 = entry.run;
             }
         })
@@ -142,17 +142,17 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
     let accepted = accepted_before(ledger).await?;
     for (key, (state, run)) in sends {
         let state = match state {
-            State::NotSent | State::Rejected if accepted.contains(&key) => State::Accepted,
+            SendState::NotSent | SendState::Rejected if accepted.contains(&key) => SendState::Accepted,
             state => state,
         };
         let Some(run) = runs.get(&run) else { continue };
         let Some(status) = found.get_mut(&(run.campaign.clone(), run.edition)) else { continue };
         match state {
-            State::Accepted => status.accepted += 1,
-            State::Rejected => status.rejected += 1,
-            State::Intent if run.live => status.in_flight += 1,
-            State::Intent | State::Unknown => status.unknown += 1,
-            State::NotSent => {}
+            SendState::Accepted => status.accepted += 1,
+            SendState::Rejected => status.rejected += 1,
+            SendState::Intent if run.live => status.in_flight += 1,
+            SendState::Intent | SendState::Unknown => status.unknown += 1,
+            SendState::NotSent => {}
         }
     }
     for contradiction in ledger.contradictions().await? {
@@ -177,7 +177,7 @@ pub async fn status(ledger: &mut dyn Ledger, campaign: Option<&str>) -> Result<V
 /// later attempts, nothing more is sent.
 async fn accepted_before(ledger: &mut dyn Ledger) -> Result<HashSet<SendKey>, LedgerError> {
     let contradictions = ledger.contradictions().await?;
-    Ok(contradictions.iter().filter(|found| found.said == State::Accepted).map(|found| found.key).collect())
+    Ok(contradictions.iter().filter(|found| found.said == SendState::Accepted).map(|found| found.key).collect())
 }
 
 /// The sends that `wanted` picks by key, as they stand, in the order of their last entries.
@@ -210,7 +210,7 @@ pub async fn sends(
                 last: entry.clone(),
             });
             record.state = state;
-            if state == State::Intent {
+            if state == SendState::Intent {
                 record.run = entry.run;
             }
             if let Some(masked) = masked {
@@ -221,11 +221,11 @@ pub async fn sends(
         .await?;
     let mut found: Vec<SendRecord> = found.into_values().collect();
     for record in &mut found {
-        if record.state == State::Intent && runs.get(&record.run).is_some_and(|run| !run.live) {
-            record.state = State::Unknown;
+        if record.state == SendState::Intent && runs.get(&record.run).is_some_and(|run| !run.live) {
+            record.state = SendState::Unknown;
         }
-        if matches!(record.state, State::NotSent | State::Rejected) && accepted.contains(&record.last.key) {
-            record.state = State::Accepted;
+        if matches!(record.state, SendState::NotSent | SendState::Rejected) && accepted.contains(&record.last.key) {
+            record.state = SendState::Accepted;
         }
     }
     found.sort_by_key(|record| record.last.seq);
@@ -303,7 +303,7 @@ pub async fn check(ledger: &mut dyn Ledger) -> Result<Check, LedgerError> {
     if !late.is_empty() {
         ledger
             .journal(None, &mut |entry| {
-                if entry.state == State::Intent && late.get(&(entry.key, entry.attempt)) == Some(&entry.run) {
+                if entry.state == SendState::Intent && late.get(&(entry.key, entry.attempt)) == Some(&entry.run) {
                     late.remove(&(entry.key, entry.attempt));
                 }
             })
@@ -359,7 +359,9 @@ struct Known {
 impl Known {
     fn after(before: Option<Self>, entry: &Entry) -> Self {
         let (attempt, run) = match before {
-            Some(before) if entry.state != State::Intent => (before.stand.attempt.max(entry.attempt), before.stand.run),
+            Some(before) if entry.state != SendState::Intent => {
+                (before.stand.attempt.max(entry.attempt), before.stand.run)
+            }
             _ => (entry.attempt, entry.run),
         };
         Self {
@@ -373,30 +375,31 @@ impl Known {
 /// Why an entry may not follow what is recorded before it.
 fn illegal(before: Option<Known>, entry: &Entry) -> Option<String> {
     let stand = before.map(|before| before.stand);
-    let open =
-        |states: &[State]| stand.is_some_and(|stand| stand.attempt == entry.attempt && states.contains(&stand.state));
+    let open = |states: &[SendState]| {
+        stand.is_some_and(|stand| stand.attempt == entry.attempt && states.contains(&stand.state))
+    };
     let allowed = match (entry.state, entry.source) {
         // An intent that the ledger had lost comes back with whatever attempt it was.
-        (State::Intent, Some(Source::Decision)) => stand.is_none_or(|stand| stand.attempt < entry.attempt),
+        (SendState::Intent, Some(Source::Decision)) => stand.is_none_or(|stand| stand.attempt < entry.attempt),
         // Whether refused sends may be tried again was up to the run.
-        (State::Intent, _) => protocol::may_claim(stand, entry.attempt, true),
+        (SendState::Intent, _) => protocol::may_claim(stand, entry.attempt, true),
         (state, None) => before.is_some_and(|before| {
             let stand = before.stand;
             // Format 1 did not say that the run of an attempt was over: others wrote `unknown`.
-            let run = if state == State::Unknown || entry.attempt < stand.attempt { stand.run } else { entry.run };
+            let run = if state == SendState::Unknown || entry.attempt < stand.attempt { stand.run } else { entry.run };
             let own_word = before.own_word == Some(entry.attempt);
             let held = Held { stand, claimed: true, own_word, has_id: before.id_of == Some(entry.attempt) };
             matches!(protocol::hear(Some(held), entry.attempt, run, state), Hearing::Moves | Hearing::AddsId)
         }),
-        (_, Some(Source::Abandoned)) => open(&[State::Intent]),
+        (_, Some(Source::Abandoned)) => open(&[SendState::Intent]),
         // A lost send that comes back makes no send pending that may have arrived.
-        (State::Accepted | State::Unknown, Some(Source::Decision)) => {
-            open(&[State::Unknown]) && entry.state == State::Accepted
+        (SendState::Accepted | SendState::Unknown, Some(Source::Decision)) => {
+            open(&[SendState::Unknown]) && entry.state == SendState::Accepted
                 || stand.is_some_and(|stand| {
-                    stand.attempt >= entry.attempt && matches!(stand.state, State::NotSent | State::Rejected)
+                    stand.attempt >= entry.attempt && matches!(stand.state, SendState::NotSent | SendState::Rejected)
                 })
         }
-        (_, Some(_)) => open(&[State::Unknown]),
+        (_, Some(_)) => open(&[SendState::Unknown]),
     };
     let before =
         stand.map_or_else(|| "nothing".to_owned(), |stand| format!("{} of attempt {}", stand.state, stand.attempt));

@@ -5,13 +5,13 @@ use std::fmt;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::{SendKey, State};
+use super::{SendKey, SendState};
 
 /// What the ledger holds of one send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recorded<'a> {
     /// Where it stands.
-    pub state: State,
+    pub state: SendState,
     /// The last attempt.
     pub attempt: u32,
     /// The run of the last attempt.
@@ -51,7 +51,7 @@ struct Slot {
     /// Zeros if it was not read.
     content: ContentPrefix,
     code_bytes: u8,
-    state: State,
+    state: SendState,
 }
 
 impl Sends {
@@ -59,7 +59,7 @@ impl Sends {
     pub fn with_room_for(sends: usize) -> Self {
         let mut table = Self::default();
         if table.slots.try_reserve_exact(sends).is_ok() {
-            let _ = table.index.try_reserve(sends, |place| table.slots[*place as usize].key.half());
+            let _ = table.index.try_reserve(sends, |place| table.slots[*place as usize].key.hash_half());
         }
         table
     }
@@ -80,13 +80,13 @@ impl Sends {
     }
 
     fn place(&self, key: &SendKey) -> Option<usize> {
-        let place = self.index.find(key.half(), |place| self.slots[*place as usize].key == *key);
+        let place = self.index.find(key.hash_half(), |place| self.slots[*place as usize].key == *key);
         place.map(|place| *place as usize)
     }
 
     /// Looks sends up one after the other.
-    pub fn in_turn(&self) -> InTurn<'_> {
-        InTurn { sends: self, next: 0 }
+    pub fn cursor(&self) -> Cursor<'_> {
+        Cursor { sends: self, next: 0 }
     }
 
     /// All of them, in the order in which they were first recorded.
@@ -95,17 +95,17 @@ impl Sends {
     }
 
     /// How many stand there.
-    pub fn count(&self, state: State) -> u64 {
+    pub fn count(&self, state: SendState) -> u64 {
         self.slots.iter().filter(|slot| slot.state == state).count() as u64
     }
 
     /// The first run that anything but "not sent" is known from.
     pub fn first_run(&self) -> Option<i64> {
-        self.slots.iter().filter(|slot| slot.state != State::NotSent).map(|slot| i64::from(slot.run)).min()
+        self.slots.iter().filter(|slot| slot.state != SendState::NotSent).map(|slot| i64::from(slot.run)).min()
     }
 
     /// Takes in where a send stands from now on; of an intent, also its run and its code.
-    pub fn record(&mut self, key: SendKey, state: State, attempt: u32, intent: Option<(i64, &str)>) {
+    pub fn record(&mut self, key: SendKey, state: SendState, attempt: u32, intent: Option<(i64, &str)>) {
         self.record_with_content(key, state, attempt, intent, None);
     }
 
@@ -113,14 +113,14 @@ impl Sends {
     pub fn record_with_content(
         &mut self,
         key: SendKey,
-        state: State,
+        state: SendState,
         attempt: u32,
         intent: Option<(i64, &str)>,
         content: Option<ContentPrefix>,
     ) {
         let Self { slots, index, codes } = self;
         let of = |place: &u32| slots[*place as usize].key;
-        let place = match index.entry(key.half(), |place| of(place) == key, |place| of(place).half()) {
+        let place = match index.entry(key.hash_half(), |place| of(place) == key, |place| of(place).hash_half()) {
             Entry::Occupied(there) => *there.get() as usize,
             Entry::Vacant(free) => {
                 free.insert(u32::try_from(slots.len()).expect("fewer than four thousand million sends"));
@@ -160,9 +160,9 @@ impl Sends {
     /// follow any more: whatever became of later attempts, nothing more is to be sent.
     pub fn accepted_before(&mut self, key: &SendKey) {
         if let Some(place) = self.place(key)
-            && matches!(self.slots[place].state, State::NotSent | State::Rejected)
+            && matches!(self.slots[place].state, SendState::NotSent | SendState::Rejected)
         {
-            self.slots[place].state = State::Accepted;
+            self.slots[place].state = SendState::Accepted;
         }
     }
 
@@ -180,12 +180,12 @@ impl Sends {
 /// Looks sends up one after the other, best in the order in which they were first recorded, as a plan
 /// does: what is asked for then lies behind what was asked for last, and nothing is searched in memory
 /// that no cache holds.
-pub struct InTurn<'a> {
+pub struct Cursor<'a> {
     sends: &'a Sends,
     next: usize,
 }
 
-impl<'a> InTurn<'a> {
+impl<'a> Cursor<'a> {
     /// What is recorded of a send.
     pub fn get(&mut self, key: &SendKey) -> Option<Recorded<'a>> {
         let sends = self.sends;
@@ -229,19 +229,19 @@ mod tests {
     fn the_last_word_on_each_send_counts_and_its_code_stays() {
         let mut sends = Sends::with_room_for(2);
         for number in 0..1_000 {
-            sends.record(key(number), State::Intent, 1, Some((3, &format!("CODE{number}"))));
+            sends.record(key(number), SendState::Intent, 1, Some((3, &format!("CODE{number}"))));
         }
         for number in (0..1_000).step_by(2) {
-            sends.record(key(number), State::NotSent, 1, None);
+            sends.record(key(number), SendState::NotSent, 1, None);
         }
-        sends.record(key(4), State::Intent, 2, Some((9, "CODE4")));
-        sends.record(key(4), State::Accepted, 2, None);
+        sends.record(key(4), SendState::Intent, 2, Some((9, "CODE4")));
+        sends.record(key(4), SendState::Accepted, 2, None);
         assert_eq!(sends.len(), 1_000);
-        assert_eq!((sends.count(State::Intent), sends.count(State::NotSent)), (500, 499));
+        assert_eq!((sends.count(SendState::Intent), sends.count(SendState::NotSent)), (500, 499));
         let stands = |state, attempt, run, coupon| Some(Recorded { state, attempt, run, coupon, content: None });
-        assert_eq!(sends.get(&key(4)), stands(State::Accepted, 2, 9, "CODE4"));
-        assert_eq!(sends.get(&key(5)), stands(State::Intent, 1, 3, "CODE5"));
-        assert_eq!(sends.get(&key(6)), stands(State::NotSent, 1, 3, "CODE6"));
+        assert_eq!(sends.get(&key(4)), stands(SendState::Accepted, 2, 9, "CODE4"));
+        assert_eq!(sends.get(&key(5)), stands(SendState::Intent, 1, 3, "CODE5"));
+        assert_eq!(sends.get(&key(6)), stands(SendState::NotSent, 1, 3, "CODE6"));
         assert_eq!(sends.get(&key(1_000)), None);
         assert_eq!(sends.iter().filter(|(key, recorded)| sends.get(key) == Some(*recorded)).count(), 1_000);
         assert_eq!(sends.first_run(), Some(3));
@@ -251,13 +251,13 @@ mod tests {
     fn what_the_last_attempt_held_is_known_by_the_beginning_of_its_digest() {
         let mut sends = Sends::default();
         let content = |number: u8| content_prefix(&[number; 32]);
-        sends.record_with_content(key(1), State::Intent, 1, Some((1, "A")), content(7));
-        sends.record(key(1), State::NotSent, 1, None);
+        sends.record_with_content(key(1), SendState::Intent, 1, Some((1, "A")), content(7));
+        sends.record(key(1), SendState::NotSent, 1, None);
         assert_eq!(sends.get(&key(1)).unwrap().content, content(7));
-        sends.record_with_content(key(1), State::Intent, 2, Some((2, "A")), content(8));
+        sends.record_with_content(key(1), SendState::Intent, 2, Some((2, "A")), content(8));
         assert_eq!(sends.get(&key(1)).unwrap().content, content(8));
         // A ledger that does not tell says nothing of an earlier one.
-        sends.record(key(1), State::Intent, 3, Some((3, "A")));
+        sends.record(key(1), SendState::Intent, 3, Some((3, "A")));
         assert_eq!(sends.get(&key(1)).unwrap().content, None);
         sends.set_content(&key(1), content(9));
         sends.set_content(&key(2), content(9));
@@ -268,15 +268,15 @@ mod tests {
     fn asked_for_in_any_order_sends_are_found_and_others_are_not() {
         let mut sends = Sends::default();
         for number in 0..100 {
-            sends.record(key(number), State::Intent, 1, Some((1, &format!("CODE{number}"))));
+            sends.record(key(number), SendState::Intent, 1, Some((1, &format!("CODE{number}"))));
         }
         let in_order: Vec<u32> = (0..100).collect();
         let with_gaps_and_strangers = vec![3, 4, 9, 500, 10, 11, 501, 502, 12, 99, 600];
         let back_and_forth = vec![99, 0, 99, 0, 50, 49, 48, 48, 48];
         for asked in [in_order, with_gaps_and_strangers, back_and_forth] {
-            let mut in_turn = sends.in_turn();
+            let mut cursor = sends.cursor();
             for number in asked {
-                assert_eq!(in_turn.get(&key(number)), sends.get(&key(number)), "{number}");
+                assert_eq!(cursor.get(&key(number)), sends.get(&key(number)), "{number}");
             }
         }
     }
@@ -284,8 +284,8 @@ mod tests {
     #[test]
     fn a_code_may_be_of_any_script() {
         let mut sends = Sends::default();
-        sends.record(key(1), State::Intent, 1, Some((1, "दीवाली")));
-        sends.record(key(2), State::Intent, 1, Some((1, "😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀")));
+        sends.record(key(1), SendState::Intent, 1, Some((1, "दीवाली")));
+        sends.record(key(2), SendState::Intent, 1, Some((1, "😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀")));
         assert_eq!(sends.get(&key(1)).unwrap().coupon, "दीवाली");
         assert_eq!(sends.get(&key(2)).unwrap().coupon.chars().count(), 15);
     }
@@ -294,7 +294,7 @@ mod tests {
     fn a_run_number_that_no_ledger_gives_is_no_panic() {
         let mut sends = Sends::default();
         for (number, run) in [(1, i64::MAX), (2, -1), (3, 7)] {
-            sends.record(key(number), State::Intent, 1, Some((run, "CODE")));
+            sends.record(key(number), SendState::Intent, 1, Some((run, "CODE")));
         }
         let run = |number| sends.get(&key(number)).unwrap().run;
         assert_eq!((run(1), run(2), run(3)), (i64::from(u32::MAX), i64::from(u32::MAX), 7));

@@ -12,8 +12,8 @@ use crate::domain::canonical::ContentDigest;
 use crate::domain::coupon::CouponCode;
 use crate::domain::diagnostic::{Diagnostic, Diagnostics, limit};
 use crate::domain::expiry::ExpiresAt;
-use crate::ledger::protocol::Verdict;
-use crate::ledger::{Intent, SendKey, State};
+use crate::domain::send::Resolution;
+use crate::domain::send::{Intent, SendKey, SendState};
 use crate::project::files::Files;
 
 /// Decisions about sends whose outcome cannot be told. `sendform sends list --state unknown --format
@@ -79,18 +79,18 @@ pub enum Decided {
 
 impl Decided {
     /// What it shows, unless it shows nothing.
-    pub fn verdict(self) -> Option<Verdict> {
+    pub fn resolution(self) -> Option<Resolution> {
         match self {
-            Decided::Accepted => Some(Verdict::Accepted),
-            Decided::Rejected => Some(Verdict::Rejected),
-            Decided::NotSent => Some(Verdict::NotSent),
+            Decided::Accepted => Some(Resolution::Accepted),
+            Decided::Rejected => Some(Resolution::Rejected),
+            Decided::NotSent => Some(Resolution::NotSent),
             Decided::Unknown => None,
         }
     }
 
     /// The state that it leads to.
-    pub fn state(self) -> State {
-        self.verdict().map_or(State::Unknown, Verdict::state)
+    pub fn state(self) -> SendState {
+        self.resolution().map_or(SendState::Unknown, Resolution::state)
     }
 }
 
@@ -131,7 +131,7 @@ impl Lost {
             key,
             attempt,
             digest: ContentDigest(*digest.as_bytes()),
-            likeness: self.likeness,
+            similarity_digest: self.likeness,
             coupon: CouponCode::new(&self.coupon).map_err(|error| format!("`lost.coupon`: {error}"))?,
             expires: match self.expires {
                 None => None,

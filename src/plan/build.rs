@@ -170,7 +170,6 @@ struct Tally {
     newcomers: Option<Newcomers>,
     /// Whether a template fills the URL, which older versions recorded as a part of the likeness.
     fills_url: bool,
-    from: Option<E164>,
     /// The column of ids, and a hash of the id of each recipient.
     id_column: Option<String>,
     ids: Vec<u64>,
@@ -188,7 +187,6 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     let mut tally = Tally {
         newcomers: inputs.collect_newcomers.then(Newcomers::default),
         fills_url: campaign.composer.templates().values().any(|template| template.url_param.is_some()),
-        from: Some(campaign.gateway.from),
         id_column: campaign.audience.id.clone(),
         ..Tally::default()
     };
@@ -369,10 +367,10 @@ impl Tally {
                 self.counts.send += 1;
                 self.upload_bytes += desired.message.upload_bytes();
                 if attempt == 1
-                    && let (Some(newcomers), Some(from)) = (&mut self.newcomers, self.from)
+                    && let Some(newcomers) = &mut self.newcomers
                 {
-                    let older = self.fills_url.then(|| desired.message.older_likeness(from));
-                    newcomers.add(desired.identity, desired.likeness, older);
+                    let older = self.fills_url.then(|| desired.message.older_likeness(&desired.head));
+                    newcomers.add(desired.identity, desired.likeness(), older);
                 }
                 if is_american(desired.address) {
                     self.american += 1;

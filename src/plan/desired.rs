@@ -14,10 +14,10 @@ use crate::domain::canonical::{Canonical, ContentDigest};
 use crate::domain::coupon::CouponCode;
 use crate::domain::diagnostic::Diagnostics;
 use crate::domain::expiry::MessageExpiry;
-use crate::domain::message::{Digester, Message};
+use crate::domain::message::{Digester, HeadDigest, Message};
 use crate::domain::phone::{E164, Identity};
 use crate::domain::row::{Row, RowOrigin};
-use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, Snapshot, State, content_prefix};
+use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, SendState, Snapshot, content_prefix};
 
 /// How many candidates a generator may go through before its codes count as used up.
 const MAX_SALT: u32 = 64;
@@ -54,8 +54,8 @@ pub struct Desired {
     pub message: Message,
     /// A fingerprint of the message, the same for everybody who gets the same.
     pub digest: ContentDigest,
-    /// A short fingerprint of the same without the URL's parameter, code and expiry.
-    pub likeness: i64,
+    /// The digest of what most messages share, which [`Desired::likeness`] needs.
+    pub head: HeadDigest,
     /// Where the send stands.
     pub standing: Standing,
     /// The recipient and the message, as the plan's hash holds them.
@@ -64,6 +64,13 @@ pub struct Desired {
     pub ordinal: u64,
     /// Who they are.
     pub identity: Identity,
+}
+
+impl Desired {
+    /// The likeness of the message, see [`Message::likeness`]. It is computed here because most passes do not need it.
+    pub fn likeness(&self) -> i64 {
+        self.message.likeness(&self.head)
+    }
 }
 
 /// What a row comes to.
@@ -172,7 +179,7 @@ impl<'a> Pass<'a> {
         let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
         let mut ordinal = 0;
         let mut digester = Digester::new(campaign.gateway.from);
-        let mut sends = snapshot.sends.in_turn();
+        let mut sends = snapshot.sends.cursor();
         let scope = plan_scope(campaign);
         audience.rows(
             |row| campaign.composer.selects(row),
@@ -205,7 +212,7 @@ impl<'a> Pass<'a> {
                     coupon,
                     expiry,
                 };
-                let (digest, likeness) = digester.digests(&message);
+                let (digest, head) = digester.digests(&message);
                 let standing = match (standing, recorded.and_then(|recorded| recorded.content)) {
                     (Standing::Sent, Some(content)) if content_prefix(&digest.0) != Some(content) => Standing::Drifted,
                     (standing, _) => standing,
@@ -218,7 +225,7 @@ impl<'a> Pass<'a> {
                     key,
                     message,
                     digest,
-                    likeness,
+                    head,
                     standing,
                     entry,
                     ordinal,
@@ -266,12 +273,12 @@ fn standing(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) 
     match recorded {
         None => Standing::Send(1),
         Some(recorded) => match recorded.state {
-            State::NotSent => Standing::Send(recorded.attempt + 1),
-            State::Accepted => Standing::Sent,
-            State::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
-            State::Rejected => Standing::Rejected,
-            State::Intent if live.contains(&recorded.run) => Standing::UnderWay,
-            State::Intent | State::Unknown => Standing::Unknown,
+            SendState::NotSent => Standing::Send(recorded.attempt + 1),
+            SendState::Accepted => Standing::Sent,
+            SendState::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
+            SendState::Rejected => Standing::Rejected,
+            SendState::Intent if live.contains(&recorded.run) => Standing::UnderWay,
+            SendState::Intent | SendState::Unknown => Standing::Unknown,
         },
     }
 }

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::phone::Identity;
-use crate::ledger::{BySend, Ledger, LedgerError, LedgerKey, RunRecord, State};
+use crate::ledger::{BySend, Ledger, LedgerError, LedgerKey, RunRecord, SendState};
 
 /// How many repeats need no `--allow-repeat`, unless they are most of the messages.
 const FEW: u64 = 20;
@@ -133,7 +133,7 @@ pub async fn find_with(
     let mut wanted = Likenesses::of(&newcomers);
     let mut alike: std::collections::HashMap<i64, u64> = std::collections::HashMap::new();
     ledger
-        .likenesses(&all_runs, &mut |run, likeness| {
+        .similarity_digests(&all_runs, &mut |run, likeness| {
             if wanted.mark(likeness) {
                 *alike.entry(run).or_default() += 1;
             }
@@ -173,7 +173,7 @@ struct Lookup {
     suspect: u32,
     /// The place in the batch.
     other: u32,
-    state: State,
+    state: SendState,
     /// Whether its last attempt held the same message.
     same: bool,
 }
@@ -192,8 +192,12 @@ async fn look_up(
     for (other_place, other) in others.iter().enumerate() {
         let keys = key.send_keys(&other.campaign, other.edition);
         for (suspect_place, index) in suspects.iter().enumerate() {
-            let lookup =
-                Lookup { suspect: suspect_place as u32, other: other_place as u32, state: State::NotSent, same: false };
+            let lookup = Lookup {
+                suspect: suspect_place as u32,
+                other: other_place as u32,
+                state: SendState::NotSent,
+                same: false,
+            };
             lookups.insert(keys.of(newcomers.people[*index]), lookup);
         }
     }
@@ -203,16 +207,16 @@ async fn look_up(
             if let Entry::Occupied(mut found) = lookups.entry(step.key) {
                 let lookup = found.get_mut();
                 lookup.state = step.state;
-                if step.state == State::Intent {
+                if step.state == SendState::Intent {
                     let likenesses = newcomers.likenesses_of(suspects[lookup.suspect as usize]);
-                    lookup.same = step.likeness.is_some_and(|likeness| likenesses.contains(&likeness));
+                    lookup.same = step.similarity_digest.is_some_and(|likeness| likenesses.contains(&likeness));
                 }
             }
         })
         .await?;
     // Whatever may have reached them counts.
     for lookup in lookups.values() {
-        if lookup.same && !matches!(lookup.state, State::NotSent | State::Rejected) {
+        if lookup.same && !matches!(lookup.state, SendState::NotSent | SendState::Rejected) {
             repeated[lookup.suspect as usize] = true;
             others[lookup.other as usize].same += 1;
         }

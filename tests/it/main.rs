@@ -10,6 +10,7 @@
 mod support;
 
 mod apply;
+mod apply_in_process;
 mod approval;
 mod architecture;
 mod audience;

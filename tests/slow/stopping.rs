@@ -236,7 +236,7 @@ fn what_live_appliers_have_reserved_is_waited_for_and_nobody_gets_the_same_time_
         for _ in 0..2 {
             runs.push(stage::Stage::Postgres(url.clone()).begin(&start).await);
         }
-        let peers: Vec<_> = runs.iter().map(|run| run.peers().unwrap()).collect();
+        let peers: Vec<_> = runs.iter().map(|run| run.coordinator().unwrap()).collect();
         let ask = async |applier: usize| peers[applier].reserve(1, 1).await.unwrap().as_secs_f64();
         // Two slots each, as far ahead as appliers reserve.
         for (applier, seconds) in [(0, 0.0), (1, 200.0), (0, 400.0), (1, 600.0)] {

@@ -8,11 +8,10 @@ use tokio::time::Instant;
 use super::record::LEDGER_PATIENCE;
 use super::{Engine, FIRST_PAUSE, WORTH_TELLING, told};
 use crate::apply::share::Shares;
-use crate::apply::{Ending, Event, Stop};
-use crate::gateway::Gateway;
+use crate::apply::{Event, RunEnding, ShutdownRequest};
 use crate::ledger::LedgerError;
 
-impl<G: Gateway> Engine<G> {
+impl Engine {
     /// Where the rate is shared: takes the slot of time that was granted meanwhile, and asks for the
     /// next in good time, however busy this run is.
     pub(super) async fn reserve(&mut self) {
@@ -40,7 +39,7 @@ impl<G: Gateway> Engine<G> {
                 self.pacer.grant(many, start);
                 self.explain_wait(many, start);
             }
-            Err(error) => self.unanswered(&error).await,
+            Err(error) => self.unanswered(error).await,
         }
     }
 
@@ -62,10 +61,10 @@ impl<G: Gateway> Engine<G> {
     }
 
     /// The ledger gives no leave, or no share: it is waited for, as for a commit.
-    pub(super) async fn unanswered(&mut self, error: &LedgerError) {
+    pub(super) async fn unanswered(&mut self, error: LedgerError) {
         let since = *self.silent_since.get_or_insert_with(Instant::now);
         if !matches!(error, LedgerError::Lost { .. }) || since.elapsed() > LEDGER_PATIENCE {
-            self.ending.get_or_insert(Ending::Ledger(error.to_string()));
+            self.ending.get_or_insert(RunEnding::of_ledger(error));
             return;
         }
         let pause = FIRST_PAUSE;
@@ -73,7 +72,7 @@ impl<G: Gateway> Engine<G> {
         let mut stop = self.stop.clone();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = told(&mut stop, |level| level > Stop::No) => {}
+            _ = told(&mut stop, |level| level > ShutdownRequest::None) => {}
         }
     }
 }
@@ -94,7 +93,7 @@ pub(super) async fn slot(asked: &mut Option<Asked>) -> Result<Instant, LedgerErr
     match asked {
         Some((_, handle)) => match handle.await {
             Ok(answer) => answer,
-            Err(_) => Err(LedgerError::Fenced("its pacing broke off inside this program")),
+            Err(_) => Err(LedgerError::Internal("the task that reserves the sender number crashed")),
         },
         None => std::future::pending().await,
     }

@@ -21,12 +21,14 @@ use self::recent::Recent;
 use self::recent_ids::RecentIds;
 use self::uploads::Uploads;
 use super::breaker::{Breaker, Verdict};
+use super::feed::{Feed, Messages};
 use super::share::{Shares, Whose};
-use super::{Ending, Event, Pacer, Progress, Stop};
+use super::{Event, Pacer, Progress, RunEnding, ShutdownRequest};
 use crate::domain::campaign::Delivery;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
-    self, Batch, BySend, Claim, Intent, LONGEST_HOLD, LedgerError, Peers, RunLedger, Settlement, Snapshot, State,
+    AttemptResult, Batch, BySend, Claim, Coordinator, Intent, LedgerError, MAX_SENDER_PAUSE, RunLedger, SendState,
+    Settlement, Snapshot,
 };
 use crate::plan::{Approved, Desired, Standing};
 
@@ -43,21 +45,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest pause that a provider's `Retry-After` is followed for.
-const LONGEST_RETRY_AFTER: Duration = LONGEST_HOLD;
+const LONGEST_RETRY_AFTER: Duration = MAX_SENDER_PAUSE;
 
 /// A wait that is shorter needs no explanation.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
 
-/// Where messages come from: those to be sent, in the order of the plan, several at a time, because
-/// each hand-over may wake a thread.
-pub type Feed = mpsc::Receiver<Vec<Box<Desired>>>;
-
 /// What a run works with.
-pub struct Setup<G> {
+pub struct Setup {
     /// The record, with the lease held.
     pub ledger: Box<dyn RunLedger>,
     /// The provider.
-    pub gateway: Arc<G>,
+    pub gateway: Arc<dyn Gateway>,
     /// How fast.
     pub delivery: Delivery,
     /// What was approved: nothing else is sent.
@@ -65,7 +63,7 @@ pub struct Setup<G> {
     /// After this instant nothing leaves.
     pub leave_by: Option<Timestamp>,
     /// Whether the user asks to stop.
-    pub stop: watch::Receiver<Stop>,
+    pub stop: watch::Receiver<ShutdownRequest>,
     /// What is told while the run is under way.
     pub events: mpsc::UnboundedSender<Event>,
     /// The figures, for whoever cares to look: nobody is woken for them.
@@ -98,17 +96,17 @@ struct Report {
 }
 
 /// A run: see the module.
-pub struct Engine<G> {
+pub struct Engine {
     ledger: Box<dyn RunLedger>,
-    gateway: Arc<G>,
+    gateway: Arc<dyn Gateway>,
     delivery: Delivery,
     approved: Arc<Approved>,
     leave_by: Option<Timestamp>,
-    stop: watch::Receiver<Stop>,
+    stop: watch::Receiver<ShutdownRequest>,
     events: mpsc::UnboundedSender<Event>,
     figures: watch::Sender<Progress>,
 
-    peers: Option<Arc<dyn Peers>>,
+    peers: Option<Arc<dyn Coordinator>>,
     shares: Option<Shares>,
     pacer: Pacer,
     /// A slot of time that was asked for: for how many messages.
@@ -120,7 +118,7 @@ pub struct Engine<G> {
     /// What waits, before what the feed still holds.
     queue: VecDeque<Waiting>,
     /// What came out of the feed with others.
-    ahead: std::vec::IntoIter<Box<Desired>>,
+    ahead: Messages,
     /// What came out of the feed before it was known whose it is.
     parked: Option<Box<Desired>>,
     feed_open: bool,
@@ -140,7 +138,7 @@ pub struct Engine<G> {
     /// Until when the user knows that the number is reserved.
     known_to_wait: Option<Instant>,
     said_that_it_stops: bool,
-    ending: Option<Ending>,
+    ending: Option<RunEnding>,
     /// What this run has told the ledger lately.
     recent: Recent,
     /// Whether the ledger is still to be asked what it has forgotten.
@@ -151,11 +149,11 @@ pub struct Engine<G> {
     forgotten: Vec<Forgotten>,
 }
 
-impl<G: Gateway> Engine<G> {
+impl Engine {
     /// A run that has sent nothing yet.
-    pub fn new(setup: Setup<G>) -> Self {
+    pub fn new(setup: Setup) -> Self {
         let Setup { ledger, gateway, delivery, approved, leave_by, stop, events, figures } = setup;
-        let peers = ledger.peers();
+        let peers = ledger.coordinator();
         let now = Instant::now();
         Self {
             pacer: if peers.is_some() { Pacer::shared(delivery.rate, now) } else { Pacer::new(delivery.rate, now) },
@@ -211,7 +209,7 @@ impl<G: Gateway> Engine<G> {
 
     /// How many sends of this edition the record holds as unknown now, whoever left them so.
     pub async fn unknown(&mut self) -> Result<u64, LedgerError> {
-        Ok(self.ledger.snapshot().await?.sends.count(State::Unknown))
+        Ok(self.ledger.snapshot().await?.sends.count(SendState::Unknown))
     }
 
     /// The ledger, to write down how the run ended.
@@ -220,15 +218,15 @@ impl<G: Gateway> Engine<G> {
     }
 
     /// Sends what the feed holds, and tells how that ended. May be called again with a further feed.
-    pub async fn run(&mut self, mut feed: Feed) -> Ending {
+    pub async fn run(&mut self, feed: &mut Feed) -> RunEnding {
         self.feed_open = true;
         let ending = loop {
-            if *self.stop.borrow() == Stop::Now {
+            if *self.stop.borrow() == ShutdownRequest::Immediate {
                 self.abandon().await;
-                break Ending::Interrupted;
+                break RunEnding::Interrupted;
             }
-            if *self.stop.borrow() == Stop::Soon && self.ending.is_none() {
-                self.ending = Some(Ending::Interrupted);
+            if *self.stop.borrow() == ShutdownRequest::Graceful && self.ending.is_none() {
+                self.ending = Some(RunEnding::Interrupted);
                 let _ = self.events.send(Event::Stopping);
             }
             // Answers right behind those that came get a turn: a commit for one takes as long as one for many.
@@ -236,7 +234,7 @@ impl<G: Gateway> Engine<G> {
             while let Some(joined) = self.requests.try_join_next() {
                 self.joined(joined);
             }
-            self.fill(&mut feed);
+            self.fill(feed);
             let claims = self.due();
             // After `due`, which drops slots that were not used in their time.
             self.reserve().await;
@@ -256,12 +254,12 @@ impl<G: Gateway> Engine<G> {
                 self.progress.not_sent += self.queue.drain(..).len() as u64;
                 break match self.ending.take() {
                     // Nobody was left to be stopped before, unless other appliers have left something.
-                    Some(Ending::TooManyUnknown(_)) if nothing_left && self.peers.is_none() => Ending::Finished,
-                    ending => ending.unwrap_or(Ending::Finished),
+                    Some(RunEnding::TooManyUnknown(_)) if nothing_left && self.peers.is_none() => RunEnding::Finished,
+                    ending => ending.unwrap_or(RunEnding::Finished),
                 };
             }
             self.say_that_it_stops();
-            self.wait(&mut feed).await;
+            self.wait(feed).await;
         };
         self.parked = None;
         self.ahead = Vec::new().into_iter();
@@ -271,10 +269,10 @@ impl<G: Gateway> Engine<G> {
 
     /// Says once that the run stops by itself and waits for what is under way: that may take a while.
     fn say_that_it_stops(&mut self) {
-        let by_itself = self.ending.as_ref().is_some_and(|ending| *ending != Ending::Interrupted);
+        let by_itself = self.ending.as_ref().is_some_and(|ending| *ending != RunEnding::Interrupted);
         if by_itself && !self.said_that_it_stops && !self.requests.is_empty() {
             self.said_that_it_stops = true;
-            let _ = self.events.send(Event::StoppingItself { under_way: self.flying.len() as u64 });
+            let _ = self.events.send(Event::StoppingItself { in_flight: self.flying.len() as u64 });
         }
     }
 
@@ -289,9 +287,9 @@ impl<G: Gateway> Engine<G> {
             let next = match self.parked.take().or_else(|| self.ahead.next()) {
                 Some(desired) => desired,
                 None if !self.feed_open => return,
-                None => match feed.try_recv() {
+                None => match feed.try_next() {
                     Ok(several) => {
-                        self.ahead = several.into_iter();
+                        self.ahead = several;
                         continue;
                     }
                     Err(mpsc::error::TryRecvError::Empty) => return,
@@ -319,7 +317,7 @@ impl<G: Gateway> Engine<G> {
             }
         }
         if !self.approved.holds(&desired.entry) {
-            self.ending.get_or_insert(Ending::Changed);
+            self.ending.get_or_insert(RunEnding::InputsChanged);
             return true;
         }
         self.uploads.seen(&desired.message);
@@ -358,7 +356,7 @@ impl<G: Gateway> Engine<G> {
             && Timestamp::now() > leave_by
         {
             let problem = format!("the offer would not run long enough for a message that leaves after {leave_by:.0}");
-            self.ending = Some(Ending::Late(problem));
+            self.ending = Some(RunEnding::ExpiryTooClose(problem));
             return Vec::new();
         }
         let batch = self.batch();
@@ -368,7 +366,7 @@ impl<G: Gateway> Engine<G> {
     }
 
     /// Makes outcomes and intents durable in one commit, then starts the requests of those granted.
-    async fn commit(&mut self, claims: Vec<Waiting>) -> Result<(), Ending> {
+    async fn commit(&mut self, claims: Vec<Waiting>) -> Result<(), RunEnding> {
         let now = Timestamp::now();
         let claim = claims
             .iter()
@@ -376,7 +374,7 @@ impl<G: Gateway> Engine<G> {
                 key: waiting.desired.key,
                 attempt: waiting.attempt,
                 digest: waiting.desired.digest,
-                likeness: waiting.desired.likeness,
+                similarity_digest: waiting.desired.likeness(),
                 coupon: waiting.desired.message.coupon.clone(),
                 expires: waiting.desired.message.expiry.map(|expiry| expiry.at(now)),
                 masked: waiting.desired.address.masked(),
@@ -388,7 +386,7 @@ impl<G: Gateway> Engine<G> {
         // The run may have been asked to stop while the ledger did not answer: then nothing was claimed.
         if answers.is_empty() && !claims.is_empty() {
             self.queue.extend(claims);
-            self.ending.get_or_insert(Ending::Interrupted);
+            self.ending.get_or_insert(RunEnding::Interrupted);
             let _ = self.events.send(Event::Stopping);
             self.tell();
             return Ok(());
@@ -408,7 +406,7 @@ impl<G: Gateway> Engine<G> {
                     continue;
                 }
                 Claim::CodeTaken => {
-                    self.ending.get_or_insert(Ending::Outdated);
+                    self.ending.get_or_insert(RunEnding::CodeTaken);
                     not_granted += 1;
                     continue;
                 }
@@ -438,8 +436,8 @@ impl<G: Gateway> Engine<G> {
                 self.progress.granted += 1;
                 self.progress.attempts_not_sent += 1;
                 let reason = "the run was stopped before the request could start".to_owned();
-                let ending = ledger::Ending::NotSent { reason };
-                self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, ending });
+                let ending = AttemptResult::NotSent { reason };
+                self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, result: ending });
             }
         }
         self.queue.extend(claims);
@@ -478,20 +476,20 @@ impl<G: Gateway> Engine<G> {
                 self.joined(joined);
                 self.tell();
             }
-            level = told(&mut stop, |level| level > heard || level > Stop::No && self.ending.is_none()) => {
-                if level == Stop::Soon {
+            level = told(&mut stop, |level| level > heard || level > ShutdownRequest::None && self.ending.is_none()) => {
+                if level == ShutdownRequest::Graceful {
                     let _ = self.events.send(Event::Stopping);
                 }
                 // Why it stops by itself is worth more than that it was asked to as well.
-                self.ending.get_or_insert(Ending::Interrupted);
+                self.ending.get_or_insert(RunEnding::Interrupted);
             }
-            desired = feed.recv(), if wants_more => match desired {
-                Some(several) => self.ahead = several.into_iter(),
+            desired = feed.next(), if wants_more => match desired {
+                Some(several) => self.ahead = several,
                 None => self.feed_open = false,
             },
             told = share(&mut self.shares), if wants_share => match told {
                 Ok(()) => self.silent_since = None,
-                Err(error) => self.unanswered(&error).await,
+                Err(error) => self.unanswered(error).await,
             },
             slot = slot(&mut self.asked), if self.asked.is_some() => self.granted(slot).await,
             () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
@@ -503,8 +501,8 @@ impl<G: Gateway> Engine<G> {
         match joined {
             Ok(report) => self.settle(report),
             Err(error) => {
-                let problem = format!("a request broke off inside this program: {error}");
-                self.ending.get_or_insert(Ending::Hopeless(problem));
+                let problem = format!("the task of a request crashed: {error}");
+                self.ending.get_or_insert(RunEnding::Internal(problem));
             }
         }
     }
@@ -518,7 +516,7 @@ impl<G: Gateway> Engine<G> {
         let outcomes = match reply {
             Reply::Settled(outcomes) => outcomes,
             Reply::Refused { outcomes, reason } => {
-                self.ending.get_or_insert(Ending::Account(reason));
+                self.ending.get_or_insert(RunEnding::AccountRefused(reason));
                 outcomes
             }
             Reply::NotSent(not_sent) => return self.not_sent(report.carried, &not_sent),
@@ -557,14 +555,14 @@ impl<G: Gateway> Engine<G> {
         self.unsettled.push(Settlement {
             key: waiting.desired.key,
             attempt: waiting.attempt,
-            ending: ledger::Ending::Outcome(outcome),
+            result: AttemptResult::Outcome(outcome),
         });
         match verdict {
             Verdict::Fine => {}
             Verdict::Pause => self.pause(trouble.map(|(_, reason)| reason).unwrap_or_default(), None),
-            Verdict::Hopeless(problem) => drop(self.ending.get_or_insert(Ending::Hopeless(problem))),
-            Verdict::TooManyUnknown(problem) => drop(self.ending.get_or_insert(Ending::TooManyUnknown(problem))),
-            Verdict::Limit(problem) => drop(self.ending.get_or_insert(Ending::Limit(problem))),
+            Verdict::Hopeless(problem) => drop(self.ending.get_or_insert(RunEnding::TooManyFailures(problem))),
+            Verdict::TooManyUnknown(problem) => drop(self.ending.get_or_insert(RunEnding::TooManyUnknown(problem))),
+            Verdict::Limit(problem) => drop(self.ending.get_or_insert(RunEnding::LimitReached(problem))),
         }
     }
 
@@ -573,17 +571,17 @@ impl<G: Gateway> Engine<G> {
         let reason = not_sent.reason().to_owned();
         self.progress.attempts_not_sent += carried.len() as u64;
         for waiting in &carried {
-            let ending = ledger::Ending::NotSent { reason: reason.clone() };
-            self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, ending });
+            let ending = AttemptResult::NotSent { reason: reason.clone() };
+            self.unsettled.push(Settlement { key: waiting.desired.key, attempt: waiting.attempt, result: ending });
         }
         let retry_after = match not_sent {
             NotSent::Account { .. } => {
-                self.ending.get_or_insert(Ending::Account(reason));
+                self.ending.get_or_insert(RunEnding::AccountRefused(reason));
                 self.progress.not_sent += carried.len() as u64;
                 return;
             }
             NotSent::Expired { .. } => {
-                self.ending.get_or_insert(Ending::Late(reason));
+                self.ending.get_or_insert(RunEnding::ExpiryTooClose(reason));
                 self.progress.not_sent += carried.len() as u64;
                 return;
             }
@@ -593,7 +591,7 @@ impl<G: Gateway> Engine<G> {
         let tries = carried.iter().map(|waiting| waiting.tries).max().unwrap_or(0);
         let never_reached = self.progress.accepted == 0 && matches!(not_sent, NotSent::Unreachable { .. });
         if tries + 1 >= if never_reached { FIRST_TRIES } else { MOST_TRIES } {
-            self.ending.get_or_insert(Ending::Unreachable(reason.clone()));
+            self.ending.get_or_insert(RunEnding::Unreachable(reason.clone()));
         }
         if self.ending.is_none() {
             self.progress.retries += carried.len() as u64;
@@ -633,7 +631,7 @@ impl<G: Gateway> Engine<G> {
         self.pacer.hold(until);
         self.held_until = Some(until);
         if let Some(peers) = self.peers.clone() {
-            tokio::spawn(async move { peers.hold(pause).await });
+            tokio::spawn(async move { peers.pause_sender(pause).await });
         }
     }
 
@@ -644,7 +642,10 @@ impl<G: Gateway> Engine<G> {
 }
 
 /// How urgently the user asks to stop, once that is as urgent as `wanted`.
-async fn told(stop: &mut watch::Receiver<Stop>, wanted: impl Fn(Stop) -> bool) -> Stop {
+async fn told(
+    stop: &mut watch::Receiver<ShutdownRequest>,
+    wanted: impl Fn(ShutdownRequest) -> bool,
+) -> ShutdownRequest {
     let level = stop.wait_for(|level| wanted(*level)).await.map(|level| *level);
     match level {
         Ok(level) => level,

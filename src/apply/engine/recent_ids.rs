@@ -13,10 +13,10 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{Engine, Waiting};
-use crate::apply::{Ending, Event};
+use crate::apply::{Event, RunEnding};
 use crate::domain::phone::E164;
-use crate::gateway::{Gateway, NotSent, Outcome, Reply};
-use crate::ledger::{self, SendKey, Settlement};
+use crate::gateway::{NotSent, Outcome, Reply};
+use crate::ledger::{AttemptResult, SendKey, Settlement};
 
 /// How many acceptances are remembered.
 const REMEMBERED: usize = 1_024;
@@ -24,6 +24,8 @@ const REMEMBERED: usize = 1_024;
 /// An acceptance, by its id.
 struct Acceptance {
     id: String,
+    /// The hash of the id.
+    hash: u64,
     key: SendKey,
     attempt: u32,
     address: E164,
@@ -47,27 +49,30 @@ impl RecentIds {
         self.ring.get(*found)
     }
 
-    fn add(&mut self, acceptance: Acceptance) {
+    fn add(&mut self, id: &str, key: SendKey, attempt: u32, address: E164) {
         let Self { ring, oldest, index, hasher, .. } = self;
-        let hash = hasher.hash_one(acceptance.id.as_str());
+        let hash = hasher.hash_one(id);
         let position = if ring.len() < REMEMBERED {
-            ring.push(acceptance);
+            ring.push(Acceptance { id: id.to_owned(), hash, key, attempt, address });
             ring.len() - 1
         } else {
             let position = *oldest;
             *oldest = (position + 1) % REMEMBERED;
-            let forgotten = hasher.hash_one(ring[position].id.as_str());
-            if let Ok(entry) = index.find_entry(forgotten, |other| *other == position) {
+            let slot = &mut ring[position];
+            if let Ok(entry) = index.find_entry(slot.hash, |other| *other == position) {
                 entry.remove();
             }
-            ring[position] = acceptance;
+            // Takes the room of the id that it replaces.
+            slot.id.clear();
+            slot.id.push_str(id);
+            *slot = Acceptance { id: std::mem::take(&mut slot.id), hash, key, attempt, address };
             position
         };
-        index.insert_unique(hash, position, |position| hasher.hash_one(ring[*position].id.as_str()));
+        index.insert_unique(hash, position, |position| ring[*position].hash);
     }
 }
 
-impl<G: Gateway> Engine<G> {
+impl Engine {
     /// The reply as far as it can be believed: as it is, unless an id came twice in this run.
     pub(super) fn believed(&mut self, carried: &[Waiting], reply: Reply) -> Reply {
         if self.recent_ids.mixed_up {
@@ -85,12 +90,8 @@ impl<G: Gateway> Engine<G> {
         }
         for (waiting, outcome) in carried.iter().zip(outcomes) {
             if let Outcome::Accepted { message_id } = outcome {
-                self.recent_ids.add(Acceptance {
-                    id: message_id.clone(),
-                    key: waiting.desired.key,
-                    attempt: waiting.attempt,
-                    address: waiting.desired.address,
-                });
+                let desired = &waiting.desired;
+                self.recent_ids.add(message_id, desired.key, waiting.attempt, desired.address);
             }
         }
         reply
@@ -99,18 +100,18 @@ impl<G: Gateway> Engine<G> {
     /// Takes back what cannot be believed any more, and ends the run.
     fn answers_are_mixed_up(&mut self, id: &str, key: SendKey, attempt: u32, address: E164) {
         self.recent_ids.mixed_up = true;
-        let account_refused = matches!(self.ending, Some(Ending::Account(_)));
-        self.ending = Some(Ending::MixedAnswers(format!(
+        let account_refused = matches!(self.ending, Some(RunEnding::AccountRefused(_)));
+        self.ending = Some(RunEnding::MixedAnswers(format!(
             "the provider gave two messages the id `{id}`, so answers may have reached the wrong requests"
         )));
-        let unknown = || ledger::Ending::Outcome(Outcome::Unknown { reason: distrust() });
+        let unknown = || AttemptResult::Outcome(Outcome::Unknown { reason: distrust() });
         let mut earlier_is_durable = true;
         for settlement in &mut self.unsettled {
-            let counted = match &settlement.ending {
-                ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
-                ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
-                ledger::Ending::Outcome(Outcome::Unknown { .. }) => continue,
-                ledger::Ending::NotSent { .. } => {
+            let counted = match &settlement.result {
+                AttemptResult::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
+                AttemptResult::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
+                AttemptResult::Outcome(Outcome::Unknown { .. }) => continue,
+                AttemptResult::NotSent { .. } => {
                     let waiting = self.queue.len();
                     self.queue.retain(|waiting| waiting.desired.key != settlement.key);
                     let other_attempt = self.queue.len() < waiting;
@@ -126,11 +127,11 @@ impl<G: Gateway> Engine<G> {
             };
             *counted = counted.saturating_sub(1);
             self.progress.unknown += 1;
-            settlement.ending = unknown();
+            settlement.result = unknown();
             earlier_is_durable &= (settlement.key, settlement.attempt) != (key, attempt);
         }
         if earlier_is_durable {
-            self.unsettled.push(Settlement { key, attempt, ending: unknown() });
+            self.unsettled.push(Settlement { key, attempt, result: unknown() });
             self.progress.accepted = self.progress.accepted.saturating_sub(1);
             self.progress.unknown += 1;
         }
@@ -164,7 +165,7 @@ mod tests {
             assert!(recent.get(&id).is_none());
             let mut key = [0; 16];
             key[..4].copy_from_slice(&number.to_le_bytes());
-            recent.add(Acceptance { id, key: SendKey(key), attempt: number, address });
+            recent.add(&id, SendKey(key), number, address);
             for (back, known) in [(0, true), (1, true), (1_023, true), (1_024, false), (2_000, false)] {
                 let Some(earlier) = number.checked_sub(back) else { continue };
                 let found = recent.get(&format!("r{earlier}:0")).map(|acceptance| acceptance.attempt);

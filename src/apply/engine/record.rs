@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::recent::Forgotten;
 use super::{Engine, FIRST_PAUSE, Leftover, told};
-use crate::apply::{Ending, Event, Progress, Stop};
-use crate::gateway::{Gateway, Outcome};
-use crate::ledger::{self, Batch, Claim, Committed, LedgerError, SendKey, Settlement};
+use crate::apply::{Event, Progress, RunEnding, ShutdownRequest};
+use crate::gateway::Outcome;
+use crate::ledger::{AttemptResult, Batch, Claim, Committed, LedgerError, SendKey, Settlement};
 
 /// How long a ledger that does not answer is waited for.
 pub(super) const LEDGER_PATIENCE: Duration = Duration::from_secs(600);
@@ -21,11 +21,11 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// How often others are asked whether they are done.
 const ASK_OTHERS: Duration = Duration::from_millis(300);
 
-impl<G: Gateway> Engine<G> {
+impl Engine {
     /// Has the ledger take a batch, and waits for it while it does not answer. Answers for the
     /// claims, and the moment at which the commit that took them started; no answers if the claims
     /// were given up because the run is to stop. On failure the settlements are unsettled again.
-    pub(super) async fn persist(&mut self, mut batch: Arc<Batch>) -> Result<(Vec<Claim>, Instant), Ending> {
+    pub(super) async fn persist(&mut self, mut batch: Arc<Batch>) -> Result<(Vec<Claim>, Instant), RunEnding> {
         let mut stop = self.stop.clone();
         let mut was_lost = false;
         let mut pause = FIRST_PAUSE;
@@ -40,7 +40,7 @@ impl<G: Gateway> Engine<G> {
                 }
                 Err(error) => error,
             };
-            let stopping = *self.stop.borrow() > Stop::No;
+            let stopping = *self.stop.borrow() > ShutdownRequest::None;
             let lost = matches!(error, LedgerError::Lost { .. });
             let over = Instant::now() + pause > deadline;
             was_lost |= lost;
@@ -55,20 +55,17 @@ impl<G: Gateway> Engine<G> {
                 batch.settle.extend(batch.claim.drain(..).map(|intent| Settlement {
                     key: intent.key,
                     attempt: intent.attempt,
-                    ending: ledger::Ending::NotSent { reason: reason.to_owned() },
+                    result: AttemptResult::NotSent { reason: reason.to_owned() },
                 }));
             }
-            if !lost || over || *self.stop.borrow() == Stop::Now {
+            if !lost || over || *self.stop.borrow() == ShutdownRequest::Immediate {
                 self.unsettled = Arc::unwrap_or_clone(batch).settle;
-                return Err(match error {
-                    LedgerError::Fenced(_) => Ending::Fenced(error.to_string()),
-                    _ => Ending::Ledger(error.to_string()),
-                });
+                return Err(RunEnding::of_ledger(error));
             }
             let _ = self.events.send(Event::Waiting { reason: error.to_string(), pause });
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = told(&mut stop, |level| level > Stop::No), if !stopping => {}
+                _ = told(&mut stop, |level| level > ShutdownRequest::None), if !stopping => {}
             }
             pause = (pause * 2).min(Duration::from_secs(5));
         }
@@ -107,16 +104,16 @@ impl<G: Gateway> Engine<G> {
             self.forgotten.push(self.recent.forgotten(settlement));
         }
         if !self.forgotten.is_empty() {
-            self.ending.get_or_insert(Ending::Forgotten);
+            self.ending.get_or_insert(RunEnding::LedgerLostSends);
         }
     }
 
     /// The record does not know this outcome, so it counts as unknown.
     fn uncount(&mut self, settlement: &Settlement) {
-        let counted = match &settlement.ending {
-            ledger::Ending::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
-            ledger::Ending::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
-            ledger::Ending::Outcome(Outcome::Unknown { .. }) | ledger::Ending::NotSent { .. } => return,
+        let counted = match &settlement.result {
+            AttemptResult::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
+            AttemptResult::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
+            AttemptResult::Outcome(Outcome::Unknown { .. }) | AttemptResult::NotSent { .. } => return,
         };
         *counted = counted.saturating_sub(1);
         self.progress.unknown += 1;
@@ -126,7 +123,7 @@ impl<G: Gateway> Engine<G> {
     /// outcomes are offered to the ledger once more; what it does not take is in doubt.
     pub(super) async fn salvage(&mut self) {
         let _ = self.events.send(Event::Stopping);
-        self.ending = Some(Ending::Interrupted);
+        self.ending = Some(RunEnding::Interrupted);
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -136,7 +133,7 @@ impl<G: Gateway> Engine<G> {
                     Some(Err(_)) => {}
                     None => break,
                 },
-                _ = told(&mut stop, |level| level == Stop::Now) => break,
+                _ = told(&mut stop, |level| level == ShutdownRequest::Immediate) => break,
             }
         }
         self.last_words().await;
@@ -144,7 +141,7 @@ impl<G: Gateway> Engine<G> {
 
     /// Stops at once: what has reported is recorded, the rest is unknown.
     pub(super) async fn abandon(&mut self) {
-        self.ending = Some(Ending::Interrupted);
+        self.ending = Some(RunEnding::Interrupted);
         while let Some(joined) = self.requests.try_join_next() {
             if let Ok(report) = joined {
                 self.settle(report);
@@ -163,7 +160,7 @@ impl<G: Gateway> Engine<G> {
             .map(|(key, attempt)| Settlement {
                 key,
                 attempt,
-                ending: ledger::Ending::Outcome(Outcome::Unknown { reason: reason.to_owned() }),
+                result: AttemptResult::Outcome(Outcome::Unknown { reason: reason.to_owned() }),
             })
             .collect();
         self.progress.unknown += broken.len() as u64;
@@ -197,8 +194,8 @@ impl<G: Gateway> Engine<G> {
         let reason = "the request broke off inside this program";
         let broken: Vec<(SendKey, u32)> = self.flying.drain().collect();
         for (key, attempt) in &broken {
-            let ending = ledger::Ending::Outcome(Outcome::Unknown { reason: reason.to_owned() });
-            self.unsettled.push(Settlement { key: *key, attempt: *attempt, ending });
+            let ending = AttemptResult::Outcome(Outcome::Unknown { reason: reason.to_owned() });
+            self.unsettled.push(Settlement { key: *key, attempt: *attempt, result: ending });
             self.progress.unknown += 1;
         }
         !broken.is_empty()
@@ -220,10 +217,10 @@ impl<G: Gateway> Engine<G> {
         let mut silent_since = None;
         let mut stop = self.stop.clone();
         loop {
-            if *self.stop.borrow() > Stop::No {
+            if *self.stop.borrow() > ShutdownRequest::None {
                 return Ok(Leftover::Interrupted);
             }
-            let answer = match peers.others().await {
+            let answer = match peers.activity().await {
                 Ok(others) if others.open > 0 => {
                     waited = true;
                     let _ = self.events.send(Event::Others(others));
@@ -248,7 +245,7 @@ impl<G: Gateway> Engine<G> {
             }
             tokio::select! {
                 () = tokio::time::sleep(ASK_OTHERS) => {}
-                _ = told(&mut stop, |level| level > Stop::No) => {}
+                _ = told(&mut stop, |level| level > ShutdownRequest::None) => {}
             }
         }
     }

@@ -4,7 +4,6 @@
 
 use super::Engine;
 use crate::domain::message::Message;
-use crate::gateway::Gateway;
 
 /// The requests with a file that are under way.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +35,7 @@ impl Uploads {
     }
 }
 
-impl<G: Gateway> Engine<G> {
+impl Engine {
     /// How many of the first `messages` in the queue may leave without more bytes of files under way
     /// than the gateway wants. One request with a file may always be under way.
     pub(super) fn within_upload_budget(&self, messages: usize) -> usize {

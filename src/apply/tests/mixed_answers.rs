@@ -26,7 +26,7 @@ fn quick() -> Delivery {
 #[tokio::test(start_paused = true)]
 async fn an_id_of_a_durable_acceptance_that_comes_again_takes_it_back_and_ends_the_run() {
     let ran = run(600, quick(), |number| if number == 100 { Step::Repeat(40) } else { Step::Accept }).await;
-    assert!(matches!(&ran.ending, Ending::MixedAnswers(problem) if problem.contains("m:40")), "{:?}", ran.ending);
+    assert!(matches!(&ran.ending, RunEnding::MixedAnswers(problem) if problem.contains("m:40")), "{:?}", ran.ending);
     assert_eq!(words(&ran, 40), ["taken back"]);
     assert_eq!(words(&ran, 100), ["unknown"]);
     assert_eq!(words(&ran, 39), ["accepted"]);
@@ -46,7 +46,7 @@ async fn whatever_comes_with_or_after_the_repeated_id_is_in_doubt() {
             })
             .await;
             let case = format!("{other:?} at {at}, {repeated} has the id of {of}");
-            assert!(matches!(ran.ending, Ending::MixedAnswers(_)), "{case}: {:?}", ran.ending);
+            assert!(matches!(ran.ending, RunEnding::MixedAnswers(_)), "{case}: {:?}", ran.ending);
             assert_eq!(words(&ran, at as u64), ["unknown"], "{case}");
             assert!(matches!(words(&ran, of as u64)[..], ["unknown" | "taken back"]), "{case}");
             figures_are_those_of_the_record(&ran);
@@ -62,7 +62,7 @@ async fn what_never_left_this_program_is_not_sent_all_the_same() {
         _ => Step::Accept,
     })
     .await;
-    assert!(matches!(ran.ending, Ending::MixedAnswers(_)));
+    assert!(matches!(ran.ending, RunEnding::MixedAnswers(_)));
     figures_are_those_of_the_record(&ran);
     let after = (105..=108).filter(|person| words(&ran, *person) == ["not sent"]).count();
     assert!(after > 0, "a failed connection proves that nothing was sent");
@@ -71,5 +71,5 @@ async fn what_never_left_this_program_is_not_sent_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn an_id_of_long_ago_is_none_of_the_last() {
     let ran = run(3_000, quick(), |number| if number == 2_999 { Step::Repeat(10) } else { Step::Accept }).await;
-    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 3_000));
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 3_000));
 }

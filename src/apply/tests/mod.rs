@@ -13,17 +13,19 @@ use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 
 use self::rate::Number;
-use super::{Ending, Engine, Event, Progress, Setup, Stop};
+use super::feed::Feed;
+use super::{Engine, Event, Progress, RunEnding, Setup, ShutdownRequest};
 use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::domain::canonical::ContentDigest;
 use crate::domain::coupon::CouponCode;
 use crate::domain::media::{MediaFile, MediaKind};
-use crate::domain::message::{Media, Message, TemplateHead};
+use crate::domain::message::{Digester, Media, Message, TemplateHead};
 use crate::domain::phone::E164;
 use crate::domain::row::{RowLocation, RowOrigin};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
-    Batch, Claim, Committed, Head, Lease, LedgerError, Moment, Peers, RunCounts, RunLedger, SendKey, Snapshot, State,
+    Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RunCounts, RunLedger, SendKey, SendState,
+    Snapshot,
 };
 use crate::plan::{Approved, Desired, Standing};
 
@@ -77,7 +79,7 @@ struct Record {
 impl Record {
     fn take(&mut self, batch: &Batch) -> Vec<Claim> {
         for settlement in &batch.settle {
-            if settlement.ending.state() == State::Unknown
+            if settlement.result.state() == SendState::Unknown
                 && let Some(word @ &mut "accepted") =
                     self.ended.get_mut(&settlement.key).and_then(|ended| ended.last_mut())
             {
@@ -90,10 +92,10 @@ impl Record {
                 continue;
             }
             self.open.remove(&settlement.key);
-            let word = match settlement.ending.state() {
-                State::Accepted => "accepted",
-                State::Rejected => "rejected",
-                State::Unknown => "unknown",
+            let word = match settlement.result.state() {
+                SendState::Accepted => "accepted",
+                SendState::Rejected => "rejected",
+                SendState::Unknown => "unknown",
                 _ => "not sent",
             };
             self.ended.entry(settlement.key).or_default().push(word);
@@ -163,8 +165,8 @@ impl RunLedger for Memory {
         self.0.lock().unwrap().lease.clone()
     }
 
-    fn peers(&self) -> Option<Arc<dyn Peers>> {
-        self.0.lock().unwrap().number.clone().map(|number| Arc::new(number) as Arc<dyn Peers>)
+    fn coordinator(&self) -> Option<Arc<dyn Coordinator>> {
+        self.0.lock().unwrap().number.clone().map(|number| Arc::new(number) as Arc<dyn Coordinator>)
     }
 
     async fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
@@ -188,6 +190,7 @@ struct Script {
     upload_budget: u64,
 }
 
+#[async_trait::async_trait]
 impl Gateway for Script {
     fn upload_budget(&self) -> u64 {
         self.upload_budget
@@ -241,6 +244,7 @@ fn desired(person: u64) -> Box<Desired> {
         coupon: CouponCode::new("A1").unwrap(),
         expiry: None,
     };
+    let (_, head) = Digester::new(address).digests(&message);
     let mut key = [0; 16];
     key[..8].copy_from_slice(&person.to_be_bytes());
     let mut entry = [0; 32];
@@ -252,7 +256,7 @@ fn desired(person: u64) -> Box<Desired> {
         key: SendKey(key),
         message,
         digest: ContentDigest([0; 32]),
-        likeness: 0,
+        head,
         ordinal: person,
         identity: address.identity(),
         standing: Standing::Send(1),
@@ -261,7 +265,7 @@ fn desired(person: u64) -> Box<Desired> {
 }
 
 struct Ran {
-    ending: Ending,
+    ending: RunEnding,
     progress: Progress,
     record: Memory,
     gateway: Arc<Script>,
@@ -281,7 +285,7 @@ struct Scene {
     delivery: Delivery,
     ledger: Memory,
     /// When the user asks to stop, and how.
-    stops: Vec<(Duration, Stop)>,
+    stops: Vec<(Duration, ShutdownRequest)>,
     latency: Duration,
     /// How many bytes the file of each message has, and how many may be under way.
     file: usize,
@@ -333,17 +337,16 @@ impl Scene {
             messages.iter_mut().for_each(media);
         }
         let approved = Approved::of(messages.iter().map(|message| message.entry).collect());
-        let (sender, feed) = mpsc::channel(64);
+        let (mut sender, mut feed) = Feed::new();
         tokio::spawn(async move {
-            let mut messages = messages.into_iter();
-            loop {
-                let several: Vec<Box<Desired>> = messages.by_ref().take(16).collect();
-                if several.is_empty() || sender.send(several).await.is_err() {
-                    return;
+            for message in messages {
+                if sender.send(message).await.is_break() {
+                    break;
                 }
             }
+            sender.finish(Ok(())).await;
         });
-        let (stop_sender, stop) = watch::channel(Stop::No);
+        let (stop_sender, stop) = watch::channel(ShutdownRequest::None);
         let stops = self.stops.clone();
         tokio::spawn(async move {
             for (after, level) in stops {
@@ -362,7 +365,7 @@ impl Scene {
         });
         let mut engine = Engine::new(Setup {
             ledger: Box::new(self.ledger.clone()),
-            gateway: Arc::clone(&gateway),
+            gateway: Arc::clone(&gateway) as Arc<dyn Gateway>,
             delivery: self.delivery,
             approved: Arc::new(approved),
             leave_by: None,
@@ -371,7 +374,7 @@ impl Scene {
             figures: watch::Sender::default(),
         });
         let started = tokio::time::Instant::now();
-        let ending = engine.run(feed).await;
+        let ending = engine.run(&mut feed).await;
         let took = started.elapsed();
         // The last events are on their way.
         tokio::task::yield_now().await;
@@ -390,7 +393,7 @@ fn fast(concurrency: usize) -> Delivery {
 #[tokio::test(start_paused = true)]
 async fn a_run_starts_alone_and_widens_when_one_is_accepted() {
     let ran = run(200, fast(10), |number| if number < 3 { Step::Reject } else { Step::Accept }).await;
-    assert_eq!(ran.ending, Ending::Finished);
+    assert_eq!(ran.ending, RunEnding::Finished);
     assert_eq!((ran.progress.accepted, ran.progress.rejected), (197, 3));
     let starts = ran.gateway.starts.lock().unwrap();
     for pair in starts[..5].windows(2).take(4) {
@@ -404,30 +407,30 @@ async fn a_run_starts_alone_and_widens_when_one_is_accepted() {
 #[tokio::test(start_paused = true)]
 async fn an_account_that_is_refused_costs_one_request() {
     let ran = run(500, fast(50), |_| Step::Refuse).await;
-    assert_eq!(ran.ending, Ending::Account("scripted".into()));
+    assert_eq!(ran.ending, RunEnding::AccountRefused("scripted".into()));
     assert_eq!(ran.requests(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_run_without_any_acceptance_is_given_up() {
     let ran = run(500, fast(50), |number| if number % 2 == 0 { Step::Reject } else { Step::Lose }).await;
-    assert!(matches!(ran.ending, Ending::Hopeless(_)));
+    assert!(matches!(ran.ending, RunEnding::TooManyFailures(_)));
     assert_eq!(ran.requests(), 10);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_is_not_there_is_given_up_soon_and_one_that_was_there_later() {
     let never = run(50, fast(10), |_| Step::Drop).await;
-    assert!(matches!(never.ending, Ending::Unreachable(_)));
+    assert!(matches!(never.ending, RunEnding::Unreachable(_)));
     assert_eq!(never.requests(), 4);
     let gone = run(50, fast(10), |number| if !(20..=26).contains(&number) { Step::Accept } else { Step::Drop }).await;
-    assert_eq!((gone.ending, gone.progress.accepted), (Ending::Finished, 50));
+    assert_eq!((gone.ending, gone.progress.accepted), (RunEnding::Finished, 50));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_429_holds_the_whole_number_and_everybody_is_reached() {
     let ran = run(100, fast(10), |number| if (20..25).contains(&number) { Step::Throttle } else { Step::Accept }).await;
-    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 100));
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 100));
     let starts = ran.gateway.starts.lock().unwrap();
     let longest = starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
     assert!(longest >= Duration::from_millis(200), "nothing was held: {longest:?}");
@@ -436,7 +439,7 @@ async fn a_429_holds_the_whole_number_and_everybody_is_reached() {
 #[tokio::test(start_paused = true)]
 async fn a_ledger_that_fails_stops_every_further_request() {
     let ran = Scene::new(500, fast(10)).fault(7, Fault::Broken).run(|_| Step::Accept).await;
-    assert!(matches!(ran.ending, Ending::Ledger(_)));
+    assert!(matches!(ran.ending, RunEnding::LedgerFailed(_)));
     let record = ran.record.0.lock().unwrap();
     assert!(ran.requests() <= record.ended.len() + record.open.len());
     assert_eq!(ran.progress.unknown as usize, record.open.len(), "what is not recorded is in doubt");
@@ -462,7 +465,7 @@ proptest! {
         prop_assert!(record.most_open <= concurrency);
         prop_assert!(record.open.is_empty());
         let p = ran.progress;
-        if ran.ending == Ending::Finished {
+        if ran.ending == RunEnding::Finished {
             prop_assert_eq!(p.accepted + p.rejected + p.unknown, 40);
         }
     }
@@ -471,7 +474,7 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn an_outage_in_mid_run_does_not_put_everybody_in_doubt() {
     let ran = run(500, fast(20), |number| if number < 30 { Step::Accept } else { Step::Lose }).await;
-    assert!(matches!(ran.ending, Ending::TooManyUnknown(_)), "{:?}", ran.ending);
+    assert!(matches!(ran.ending, RunEnding::TooManyUnknown(_)), "{:?}", ran.ending);
     assert!(ran.progress.unknown <= 40, "{} in doubt", ran.progress.unknown);
 }
 
@@ -480,7 +483,7 @@ async fn a_429_holds_at_a_low_rate_as_well() {
     let delivery = Delivery { rate: Rate::parse("120/m").unwrap(), concurrency: 5, batch: 1, stop_when: None };
     let steps = |number: usize| if (3..8).contains(&number) { Step::Throttle } else { Step::Accept };
     let ran = run(12, delivery, steps).await;
-    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 12));
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 12));
     let starts = ran.gateway.starts.lock().unwrap();
     assert!(starts[7] - starts[6] >= Duration::from_secs(1), "the pauses do not grow");
 }
@@ -490,7 +493,7 @@ async fn while_the_ledger_does_not_answer_nothing_is_claimed_and_nothing_is_lost
     for done in [false, true] {
         let scene = (5..9).fold(Scene::new(200, fast(10)), |scene, commit| scene.fault(commit, Fault::Lost { done }));
         let ran = scene.run(|_| Step::Accept).await;
-        assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 200), "done: {done}");
+        assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 200), "done: {done}");
         assert_eq!(ran.requests(), 200);
         let record = ran.record.0.lock().unwrap();
         assert!(record.open.is_empty());
@@ -506,9 +509,9 @@ async fn a_stop_while_the_ledger_does_not_answer_gives_the_claims_up() {
         for commit in 20..24 {
             scene = scene.fault(commit, Fault::Lost { done });
         }
-        scene.stops = vec![(Duration::from_millis(300), Stop::Soon)];
+        scene.stops = vec![(Duration::from_millis(300), ShutdownRequest::Graceful)];
         let ran = scene.run(|_| Step::Accept).await;
-        assert_eq!(ran.ending, Ending::Interrupted);
+        assert_eq!(ran.ending, RunEnding::Interrupted);
         let record = ran.record.0.lock().unwrap();
         assert!(record.open.is_empty(), "an intent is left open (done: {done})");
         assert_eq!(
@@ -523,15 +526,18 @@ async fn a_stop_while_the_ledger_does_not_answer_gives_the_claims_up() {
 async fn the_first_stop_waits_for_what_is_under_way_and_the_second_does_not() {
     let mut scene = Scene::new(500, fast(10));
     scene.latency = Duration::from_secs(2);
-    scene.stops = vec![(Duration::from_millis(2_500), Stop::Soon)];
+    scene.stops = vec![(Duration::from_millis(2_500), ShutdownRequest::Graceful)];
     let soon = scene.run(|_| Step::Accept).await;
-    assert_eq!((soon.ending, soon.progress.unknown, soon.progress.accepted), (Ending::Interrupted, 0, 11));
+    assert_eq!((soon.ending, soon.progress.unknown, soon.progress.accepted), (RunEnding::Interrupted, 0, 11));
 
     let mut scene = Scene::new(500, fast(10));
     scene.latency = Duration::from_secs(20);
-    scene.stops = vec![(Duration::from_millis(21_000), Stop::Soon), (Duration::from_millis(7_500), Stop::Now)];
+    scene.stops = vec![
+        (Duration::from_millis(21_000), ShutdownRequest::Graceful),
+        (Duration::from_millis(7_500), ShutdownRequest::Immediate),
+    ];
     let now = scene.run(|_| Step::Accept).await;
-    assert_eq!((now.ending, now.progress.unknown, now.progress.accepted), (Ending::Interrupted, 10, 1));
+    assert_eq!((now.ending, now.progress.unknown, now.progress.accepted), (RunEnding::Interrupted, 10, 1));
     assert!(now.took < Duration::from_millis(30_000), "{:?}", now.took);
     let record = now.record.0.lock().unwrap();
     assert!(record.open.is_empty());
@@ -544,7 +550,7 @@ async fn a_process_that_was_paused_between_intent_and_request_does_not_start_it(
     let scene = (3..5).fold(Scene::new(30, fast(5)), |scene, commit| scene.fault(commit, pause));
     scene.ledger.0.lock().unwrap().lease = Some(Lease::new(Duration::from_secs(24), Moment::now()));
     let ran = scene.run(|_| Step::Accept).await;
-    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 30));
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 30));
     let record = ran.record.0.lock().unwrap();
     let again = record.ended.values().filter(|ends| ends.contains(&"not sent")).count();
     assert!(again > 0, "none was put off");
@@ -561,7 +567,7 @@ async fn the_manifest_stops_a_run_that_goes_wrong() {
     )
     .await;
     assert!(
-        matches!(&ran.ending, Ending::Limit(reason) if reason.contains("of the last 50 sends ended rejected")),
+        matches!(&ran.ending, RunEnding::LimitReached(reason) if reason.contains("of the last 50 sends ended rejected")),
         "{:?}",
         ran.ending
     );
@@ -571,7 +577,7 @@ async fn the_manifest_stops_a_run_that_goes_wrong() {
 #[tokio::test(start_paused = true)]
 async fn doubts_in_a_row_pause_the_run_and_it_goes_on_when_one_gets_through() {
     let ran = run(300, fast(10), |number| if (50..62).contains(&number) { Step::Lose } else { Step::Accept }).await;
-    assert_eq!((ran.ending.clone(), ran.progress.unknown), (Ending::Finished, 12));
+    assert_eq!((ran.ending.clone(), ran.progress.unknown), (RunEnding::Finished, 12));
     let starts = ran.gateway.starts.lock().unwrap();
     // Ten were under way together; then one at a time.
     assert!(starts[61] - starts[60] >= Duration::from_millis(250), "no pause between tries");
@@ -582,9 +588,9 @@ async fn a_stop_is_heard_while_everything_is_busy() {
     let mut scene = Scene::new(20_000, Delivery { rate: Rate::parse("1000000/s").unwrap(), ..fast(10) });
     // Some request has always just ended.
     scene.latency = Duration::from_micros(10);
-    scene.stops = vec![(Duration::from_millis(200), Stop::Soon)];
+    scene.stops = vec![(Duration::from_millis(200), ShutdownRequest::Graceful)];
     let ran = scene.run(|_| Step::Accept).await;
-    assert_eq!(ran.ending, Ending::Interrupted);
+    assert_eq!(ran.ending, RunEnding::Interrupted);
     assert!(ran.took < Duration::from_millis(300), "{:?}", ran.took);
 }
 
@@ -594,7 +600,7 @@ async fn a_ledger_that_was_away_for_longer_than_a_lease_is_no_pause_of_this_proc
     scene.ledger.0.lock().unwrap().lease = Some(Lease::new(Duration::from_secs(24), Moment::now()));
     let ran = scene.run(|_| Step::Accept).await;
     assert!(ran.took > Duration::from_secs(60), "the ledger was not away for long: {:?}", ran.took);
-    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 60));
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 60));
     assert_eq!(ran.progress.attempts_not_sent, 0, "claims were burnt");
 }
 
@@ -604,7 +610,7 @@ async fn uploads_beyond_the_budget_wait_without_an_intent() {
         let mut scene = Scene::new(60, fast(20));
         (scene.file, scene.upload_budget) = (1_000, budget);
         let ran = scene.run(|_| Step::Accept).await;
-        assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 60));
+        assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 60));
         assert_eq!(ran.gateway.most_under_way.load(Ordering::SeqCst), at_once, "budget {budget}");
         assert_eq!(ran.record.0.lock().unwrap().most_open, at_once, "budget {budget}");
     }
@@ -615,7 +621,7 @@ async fn one_upload_for_several_recipients_counts_once() {
     let mut scene = Scene::new(60, Delivery { batch: 5, ..fast(20) });
     (scene.file, scene.upload_budget) = (1_000, 2_000);
     let ran = scene.run(|_| Step::Accept).await;
-    assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 60));
+    assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 60));
     // The first goes alone; then two requests of five at once.
     assert_eq!(ran.gateway.most_under_way.load(Ordering::SeqCst), 2);
     assert_eq!(ran.record.0.lock().unwrap().most_open, 10);

@@ -1,7 +1,7 @@
 //! The rate, alone and with a number that is shared.
 
 use super::*;
-use crate::ledger::Others;
+use crate::ledger::Activity;
 
 /// A sender number that is shared, as a database keeps it.
 #[derive(Clone)]
@@ -12,7 +12,7 @@ pub(super) struct Number {
 }
 
 #[async_trait::async_trait]
-impl Peers for Number {
+impl Coordinator for Number {
     async fn reserve(&self, messages: u32, _most: u32) -> Result<Duration, LedgerError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let now = tokio::time::Instant::now();
@@ -26,7 +26,7 @@ impl Peers for Number {
         Ok(start - now)
     }
 
-    async fn hold(&self, pause: Duration) -> Result<(), LedgerError> {
+    async fn pause_sender(&self, pause: Duration) -> Result<(), LedgerError> {
         // It is slower to arrive than leave that is asked for after it.
         let until = tokio::time::Instant::now() + pause;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -35,12 +35,12 @@ impl Peers for Number {
         Ok(())
     }
 
-    async fn next_share(&self) -> Result<u64, LedgerError> {
+    async fn next_chunk(&self) -> Result<u64, LedgerError> {
         Ok(self.shares.fetch_add(1, Ordering::SeqCst) as u64)
     }
 
-    async fn others(&self) -> Result<Others, LedgerError> {
-        Ok(Others::default())
+    async fn activity(&self) -> Result<Activity, LedgerError> {
+        Ok(Activity::default())
     }
 }
 
@@ -79,7 +79,7 @@ async fn the_rate_holds_over_any_ten_seconds_while_answers_never_stop_coming() {
                 scene.share(Duration::from_millis(1));
             }
             let ran = scene.run(|_| Step::Accept).await;
-            assert_eq!((ran.ending.clone(), ran.progress.accepted), (Ending::Finished, 12_000));
+            assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 12_000));
             // The first goes alone.
             let starts = ran.gateway.starts.lock().unwrap()[2..].to_vec();
             let (least, most, burst) = most_and_least(&starts);
@@ -104,7 +104,7 @@ async fn slots_that_pass_unused_do_not_end_the_run() {
         scene.share(Duration::from_millis(100));
         let ran = tokio::time::timeout(Duration::from_secs(60), scene.run(|_| Step::Accept)).await;
         let ran = ran.unwrap_or_else(|_| panic!("it stands still after commit {commit}"));
-        assert_eq!((ran.ending, ran.progress.accepted), (Ending::Finished, 30));
+        assert_eq!((ran.ending, ran.progress.accepted), (RunEnding::Finished, 30));
     }
 }
 
@@ -127,7 +127,7 @@ async fn a_429_holds_a_shared_number_and_it_recovers() {
         Step::Throttle
     };
     let ran = tokio::time::timeout(Duration::from_secs(60), scene.run(throttled)).await.expect("it ends");
-    assert_eq!((ran.ending, ran.progress.accepted), (Ending::Finished, 200));
+    assert_eq!((ran.ending, ran.progress.accepted), (RunEnding::Finished, 200));
     // Other appliers hear of it from the database alone.
     let held = *held.lock().unwrap();
     assert!(held >= Duration::from_millis(140), "the number was held for {held:?} only");

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use crate::cli::located::refuse_moved;
 use crate::cli::ui::Ui;
 use crate::cli::{Exit, Format, LedgerArgs, Stop, context};
-use crate::ledger::protocol::{Finding, Verdict};
-use crate::ledger::{Evidence, Ledger, LostSend, RunRecord, SendKey, Source, State, actor, report};
+use crate::domain::send::Resolution;
+use crate::ledger::protocol::Finding;
+use crate::ledger::{Evidence, EvidenceSource, Ledger, LostSend, RunRecord, SendKey, SendState, actor, report};
 use crate::manifest::decisions;
 use crate::plan::FORMAT_VERSION;
 use crate::util::human;
@@ -34,8 +35,8 @@ pub struct ResolveArgs {
     #[arg(required_unless_present = "file", conflicts_with = "file", value_name = "SEND")]
     send: Option<SendKey>,
     /// What became of it
-    #[arg(long = "as", value_parser = verdict(), required_unless_present = "file", conflicts_with = "file", value_name = "WHAT")]
-    verdict: Option<Verdict>,
+    #[arg(long = "as", value_parser = resolution(), required_unless_present = "file", conflicts_with = "file", value_name = "WHAT")]
+    resolution: Option<Resolution>,
     /// What the decision rests on; it is recorded
     #[arg(long, required_unless_present = "file", conflicts_with = "file")]
     reason: Option<String>,
@@ -55,25 +56,28 @@ pub struct ResolveArgs {
     format: Format,
 }
 
-fn verdict() -> impl TypedValueParser<Value = Verdict> {
-    let names = Verdict::ALL.map(|verdict| verdict.state().as_str());
+fn resolution() -> impl TypedValueParser<Value = Resolution> {
+    let names = Resolution::ALL.map(|resolution| resolution.state().as_str());
     PossibleValuesParser::new(names).map(|name| {
-        Verdict::ALL.into_iter().find(|verdict| verdict.state().as_str() == name).unwrap_or(Verdict::Accepted)
+        Resolution::ALL
+            .into_iter()
+            .find(|resolution| resolution.state().as_str() == name)
+            .unwrap_or(Resolution::Accepted)
     })
 }
 
 pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, Stop> {
     let actor = args.actor.clone().unwrap_or_else(actor);
     let mut decisions = Decisions::default();
-    match (&args.file, args.send, args.verdict, &args.reason) {
+    match (&args.file, args.send, args.resolution, &args.reason) {
         (Some(file), ..) => decisions::load(file)?.into_iter().for_each(|checked| decisions.add(checked, &actor)),
-        (None, Some(send), Some(verdict), Some(reason)) if !reason.trim().is_empty() => {
+        (None, Some(send), Some(resolution), Some(reason)) if !reason.trim().is_empty() => {
             decisions.evidence.push(Evidence {
                 key: send,
                 attempt: None,
-                verdict,
+                resolution,
                 message_id: None,
-                source: Source::Decision,
+                source: EvidenceSource::Decision,
                 actor,
                 reason: reason.clone(),
             });
@@ -95,7 +99,7 @@ pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, Stop> {
     let told: Vec<Told> = evidence
         .iter()
         .zip(findings)
-        .map(|(piece, finding)| Told { key: piece.key, state: piece.verdict.state(), finding, lost: false })
+        .map(|(piece, finding)| Told { key: piece.key, state: piece.resolution.state(), finding, lost: false })
         .chain(lost.iter().zip(restored).map(|(send, finding)| Told {
             key: send.intent.key,
             state: send.outcome,
@@ -117,7 +121,7 @@ impl Decisions {
     fn add(&mut self, checked: decisions::Checked, actor: &str) {
         let decisions::Checked { key, reason, attempt, decided, message_id, lost } = checked;
         let actor = actor.to_owned();
-        match (lost, decided.verdict()) {
+        match (lost, decided.resolution()) {
             (Some((lost, intent)), _) => self.lost.push(LostSend {
                 campaign: lost.campaign,
                 edition: lost.edition,
@@ -130,12 +134,12 @@ impl Decisions {
                 actor,
                 reason,
             }),
-            (None, Some(verdict)) => self.evidence.push(Evidence {
+            (None, Some(resolution)) => self.evidence.push(Evidence {
                 key,
                 attempt,
-                verdict,
+                resolution,
                 message_id,
-                source: Source::Decision,
+                source: EvidenceSource::Decision,
                 actor,
                 reason,
             }),
@@ -147,15 +151,15 @@ impl Decisions {
 /// Refuses to call a send rejected or not sent while a request of its run may still live.
 async fn refuse_early(ledger: &mut dyn Ledger, evidence: &[Evidence]) -> Result<(), Stop> {
     let keys: HashSet<SendKey> =
-        evidence.iter().filter(|piece| piece.verdict != Verdict::Accepted).map(|piece| piece.key).collect();
+        evidence.iter().filter(|piece| piece.resolution != Resolution::Accepted).map(|piece| piece.key).collect();
     if keys.is_empty() {
         return Ok(());
     }
     let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
     let sends = report::sends(ledger, None, |key| keys.contains(key)).await?;
-    let doubtful = sends.iter().filter(|send| matches!(send.state, State::Intent | State::Unknown));
+    let doubtful = sends.iter().filter(|send| matches!(send.state, SendState::Intent | SendState::Unknown));
     // Of an intent whose run is under way the ledger itself says so.
-    let decidable = |send: &report::SendRecord, run: &RunRecord| !run.live || send.state == State::Unknown;
+    let decidable = |send: &report::SendRecord, run: &RunRecord| !run.live || send.state == SendState::Unknown;
     let early =
         doubtful.filter_map(|send| runs.get(&send.run).filter(|run| decidable(send, run)).map(|run| (send, run)));
     let Some((send, run)) =
@@ -186,7 +190,7 @@ pub(super) fn whole_seconds(duration: Duration) -> Duration {
 /// What a decision came to.
 struct Told {
     key: SendKey,
-    state: State,
+    state: SendState,
     finding: Finding,
     /// Whether the ledger had lost the send.
     lost: bool,
@@ -228,9 +232,11 @@ impl Told {
     fn sentence(&self) -> String {
         match self.finding {
             Finding::Settled => match self.state {
-                State::Accepted => "settled: accepted; never sent again".to_owned(),
-                State::Rejected => "settled: rejected; not sent again unless `--retry-rejected` asks for it".to_owned(),
-                State::NotSent => "settled: not sent; pending again".to_owned(),
+                SendState::Accepted => "settled: accepted; never sent again".to_owned(),
+                SendState::Rejected => {
+                    "settled: rejected; not sent again unless `--retry-rejected` asks for it".to_owned()
+                }
+                SendState::NotSent => "settled: not sent; pending again".to_owned(),
                 state => format!("recorded: {state}; never sent again by itself"),
             },
             Finding::Contradicts(state) if self.lost => {

@@ -15,7 +15,7 @@ use crate::cli::{DataArgs, Exit, Format, LedgerArgs, Stop, context};
 use crate::domain::phone::E164;
 use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, SendRecord};
-use crate::ledger::{Contradiction, Entry, Ledger, RunRecord, SendKey, State};
+use crate::ledger::{Contradiction, Entry, Ledger, RunRecord, SendKey, SendState};
 use crate::plan::FORMAT_VERSION;
 use crate::util::human::one_line;
 
@@ -55,7 +55,7 @@ struct ListArgs {
     campaign: Option<String>,
     /// Only those that stand so
     #[arg(long, value_parser = state())]
-    state: Option<State>,
+    state: Option<SendState>,
     /// Only those of this run
     #[arg(long)]
     run: Option<i64>,
@@ -85,9 +85,9 @@ struct ShowArgs {
     format: Format,
 }
 
-fn state() -> impl TypedValueParser<Value = State> {
-    PossibleValuesParser::new(State::ALL.map(State::as_str))
-        .map(|name| State::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(State::Intent))
+fn state() -> impl TypedValueParser<Value = SendState> {
+    PossibleValuesParser::new(SendState::ALL.map(SendState::as_str))
+        .map(|name| SendState::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(SendState::Intent))
 }
 
 pub fn run(ui: &Ui, args: &SendsArgs) -> Result<Exit, Stop> {
@@ -205,7 +205,7 @@ fn describe(send: &SendRecord, rows: Option<&Rows>) -> Value {
 
 /// A file to fill in: each decision is a comment until somebody has made it.
 fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Stop> {
-    if let Some(send) = sends.iter().find(|send| send.state != State::Unknown) {
+    if let Some(send) = sends.iter().find(|send| send.state != SendState::Unknown) {
         return Err(Stop::new(
             Exit::Usage,
             format!("the send {} is {}, so there is nothing to decide", send.last.key, send.state),
@@ -266,7 +266,7 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contra
     let mut out = format!("Send {key}\n");
     for entry in entries {
         let _ = write!(out, "\n  {}  attempt {}  {}", report::time(entry.at), entry.attempt, entry.state);
-        if entry.state == State::Intent {
+        if entry.state == SendState::Intent {
             let coupon = entry.coupon.as_deref().map_or_else(String::new, |_| ", with a code".to_owned());
             let _ = writeln!(out, " to {}{coupon}", entry.masked.as_deref().unwrap_or("an unknown number"));
             if let Some(run) = runs.get(&entry.run) {
@@ -310,9 +310,9 @@ mod tests {
                 at: 0,
                 key: SendKey([7; 16]),
                 attempt: 1,
-                state: State::Unknown,
+                state: SendState::Unknown,
                 digest: None,
-                likeness: None,
+                similarity_digest: None,
                 masked: None,
                 coupon: None,
                 expires: None,
@@ -322,7 +322,8 @@ mod tests {
                 actor: None,
             };
             let masked = "+91••••••••10".to_owned();
-            let send = SendRecord { campaign: "offer".into(), edition: 1, state: State::Unknown, last, masked, run: 1 };
+            let send =
+                SendRecord { campaign: "offer".into(), edition: 1, state: SendState::Unknown, last, masked, run: 1 };
             let file = decisions(&[send], None).unwrap();
             let document: Value = serde_yaml::from_str(&file).unwrap();
             let entries = document["decisions"].as_array().unwrap();

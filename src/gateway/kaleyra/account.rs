@@ -28,7 +28,7 @@ impl SecretRef {
                 std::env::VarError::NotPresent => fail("is not set".to_owned()),
                 std::env::VarError::NotUnicode(_) => fail("is not UTF-8".to_owned()),
             })?,
-            SecretRef::File(path) => read(path).map_err(fail)?,
+            SecretRef::File { path, .. } => read(path).map_err(fail)?,
             SecretRef::Exec(words) => {
                 let output = command::output_of(words, command::TIME_LIMIT).map_err(fail)?;
                 String::from_utf8(output).map_err(|_| fail("printed something that is not UTF-8".to_owned()))?
@@ -70,7 +70,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         std::fs::write(&path, "abc123\n").unwrap();
-        assert_eq!(SecretRef::File(path).resolve("the key").unwrap().expose_secret(), "abc123");
+        assert_eq!(
+            SecretRef::File { written: "key".to_owned(), path }.resolve("the key").unwrap().expose_secret(),
+            "abc123"
+        );
         let command = SecretRef::Exec(vec!["printf".into(), "xyz".into()]);
         assert_eq!(command.resolve("the key").unwrap().expose_secret(), "xyz");
     }

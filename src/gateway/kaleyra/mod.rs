@@ -8,6 +8,7 @@
 pub mod account;
 mod client;
 pub mod multipart;
+mod options;
 pub mod reply;
 mod transfer;
 mod uploads;
@@ -17,9 +18,12 @@ use std::time::Duration;
 
 use url::Url;
 
+pub use crate::domain::campaign::Callback;
 use crate::domain::expiry::Encoding;
 use crate::domain::phone::E164;
 use crate::domain::secret::SecretRef;
+pub use crate::util::net::is_loopback;
+pub use options::SpecError;
 pub use v1::{KaleyraV1, form};
 
 /// An account at Kaleyra and how to use it; holds no secret.
@@ -49,25 +53,6 @@ impl KaleyraSpec {
     pub fn longest_request(&self, uploads: bool) -> Duration {
         let limits = client::limits(self.timeout, uploads);
         limits.connect.saturating_add(limits.upload).saturating_add(limits.progress)
-    }
-}
-
-/// Where reports go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Callback {
-    /// To a profile in the console.
-    ProfileId(String),
-    /// To a URL.
-    Url(String),
-}
-
-/// Whether a URL leads to this machine alone.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(host)) => host == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::borrow::Cow;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
@@ -179,6 +180,7 @@ impl KaleyraV1 {
     }
 }
 
+#[async_trait]
 impl Gateway for KaleyraV1 {
     async fn send(&self, request: Request<'_>) -> Reply {
         match form(&self.spec, &request, Timestamp::now()) {

@@ -4,7 +4,8 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::super::hearing::{Hearings, Step};
-use super::super::{Committed, Contradiction, LedgerError, Settlement, Source, State};
+use super::super::{Committed, Contradiction, LedgerError, Settlement, Source};
+use super::super::{state_code, state_of};
 use super::{DURABLE, key_of, write_entry};
 
 /// How many outcomes are heard in one transaction. Each of these reads the run's part of the journal once.
@@ -53,7 +54,7 @@ pub(super) async fn hear(
         client
             .execute_typed(
                 "UPDATE sendform.send SET state = $2 WHERE send_key = $1",
-                &[(&&key.0[..], Type::BYTEA), (&state.kind(), Type::INT2)],
+                &[(&&key.0[..], Type::BYTEA), (&state_code(*state), Type::INT2)],
             )
             .await?;
     }
@@ -70,7 +71,7 @@ fn step(row: &Row) -> Option<Step> {
     Some(Step {
         key: key_of(row, 0),
         attempt: row.get::<_, i32>(1).cast_unsigned(),
-        state: State::from_kind(row.get::<_, i16>(2).into()).ok()?,
+        state: state_of(row.get::<_, i16>(2).into()).ok()?,
         run: row.get(3),
         source: row.get::<_, Option<&str>>(4).and_then(Source::parse),
         has_id: row.get(5),
@@ -91,10 +92,10 @@ pub(super) async fn write(client: &Client, found: &Contradiction) -> Result<(), 
                 (&found.at, Type::INT8),
                 (&&found.key.0[..], Type::BYTEA),
                 (&found.attempt.cast_signed(), Type::INT4),
-                (&found.said.kind(), Type::INT2),
+                (&state_code(found.said), Type::INT2),
                 (&found.message_id, Type::TEXT),
                 (&found.reason, Type::TEXT),
-                (&found.stood.kind(), Type::INT2),
+                (&state_code(found.stood), Type::INT2),
                 (&found.stood_attempt.cast_signed(), Type::INT4),
             ],
         )
@@ -115,10 +116,10 @@ pub(super) fn of(row: &Row) -> Result<Contradiction, LedgerError> {
         at: row.get("at"),
         key: key_of(row, 2),
         attempt: row.get::<_, i32>("attempt").cast_unsigned(),
-        said: State::from_kind(row.get::<_, i16>("kind").into())?,
+        said: state_of(row.get::<_, i16>("kind").into())?,
         message_id: row.get("message_id"),
         reason: row.get("reason"),
-        stood: State::from_kind(row.get::<_, i16>("stood").into())?,
+        stood: state_of(row.get::<_, i16>("stood").into())?,
         stood_attempt: row.get::<_, i32>("stood_attempt").cast_unsigned(),
     })
 }

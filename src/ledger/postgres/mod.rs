@@ -33,9 +33,10 @@ use super::copy::{COPY_OF, moved, unfinished};
 use super::protocol::{self, Finding, Stand};
 use super::{
     ABANDONED, Contradiction, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, LostSend, MOVED_TO, Moment,
-    Move, RunCounts, RunLedger, RunRecord, RunStart, Scope, SendKey, Sends, Snapshot, Source, State, actor,
+    Move, RunCounts, RunLedger, RunRecord, RunStart, Scope, SendKey, SendState, Sends, Snapshot, Source, actor,
     content_prefix, host, instant, milliseconds,
 };
+use super::{state_code, state_of};
 use connection::{Connection, Target};
 pub(super) use copy::{PostgresSource, PostgresTarget};
 pub use run::PostgresRun;
@@ -239,7 +240,11 @@ impl Ledger for PostgresLedger {
         client.batch_execute("COMMIT").await.map_err(fail)
     }
 
-    async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError> {
+    async fn similarity_digests(
+        &mut self,
+        runs: &[i64],
+        visit: &mut (dyn FnMut(i64, i64) + Send),
+    ) -> Result<(), LedgerError> {
         let sql = "SELECT seq, run, likeness FROM sendform.journal
                    WHERE seq > $1 AND run = ANY($2) AND kind = 1 AND likeness IS NOT NULL ORDER BY seq LIMIT $3";
         self.pages(sql, runs, &mut |row| {
@@ -253,8 +258,8 @@ impl Ledger for PostgresLedger {
         let sql = "SELECT seq, run, kind, send_key, likeness FROM sendform.journal
                    WHERE seq > $1 AND run = ANY($2) ORDER BY seq LIMIT $3";
         self.pages(sql, runs, &mut |row| {
-            let state = State::from_kind(row.get::<_, i16>(2).into())?;
-            visit(Move { run: row.get(1), key: key_of(row, 3), state, likeness: row.get(4) });
+            let state = state_of(row.get::<_, i16>(2).into())?;
+            visit(Move { run: row.get(1), key: key_of(row, 3), state, similarity_digest: row.get(4) });
             Ok(())
         })
         .await
@@ -322,7 +327,7 @@ impl Ledger for PostgresLedger {
                 let mut known: std::collections::HashMap<SendKey, (Stand, bool)> = rows
                     .iter()
                     .filter_map(|row| {
-                        let state = State::from_kind(row.get::<_, i16>(1).into()).ok()?;
+                        let state = state_of(row.get::<_, i16>(1).into()).ok()?;
                         let stand = Stand { state, attempt: row.get::<_, i32>(2).cast_unsigned(), run: row.get(3) };
                         Some((key_of(row, 0), (stand, row.get(4))))
                     })
@@ -333,17 +338,17 @@ impl Ledger for PostgresLedger {
                     let before = known.get(&piece.key).copied();
                     let live = before.is_some_and(|(_, live)| live);
                     let stand = before.map(|(stand, _)| stand);
-                    let finding = protocol::weigh(stand, live, piece.attempt, piece.verdict);
+                    let finding = protocol::weigh(stand, live, piece.attempt, piece.resolution);
                     if let (Finding::Settled, Some(stand)) = (finding, stand) {
-                        if stand.state == State::Intent {
+                        if stand.state == SendState::Intent {
                             entries.push(Entry::abandoned(stand.run, now, piece.key, stand.attempt));
                         }
                         entries.push(Entry::evidence(stand, now, piece));
-                        known.insert(piece.key, (Stand { state: piece.verdict.state(), ..stand }, live));
+                        known.insert(piece.key, (Stand { state: piece.resolution.state(), ..stand }, live));
                         client
                             .execute_typed(
                                 "UPDATE sendform.send SET state = $2 WHERE send_key = $1",
-                                &[(&&piece.key.0[..], Type::BYTEA), (&piece.verdict.state().kind(), Type::INT2)],
+                                &[(&&piece.key.0[..], Type::BYTEA), (&state_code(piece.resolution.state()), Type::INT2)],
                             )
                             .await?;
                     }
@@ -622,7 +627,7 @@ async fn snapshot(connection: &mut Connection, scope: &Scope) -> Result<Snapshot
         let Some(last) = rows.last() else { break };
         after = last.get(0);
         for row in &rows {
-            let state = State::from_kind(row.get::<_, i16>(1).into())?;
+            let state = state_of(row.get::<_, i16>(1).into())?;
             let attempt = row.get::<_, i32>(2).cast_unsigned();
             sends.record(key_of(row, 0), state, attempt, Some((row.get(3), row.get(4))));
         }
@@ -683,11 +688,11 @@ async fn write_entry(client: &Client, entry: &Entry) -> Result<(), tokio_postgre
             &[
                 (&entry.run, Type::INT8),
                 (&entry.at, Type::INT8),
-                (&entry.state.kind(), Type::INT2),
+                (&state_code(entry.state), Type::INT2),
                 (&&entry.key.0[..], Type::BYTEA),
                 (&entry.attempt.cast_signed(), Type::INT4),
                 (&digest, Type::BYTEA),
-                (&entry.likeness, Type::INT8),
+                (&entry.similarity_digest, Type::INT8),
                 (&entry.masked, Type::TEXT),
                 (&entry.coupon, Type::TEXT),
                 (&entry.expires, Type::INT8),
@@ -760,11 +765,11 @@ fn entry_of(row: &Row) -> Result<Entry, LedgerError> {
         seq: row.get(0),
         run: row.get(1),
         at: row.get(2),
-        state: State::from_kind(row.get::<_, i16>(3).into())?,
+        state: state_of(row.get::<_, i16>(3).into())?,
         key: key_of(row, 4),
         attempt: row.get::<_, i32>(5).cast_unsigned(),
         digest: row.get::<_, Option<&[u8]>>(6).map(bytes),
-        likeness: row.get(7),
+        similarity_digest: row.get(7),
         masked: row.get(8),
         coupon: row.get(9),
         expires: row.get(10),

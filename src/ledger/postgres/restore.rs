@@ -6,7 +6,8 @@ use tokio_postgres::types::Type;
 
 use super::super::chain::{LinkKind, StartLink};
 use super::super::protocol::{Finding, Stand};
-use super::super::{LostSend, State, host};
+use super::super::{LostSend, host};
+use super::super::{state_code, state_of};
 use super::{DURABLE, contradiction, schema, write_entry};
 
 pub(super) async fn restore(client: &Client, lost: &[LostSend]) -> Result<Vec<Finding>, tokio_postgres::Error> {
@@ -34,7 +35,7 @@ async fn put_back(client: &Client, send: &LostSend, now: i64) -> Result<Finding,
         )
         .await?;
     let before = rows.first().and_then(|row| {
-        let state = State::from_kind(row.get::<_, i16>(0).into()).ok()?;
+        let state = state_of(row.get::<_, i16>(0).into()).ok()?;
         Some(Stand { state, attempt: row.get::<_, i32>(1).cast_unsigned(), run: row.get(2) })
     });
     let (finding, repair) = send.repair(before, run, now);
@@ -50,7 +51,7 @@ async fn put_back(client: &Client, send: &LostSend, now: i64) -> Result<Finding,
                     (&send.edition.cast_signed(), Type::INT4),
                     (&stand.run, Type::INT8),
                     (&stand.attempt.cast_signed(), Type::INT4),
-                    (&stand.state.kind(), Type::INT2),
+                    (&state_code(stand.state), Type::INT2),
                     (&coupon, Type::TEXT),
                 ],
             )

@@ -11,9 +11,10 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
+use super::super::state_code;
 use super::super::{
-    Batch, Claim, Committed, Entry, Head, LONGEST_HOLD, Lease, LedgerError, Moment, Others, Peers, RunCounts,
-    RunLedger, RunStart, Scope, SendKey, Settlement, Snapshot,
+    Activity, Batch, Claim, Committed, Coordinator, Entry, Head, Lease, LedgerError, MAX_SENDER_PAUSE, Moment,
+    RunCounts, RunLedger, RunStart, Scope, SendKey, Settlement, Snapshot,
 };
 use super::connection::{Connection, PATIENCE};
 use super::contradiction::{self, Reporting};
@@ -311,7 +312,7 @@ impl PostgresRun {
         self.shared.certain.store(false, Ordering::SeqCst);
         let doubtful = &self.doubtful;
         let doubtful = |settlement: &Settlement| {
-            matches!(settlement.ending, super::super::Ending::NotSent { .. })
+            matches!(settlement.result, super::super::AttemptResult::NotSent { .. })
                 && doubtful.contains(&(settlement.key, settlement.attempt))
         };
         // Each transaction has the connection's patience to itself: after a lost connection there may be
@@ -368,9 +369,9 @@ impl<'a> Settle<'a> {
         Self {
             keys: settle.iter().map(|settlement| &settlement.key.0[..]).collect(),
             attempts: settle.iter().map(|settlement| settlement.attempt.cast_signed()).collect(),
-            kinds: settle.iter().map(|settlement| settlement.ending.state().kind()).collect(),
-            ids: settle.iter().map(|settlement| settlement.ending.message_id()).collect(),
-            reasons: settle.iter().map(|settlement| settlement.ending.reason()).collect(),
+            kinds: settle.iter().map(|settlement| state_code(settlement.result.state())).collect(),
+            ids: settle.iter().map(|settlement| settlement.result.message_id()).collect(),
+            reasons: settle.iter().map(|settlement| settlement.result.reason()).collect(),
         }
     }
 
@@ -400,7 +401,7 @@ struct Claims<'a> {
     keys: Vec<&'a [u8]>,
     attempts: Vec<i32>,
     digests: Vec<&'a [u8]>,
-    likenesses: Vec<i64>,
+    similarity_digests: Vec<i64>,
     addresses: Vec<&'a str>,
     coupons: Vec<&'a str>,
     expiries: Vec<Option<i64>>,
@@ -413,7 +414,7 @@ impl<'a> Claims<'a> {
             keys: claim.iter().map(|intent| &intent.key.0[..]).collect(),
             attempts: claim.iter().map(|intent| intent.attempt.cast_signed()).collect(),
             digests: claim.iter().map(|intent| &intent.digest.0[..]).collect(),
-            likenesses: claim.iter().map(|intent| intent.likeness).collect(),
+            similarity_digests: claim.iter().map(|intent| intent.similarity_digest).collect(),
             addresses: claim.iter().map(|intent| intent.masked.as_str()).collect(),
             coupons: claim.iter().map(|intent| intent.coupon.expose()).collect(),
             expiries: claim
@@ -445,7 +446,7 @@ impl<'a> Claims<'a> {
                     (&self.keys, Type::BYTEA_ARRAY),
                     (&self.attempts, Type::INT4_ARRAY),
                     (&self.digests, Type::BYTEA_ARRAY),
-                    (&self.likenesses, Type::INT8_ARRAY),
+                    (&self.similarity_digests, Type::INT8_ARRAY),
                     (&self.addresses, Type::TEXT_ARRAY),
                     (&self.coupons, Type::TEXT_ARRAY),
                     (&self.expiries, Type::INT8_ARRAY),
@@ -490,8 +491,8 @@ impl RunLedger for PostgresRun {
         Some(self.shared.lease.clone())
     }
 
-    fn peers(&self) -> Option<Arc<dyn Peers>> {
-        Some(Arc::clone(&self.shared) as Arc<dyn Peers>)
+    fn coordinator(&self) -> Option<Arc<dyn Coordinator>> {
+        Some(Arc::clone(&self.shared) as Arc<dyn Coordinator>)
     }
 
     async fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
@@ -597,13 +598,13 @@ async fn beat(shared: Arc<Shared>, mut connection: Connection, every: Duration) 
 }
 
 #[async_trait]
-impl Peers for Shared {
+impl Coordinator for Shared {
     async fn reserve(&self, messages: u32, most: u32) -> Result<Duration, LedgerError> {
         let mut connection = self.connection.lock().await;
         let span = self.interval.as_secs_f64() * f64::from(messages);
         // An applier uses one slot and has the next one reserved.
         let of_one = 2.0 * self.interval.as_secs_f64() * f64::from(most);
-        let hold = LONGEST_HOLD.as_secs_f64();
+        let hold = MAX_SENDER_PAUSE.as_secs_f64();
         let rows = connection
             .with("written", async |client| {
                 client
@@ -623,7 +624,7 @@ impl Peers for Shared {
         Ok(Duration::try_from_secs_f64(delay.max(0.0)).unwrap_or_default())
     }
 
-    async fn hold(&self, pause: Duration) -> Result<(), LedgerError> {
+    async fn pause_sender(&self, pause: Duration) -> Result<(), LedgerError> {
         let mut connection = self.connection.lock().await;
         connection
             .with("written", async |client| {
@@ -638,7 +639,7 @@ impl Peers for Shared {
             .map(drop)
     }
 
-    async fn next_share(&self) -> Result<u64, LedgerError> {
+    async fn next_chunk(&self) -> Result<u64, LedgerError> {
         let mut connection = self.connection.lock().await;
         let row = connection
             .with("written", async |client| {
@@ -653,7 +654,7 @@ impl Peers for Shared {
         Ok(row.get::<_, i64>(0).cast_unsigned())
     }
 
-    async fn others(&self) -> Result<Others, LedgerError> {
+    async fn activity(&self) -> Result<Activity, LedgerError> {
         let open = self.open.load(Ordering::SeqCst).cast_signed();
         let mut connection = self.connection.lock().await;
         let rows = connection
@@ -669,7 +670,7 @@ impl Peers for Shared {
             })
             .await?;
         let open = rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).sum();
-        Ok(Others { appliers: rows.len() as u64, open })
+        Ok(Activity { appliers: rows.len() as u64, open })
     }
 }
 

@@ -17,7 +17,8 @@ use super::super::chain::LinkKind;
 use super::super::copy::moved;
 use super::super::location::canonical_file;
 use super::super::protocol::Stand;
-use super::super::{FORGOTTEN_SENDS, LedgerError, LedgerKey, MOVED_TO, SendKey, State, instant};
+use super::super::state_code;
+use super::super::{FORGOTTEN_SENDS, LedgerError, LedgerKey, MOVED_TO, SendKey, SendState, instant};
 use super::file::{self, BACKUP, set_property, take_lease};
 use super::head_file::{HeadFile, Recorded, ledger_id};
 use super::migrate::migrate;
@@ -346,16 +347,16 @@ fn exactly(current: &Connection, copied: &Connection, forgotten: &mut Forgotten)
 fn accepted_after_all(connection: &Connection) -> Result<HashSet<SendKey>, rusqlite::Error> {
     connection
         .prepare("SELECT send_key FROM contradiction WHERE kind = ?1")?
-        .query_map([State::Accepted.kind()], |row| row.get(0).map(SendKey))?
+        .query_map([state_code(SendState::Accepted)], |row| row.get(0).map(SendKey))?
         .collect()
 }
 
 /// Whether the copy would send nobody again whom the ledger would not send to again.
 fn knows(copied: Option<&Stand>, now: Stand) -> bool {
-    let free = |state: State| matches!(state, State::NotSent | State::Rejected);
+    let free = |state: SendState| matches!(state, SendState::NotSent | SendState::Rejected);
     match copied {
         // What was provably not sent may be sent again either way.
-        None => now.state == State::NotSent && now.attempt == 1,
+        None => now.state == SendState::NotSent && now.attempt == 1,
         Some(then) => then.attempt >= now.attempt && (!free(then.state) || then.state == now.state),
     }
 }

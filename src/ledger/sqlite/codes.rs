@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, BuildHasherDefault};
 use hashbrown::DefaultHashBuilder;
 
 use super::super::{SendKey, Sends, Snapshot};
-use crate::util::prehashed::Hashed;
+use crate::domain::send::PassThroughHasher;
 
 /// Stands for a send of another campaign or edition.
 const ELSEWHERE: u64 = u64::MAX;
@@ -17,7 +17,7 @@ const ELSEWHERE: u64 = u64::MAX;
 /// From the hash of a code to half of its send's key. Two codes of one hash are so rare (once in a
 /// million runs of ten million codes) that the harm, a plan that has to be made again, may be taken.
 pub(super) struct Codes {
-    owners: std::collections::HashMap<u64, u64, BuildHasherDefault<Hashed>>,
+    owners: std::collections::HashMap<u64, u64, BuildHasherDefault<PassThroughHasher>>,
     hasher: DefaultHashBuilder,
 }
 
@@ -27,7 +27,7 @@ impl Codes {
         let mut codes = Self { owners: Default::default(), hasher: DefaultHashBuilder::default() };
         codes.owners.reserve(snapshot.sends.len() + snapshot.spent_codes.len());
         for (key, send) in snapshot.sends.iter() {
-            codes.owners.insert(codes.hasher.hash_one(send.coupon), key.half());
+            codes.owners.insert(codes.hasher.hash_one(send.coupon), key.hash_half());
         }
         for code in &snapshot.spent_codes {
             codes.owners.entry(codes.hasher.hash_one(&**code)).or_insert(ELSEWHERE);
@@ -39,12 +39,12 @@ impl Codes {
     pub(super) fn take(&mut self, code: &str, key: &SendKey, before: &Sends) -> bool {
         match self.owners.entry(self.hasher.hash_one(code)) {
             Entry::Vacant(free) => {
-                free.insert(key.half());
+                free.insert(key.hash_half());
                 true
             }
             // Older versions gave one code to people of two editions; each of them keeps it.
             Entry::Occupied(taken) => {
-                *taken.get() == key.half() || before.get(key).is_some_and(|send| send.coupon == code)
+                *taken.get() == key.hash_half() || before.get(key).is_some_and(|send| send.coupon == code)
             }
         }
     }

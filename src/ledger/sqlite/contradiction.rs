@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use rusqlite::{Connection, Row, params};
 
 use super::super::hearing::{Hearings, Step};
-use super::super::{Committed, Contradiction, SendKey, Settlement, Source, State};
+use super::super::{Committed, Contradiction, SendKey, SendState, Settlement, Source};
+use super::super::{state_code, state_of};
 use super::append;
 
 /// Hears late, repeated and contradicting outcomes, and writes what follows from them.
@@ -29,7 +30,7 @@ pub(super) fn hear(
             hearings.read(&Step {
                 key,
                 attempt: row.get(1)?,
-                state: State::from_kind(row.get(2)?).map_err(|_| rusqlite::Error::InvalidQuery)?,
+                state: state_of(row.get(2)?).map_err(|_| rusqlite::Error::InvalidQuery)?,
                 run: row.get(3)?,
                 source: row.get::<_, Option<String>>(4)?.and_then(|source| Source::parse(&source)),
                 has_id: row.get(5)?,
@@ -58,10 +59,10 @@ pub(super) fn write(connection: &Connection, found: &Contradiction) -> Result<()
                 found.at,
                 found.key.0,
                 found.attempt,
-                found.said.kind(),
+                state_code(found.said),
                 found.message_id,
                 found.reason,
-                found.stood.kind(),
+                state_code(found.stood),
                 found.stood_attempt
             ],
         )
@@ -71,7 +72,7 @@ pub(super) fn write(connection: &Connection, found: &Contradiction) -> Result<()
 /// Sends of which an earlier attempt was accepted, as its run reported too late.
 pub(super) fn accepted(connection: &Connection) -> Result<HashSet<SendKey>, rusqlite::Error> {
     let mut keys = connection.prepare_cached("SELECT send_key FROM contradiction WHERE kind = ?1")?;
-    let keys = keys.query_map([State::Accepted.kind()], |row| row.get(0).map(SendKey))?;
+    let keys = keys.query_map([state_code(SendState::Accepted)], |row| row.get(0).map(SendKey))?;
     keys.collect()
 }
 
@@ -80,8 +81,7 @@ pub(super) fn read(connection: &Connection) -> Result<Vec<Contradiction>, rusqli
     let mut rows = connection.prepare(
         "SELECT run, at, send_key, attempt, kind, message_id, reason, stood, stood_attempt FROM contradiction ORDER BY id",
     )?;
-    let state =
-        |row: &Row<'_>, column: &str| State::from_kind(row.get(column)?).map_err(|_| rusqlite::Error::InvalidQuery);
+    let state = |row: &Row<'_>, column: &str| state_of(row.get(column)?).map_err(|_| rusqlite::Error::InvalidQuery);
     let rows = rows.query_map([], |row| {
         Ok(Contradiction {
             run: row.get("run")?,

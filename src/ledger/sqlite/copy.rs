@@ -343,11 +343,11 @@ mod tests {
         let mut moved = SqliteLedger::open_existing(&to, Some(&key)).unwrap().unwrap();
         for (runs, expected) in [(vec![1, 2, 3], vec![1, 2, 3, 4]), (vec![2], vec![2, 4]), (vec![3], vec![1, 3])] {
             let mut found = Vec::new();
-            moved.likenesses(&runs, &mut |_, likeness| found.push(likeness)).await.unwrap();
+            moved.similarity_digests(&runs, &mut |_, digest| found.push(digest)).await.unwrap();
             found.sort_unstable();
-            assert_eq!(found, expected, "likenesses of {runs:?}");
+            assert_eq!(found, expected, "similarity_digests of {runs:?}");
             let mut found = Vec::new();
-            moved.moves(&runs, &mut |step| found.extend(step.likeness)).await.unwrap();
+            moved.moves(&runs, &mut |step| found.extend(step.similarity_digest)).await.unwrap();
             assert_eq!(found, expected, "moves of {runs:?}");
         }
         assert_eq!(moved.sound().await.unwrap(), Vec::<String>::new());

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::super::key::hexadecimal;
 use super::super::{Head, LedgerError};
 use super::file::property;
 use super::{Identity, head, io, position, storage};
+use crate::util::hex;
 
 /// The first bytes of a slot: what it is, and its format.
 const MAGIC: &[u8; 8] = b"SNDFHD01";
@@ -240,7 +240,7 @@ impl Recorded {
 /// The ledger's id, as bytes.
 pub(super) fn ledger_id(ledger: &Path, connection: &Connection) -> Result<[u8; 16], LedgerError> {
     let id = property(connection, "ledger_id").map_err(|error| storage(ledger, "read", &error))?;
-    id.as_deref().and_then(hexadecimal).ok_or_else(|| LedgerError::NotALedger(ledger.display().to_string()))
+    id.as_deref().and_then(hex::decode).ok_or_else(|| LedgerError::NotALedger(ledger.display().to_string()))
 }
 
 impl HeadFile {

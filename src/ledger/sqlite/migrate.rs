@@ -10,7 +10,8 @@ use std::path::Path;
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::super::chain::{Head, LinkKind, StartLink};
-use super::super::{LedgerError, SendKey, State};
+use super::super::state_code;
+use super::super::{LedgerError, SendKey, SendState};
 use super::{head, storage};
 
 /// The format that this program writes.
@@ -167,7 +168,7 @@ fn runs_with_generated_codes(connection: &Connection) -> Result<Vec<i64>, rusqli
     }
     let mut intents = connection
         .prepare("SELECT run, send_key, coupon FROM journal WHERE kind = ?1 AND coupon IS NOT NULL ORDER BY seq")?;
-    let mut intents = intents.query([State::Intent.kind()])?;
+    let mut intents = intents.query([state_code(SendState::Intent)])?;
     while let Some(row) = intents.next()? {
         let run = row.get(0)?;
         let Some(codes) = open.get_mut(&run) else { continue };

@@ -40,8 +40,9 @@ use super::location::canonical_file;
 use super::protocol::{self, Finding, Stand};
 use super::{
     BySend, Contradiction, Entry, Evidence, Head, Ledger, LedgerError, LedgerKey, Link, LostSend, Move, RunCounts,
-    RunLedger, RunRecord, RunStart, Scope, SendKey, Snapshot, Source, State, actor, host, instant, milliseconds,
+    RunLedger, RunRecord, RunStart, Scope, SendKey, SendState, Snapshot, Source, actor, host, instant, milliseconds,
 };
+use super::{state_code, state_of};
 pub use backup::{Forgotten, ForgottenRun, Restore, adopt, adopt_copy, backup};
 pub(super) use copy::{SqliteSource, SqliteTarget};
 pub use file::lease_holder;
@@ -255,9 +256,9 @@ impl SqliteLedger {
         link(&transaction, head, LinkKind::Start, Some(run), None).map_err(fail)?;
         let mut orphans = Vec::new();
         let mut changed = BySend::default();
-        for (key, recorded) in snapshot.sends.iter().filter(|(_, recorded)| recorded.state == State::Intent) {
+        for (key, recorded) in snapshot.sends.iter().filter(|(_, recorded)| recorded.state == SendState::Intent) {
             orphans.push(Entry::abandoned(run, started_at, key, recorded.attempt));
-            changed.insert(key, (State::Unknown, recorded.attempt));
+            changed.insert(key, (SendState::Unknown, recorded.attempt));
         }
         append(&transaction, &orphans).map_err(fail)?;
         transaction.commit().map_err(fail)?;
@@ -318,13 +319,17 @@ impl Ledger for SqliteLedger {
         let mut statement = self.connection.prepare(&sql).map_err(fail)?;
         let mut rows = statement.query([campaign]).map_err(fail)?;
         while let Some(row) = rows.next().map_err(fail)? {
-            let state = State::from_kind(row.get(3).map_err(fail)?)?;
+            let state = state_of(row.get(3).map_err(fail)?)?;
             visit(entry(row, state).map_err(fail)?);
         }
         Ok(())
     }
 
-    async fn likenesses(&mut self, runs: &[i64], visit: &mut (dyn FnMut(i64, i64) + Send)) -> Result<(), LedgerError> {
+    async fn similarity_digests(
+        &mut self,
+        runs: &[i64],
+        visit: &mut (dyn FnMut(i64, i64) + Send),
+    ) -> Result<(), LedgerError> {
         let mut read = || -> Result<(), rusqlite::Error> {
             // An intent stands between the start of its run and the start of the next: no two runs have
             // overlapped, unless the ledger comes from a database.
@@ -362,9 +367,9 @@ impl Ledger for SqliteLedger {
         while let Some(row) = rows.next().map_err(fail)? {
             let run = row.get(0).map_err(fail)?;
             if wanted.contains(&run) {
-                let state = State::from_kind(row.get(1).map_err(fail)?)?;
+                let state = state_of(row.get(1).map_err(fail)?)?;
                 let key = SendKey(row.get(2).map_err(fail)?);
-                visit(Move { run, key, state, likeness: row.get(3).map_err(fail)? });
+                visit(Move { run, key, state, similarity_digest: row.get(3).map_err(fail)? });
             }
         }
         Ok(())
@@ -433,13 +438,13 @@ impl Ledger for SqliteLedger {
         for piece in evidence {
             let before = known.get(&piece.key).copied();
             let live = leased && last.1 && before.is_some_and(|stand| stand.run == last.0);
-            let finding = protocol::weigh(before, live, piece.attempt, piece.verdict);
+            let finding = protocol::weigh(before, live, piece.attempt, piece.resolution);
             if let (Finding::Settled, Some(stand)) = (finding, before) {
-                if stand.state == State::Intent {
+                if stand.state == SendState::Intent {
                     entries.push(Entry::abandoned(stand.run, now, piece.key, stand.attempt));
                 }
                 entries.push(Entry::evidence(stand, now, piece));
-                known.insert(piece.key, Stand { state: piece.verdict.state(), ..stand });
+                known.insert(piece.key, Stand { state: piece.resolution.state(), ..stand });
             }
             findings.push(finding);
         }
@@ -520,13 +525,13 @@ fn stands(
         if !wanted(&key) {
             continue;
         }
-        let state = State::from_kind(row.get(1)?).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        let state = state_of(row.get(1)?).map_err(|_| rusqlite::Error::InvalidQuery)?;
         let (attempt, run) = (row.get(2)?, row.get(3)?);
         let stand = found.entry(key).or_insert(Stand { state, attempt, run });
         stand.state = state;
         // A late acceptance may be about an attempt before the last.
         stand.attempt = stand.attempt.max(attempt);
-        if state == State::Intent {
+        if state == SendState::Intent {
             stand.run = run;
         }
     }
@@ -545,11 +550,11 @@ fn append(connection: &Connection, entries: &[Entry]) -> Result<(), rusqlite::Er
         insert.execute(params![
             entry.run,
             entry.at,
-            entry.state.kind(),
+            state_code(entry.state),
             entry.key.0,
             entry.attempt,
             entry.digest,
-            entry.likeness,
+            entry.similarity_digest,
             entry.masked,
             entry.coupon,
             entry.expires,
@@ -562,7 +567,7 @@ fn append(connection: &Connection, entries: &[Entry]) -> Result<(), rusqlite::Er
     Ok(())
 }
 
-fn entry(row: &Row<'_>, state: State) -> Result<Entry, rusqlite::Error> {
+fn entry(row: &Row<'_>, state: SendState) -> Result<Entry, rusqlite::Error> {
     Ok(Entry {
         seq: row.get(0)?,
         run: row.get(1)?,
@@ -571,7 +576,7 @@ fn entry(row: &Row<'_>, state: State) -> Result<Entry, rusqlite::Error> {
         key: SendKey(row.get(4)?),
         attempt: row.get(5)?,
         digest: row.get(6)?,
-        likeness: row.get(7)?,
+        similarity_digest: row.get(7)?,
         masked: row.get(8)?,
         coupon: row.get(9)?,
         expires: row.get(10)?,

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, named_params,
 
 use super::super::chain::{LinkKind, StartLink};
 use super::super::protocol::Finding;
-use super::super::{LostSend, SendKey, State, host};
+use super::super::{LostSend, SendKey, SendState, host};
 use super::copy::OVERLAPPED;
 use super::file::set_property;
 use super::{append, contradiction, head, link, position, stands};
@@ -23,7 +23,7 @@ pub(super) fn restore(connection: &mut Connection, lost: &[LostSend]) -> Result<
         let run = run_for(&transaction, send, now)?;
         let (finding, repair) = send.repair(known.get(&send.intent.key).copied(), run, now);
         append(&transaction, &repair.entries)?;
-        intents |= repair.entries.iter().any(|entry| entry.state == State::Intent);
+        intents |= repair.entries.iter().any(|entry| entry.state == SendState::Intent);
         if let Some(stand) = repair.stand {
             known.insert(send.intent.key, stand);
         }

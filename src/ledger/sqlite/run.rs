@@ -13,15 +13,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::chain::{EndLink, JournalDigest, LinkKind};
 use super::super::protocol::{self, Stand};
+use super::super::state_of;
 use super::super::{
-    Batch, BySend, Claim, Committed, Entry, Head, Lease, LedgerError, Peers, RunCounts, RunLedger, Scope, SendKey,
-    Sends, Snapshot, State,
+    Batch, BySend, Claim, Committed, Coordinator, Entry, Head, Lease, LedgerError, RunCounts, RunLedger, Scope,
+    SendKey, SendState, Sends, Snapshot,
 };
 use super::codes::Codes;
 use super::head_file::HeadFile;
 use super::{Identity, SqliteLedger, append, contradiction, file, head, io, position, storage};
 
-const STOPPED: &str = "its writer has stopped";
+const STOPPED: &str = "the thread that writes the ledger crashed";
 const OVERTAKEN: &str = "another process wrote to the ledger during this run";
 const REPLACED: &str = "the ledger's file was removed or replaced during this run";
 
@@ -55,9 +56,9 @@ impl RunLedger for SqliteRun {
         let sent =
             self.sender.as_ref().is_some_and(|sender| sender.send(Job::Commit(Arc::clone(batch), answer)).is_ok());
         if sent {
-            answered.await.unwrap_or(Err(LedgerError::Fenced(STOPPED)))
+            answered.await.unwrap_or(Err(LedgerError::Internal(STOPPED)))
         } else {
-            Err(LedgerError::Fenced(STOPPED))
+            Err(LedgerError::Internal(STOPPED))
         }
     }
 
@@ -65,7 +66,7 @@ impl RunLedger for SqliteRun {
         None
     }
 
-    fn peers(&self) -> Option<Arc<dyn Peers>> {
+    fn coordinator(&self) -> Option<Arc<dyn Coordinator>> {
         None
     }
 
@@ -80,7 +81,7 @@ impl RunLedger for SqliteRun {
         let (answer, answered) = oneshot::channel();
         let job = Job::Finish(ending.to_owned(), counts, answer);
         let sent = self.sender.take().is_some_and(|sender| sender.send(job).is_ok());
-        let stopped = Err(LedgerError::Fenced(STOPPED));
+        let stopped = Err(LedgerError::Internal(STOPPED));
         let result = if sent { answered.await.unwrap_or(stopped) } else { stopped };
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -99,7 +100,7 @@ pub(super) struct Writer {
     /// Where each send stood before this run.
     pub(super) before: Arc<Sends>,
     /// Where those stand that changed since. An intent in here is this run's own.
-    pub(super) changed: BySend<(State, u32)>,
+    pub(super) changed: BySend<(SendState, u32)>,
     pub(super) retry_rejected: bool,
     /// The number of the first entry that this run may have written.
     pub(super) first_seq: i64,
@@ -141,12 +142,12 @@ impl Writer {
         let fail = |error: rusqlite::Error| storage(&self.path, "written", &error);
         // The connection is this thread's alone, so there is no transaction inside another.
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(fail)?;
-        let overtaken = latest_run(&transaction).map_err(fail)? != self.run;
+        let (last_run, at_start) = last_run_and_position(&transaction).map_err(fail)?;
+        let overtaken = last_run != self.run;
         if overtaken && !batch.claim.is_empty() {
             return Err(LedgerError::Fenced(OVERTAKEN));
         }
         // Evidence, and the late acceptance of a run that was overtaken, are written beside this run.
-        let at_start = position(&transaction).map_err(fail)?;
         if at_start != self.seen {
             for (key, state, attempt) in written_since(&transaction, self.seen).map_err(fail)? {
                 let known = self.changed.get(&key).map_or(0, |(_, attempt)| *attempt);
@@ -160,13 +161,13 @@ impl Writer {
             let (state, attempt) = self.changed.get(key).copied().or_else(before)?;
             Some(Stand { state, attempt, run: self.run })
         };
-        let mut changed: BySend<(State, u32)> = BySend::default();
+        let mut changed: BySend<(SendState, u32)> = BySend::default();
         let mut entries = Vec::with_capacity(batch.claim.len() + batch.settle.len());
         let mut others = Vec::new();
         let now = Timestamp::now().as_millisecond();
         for settlement in &batch.settle {
-            let state = settlement.ending.state();
-            let before = stand(&settlement.key).filter(|stand| stand.state == State::Intent);
+            let state = settlement.result.state();
+            let before = stand(&settlement.key).filter(|stand| stand.state == SendState::Intent);
             if !overtaken
                 && protocol::may_settle(before, settlement.attempt, self.run, state)
                 && !changed.contains_key(&settlement.key)
@@ -200,7 +201,7 @@ impl Writer {
                 committed.claims.push(Claim::CodeTaken);
                 continue;
             }
-            changed.insert(intent.key, (State::Intent, intent.attempt));
+            changed.insert(intent.key, (SendState::Intent, intent.attempt));
             entries.push(Entry::claimed(self.run, now, intent));
             committed.claims.push(Claim::Granted);
         }
@@ -262,14 +263,21 @@ impl Writer {
 }
 
 /// Where sends stand according to the entries after this one.
-fn written_since(connection: &Connection, seq: i64) -> Result<Vec<(SendKey, State, u32)>, rusqlite::Error> {
+fn written_since(connection: &Connection, seq: i64) -> Result<Vec<(SendKey, SendState, u32)>, rusqlite::Error> {
     let mut entries =
         connection.prepare_cached("SELECT send_key, kind, attempt FROM journal WHERE seq > ?1 ORDER BY seq")?;
     let entries = entries.query_map([seq], |row| {
-        let state = State::from_kind(row.get(1)?).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        let state = state_of(row.get(1)?).map_err(|_| rusqlite::Error::InvalidQuery)?;
         Ok((SendKey(row.get(0)?), state, row.get(2)?))
     })?;
     entries.collect()
+}
+
+/// The number of the last run and that of the journal's last entry, for each commit: in one statement.
+fn last_run_and_position(connection: &Connection) -> Result<(i64, i64), rusqlite::Error> {
+    let mut last = connection
+        .prepare_cached("SELECT (SELECT coalesce(max(id), 0) FROM run), (SELECT coalesce(max(seq), 0) FROM journal)")?;
+    last.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// The number of the last run: a run that is not the last was overtaken.

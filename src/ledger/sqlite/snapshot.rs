@@ -8,7 +8,8 @@ use std::sync::mpsc::IntoIter;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::super::{ContentPrefix, LedgerError, Scope, SendKey, Sends, Snapshot, State, content_prefix, instant};
+use super::super::state_of;
+use super::super::{ContentPrefix, LedgerError, Scope, SendKey, SendState, Sends, Snapshot, content_prefix, instant};
 use super::{SqliteLedger, contradiction, lease_is_taken, position};
 use crate::util::pipeline::{Sender, run_pipeline};
 
@@ -45,7 +46,7 @@ struct Own {
     attempt: u32,
     run: i64,
     content: Option<ContentPrefix>,
-    state: State,
+    state: SendState,
 }
 
 impl Default for Piece {
@@ -57,9 +58,9 @@ impl Default for Piece {
 impl Piece {
     /// Adds an entry of `run`, unless nothing of it matters.
     fn add(&mut self, row: &Row<'_>, run: i64, own: bool) -> Result<(), Unread> {
-        let state = State::from_kind(row.get(1)?).map_err(Unread::Kind)?;
+        let state = state_of(row.get(1)?).map_err(Unread::Kind)?;
         let mut code_bytes = 0;
-        if state == State::Intent {
+        if state == SendState::Intent {
             let code = row.get_ref(4)?.as_str_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
             self.codes.push_str(code);
             code_bytes = code.len();
@@ -103,7 +104,7 @@ fn gather(pieces: IntoIter<Piece>, mut sends: Sends) -> (Sends, Vec<Box<str>>) {
             codes = rest;
             match step.own {
                 Some(Own { key, attempt, run, content, state }) => {
-                    let intent = (state == State::Intent).then_some((run, code));
+                    let intent = (state == SendState::Intent).then_some((run, code));
                     sends.record_with_content(key, state, attempt, intent, content);
                 }
                 None => spent.push(code.into()),
@@ -200,7 +201,7 @@ impl SqliteLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::LedgerKey;
+    use crate::ledger::{LedgerKey, state_code};
 
     /// Two runs of this campaign and one of another that used the same pool, over several pieces.
     #[test]
@@ -223,12 +224,15 @@ mod tests {
                 let mut key = [0; 16];
                 key[..8].copy_from_slice(&(entry as u64 / 2 % 900).to_le_bytes());
                 let (key, run) = (SendKey(key), [1, 2, 3][entry / 2 % 3]);
-                let state =
-                    if entry % 2 == 0 { State::Intent } else { [State::Accepted, State::NotSent][entry / 2 % 2] };
-                let code = (state == State::Intent).then(|| format!("{}{entry}", ["A", "दी", ""][entry % 3]));
+                let state = if entry % 2 == 0 {
+                    SendState::Intent
+                } else {
+                    [SendState::Accepted, SendState::NotSent][entry / 2 % 2]
+                };
+                let code = (state == SendState::Intent).then(|| format!("{}{entry}", ["A", "दी", ""][entry % 3]));
                 let attempt = 1 + entry as u32 / 1_800;
-                let digest = (state == State::Intent).then(|| *blake3::hash(&entry.to_le_bytes()).as_bytes());
-                transaction.execute(sql, params![run, state.kind(), key.0, attempt, code, digest]).unwrap();
+                let digest = (state == SendState::Intent).then(|| *blake3::hash(&entry.to_le_bytes()).as_bytes());
+                transaction.execute(sql, params![run, state_code(state), key.0, attempt, code, digest]).unwrap();
                 if run == 2 {
                     spent.extend(code.map(String::into_boxed_str));
                 } else {

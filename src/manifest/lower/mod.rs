@@ -306,7 +306,9 @@ impl Check<'_> {
     fn secret(&mut self, at: &Pointer, secret: &types::Secret) -> SecretRef {
         match secret {
             types::Secret::Env(name) => SecretRef::Env(name.clone()),
-            types::Secret::File(path) => SecretRef::File(self.path(&at.join("file"), path)),
+            types::Secret::File(path) => {
+                SecretRef::File { written: path.clone(), path: self.path(&at.join("file"), path) }
+            }
             types::Secret::Exec(words) => {
                 if words.is_empty() {
                     self.error(

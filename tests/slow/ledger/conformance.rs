@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use sendform::domain::coupon::CouponCode;
-use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand, Verdict};
+use sendform::domain::send::{EvidenceSource, Resolution};
+use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand};
 use sendform::ledger::{
-    Claim, Committed, Ending, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, SendKey,
-    Settlement, Source, State, report,
+    AttemptResult, Claim, Committed, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, SendKey,
+    SendState, Settlement, Source, report,
 };
 
 use super::stage::{
@@ -16,13 +17,13 @@ use super::stage::{
     unknown,
 };
 
-fn evidence(number: u8, attempt: Option<u32>, verdict: Verdict) -> Evidence {
+fn evidence(number: u8, attempt: Option<u32>, resolution: Resolution) -> Evidence {
     Evidence {
         key: send_key(number),
         attempt,
-        verdict,
+        resolution,
         message_id: None,
-        source: Source::Decision,
+        source: EvidenceSource::Decision,
         actor: "asha".into(),
         reason: "seen in the console".into(),
     }
@@ -32,7 +33,7 @@ async fn finish(run: Box<dyn RunLedger>) -> Head {
     run.finish("partial", RunCounts::default()).await.unwrap()
 }
 
-async fn state(stage: &Stage, start: &RunStart, number: u8) -> Option<(State, u32)> {
+async fn state(stage: &Stage, start: &RunStart, number: u8) -> Option<(SendState, u32)> {
     stage.snapshot(start).await.sends.get(&send_key(number)).map(|send| (send.state, send.attempt))
 }
 
@@ -69,13 +70,13 @@ fn what_was_not_sent_is_claimed_again_even_by_the_commit_that_says_so() {
         run.commit(&claim(&[(1, 1)])).await.unwrap();
         let again = both(&claim(&[(1, 2)]), &settle(&[(1, 1, not_sent())]));
         assert_eq!(run.commit(&again).await.unwrap().claims, [Claim::Granted]);
-        assert_eq!(state(&stage, &plan, 1).await, Some((State::Intent, 2)));
+        assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Intent, 2)));
         // An outcome of the attempt before says nothing of this one.
         run.commit(&settle(&[(1, 1, accepted())])).await.unwrap();
-        assert_eq!(state(&stage, &plan, 1).await, Some((State::Intent, 2)));
+        assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Intent, 2)));
         run.commit(&settle(&[(1, 2, accepted())])).await.unwrap();
         finish(run).await;
-        assert_eq!(state(&stage, &plan, 1).await, Some((State::Accepted, 2)));
+        assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Accepted, 2)));
         sound(&stage).await;
     });
 }
@@ -89,17 +90,17 @@ fn an_acceptance_is_taken_back_by_its_own_run_alone() {
         first.commit(&settle(&[(1, 1, accepted()), (2, 1, accepted()), (3, 1, rejected())])).await.unwrap();
         // Nothing but doubt takes an acceptance back, and it does so twice as well as once.
         first.commit(&settle(&[(1, 1, rejected()), (2, 1, not_sent()), (3, 1, unknown())])).await.unwrap();
-        assert_eq!(state(&stage, &plan, 2).await, Some((State::Accepted, 1)));
-        assert_eq!(state(&stage, &plan, 3).await, Some((State::Rejected, 1)));
+        assert_eq!(state(&stage, &plan, 2).await, Some((SendState::Accepted, 1)));
+        assert_eq!(state(&stage, &plan, 3).await, Some((SendState::Rejected, 1)));
         for _ in 0..2 {
             first.commit(&settle(&[(1, 1, unknown())])).await.unwrap();
-            assert_eq!(state(&stage, &plan, 1).await, Some((State::Unknown, 1)));
+            assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Unknown, 1)));
         }
         assert_eq!(first.commit(&claim(&[(1, 2)])).await.unwrap().claims, [Claim::Held]);
         finish(first).await;
         let mut second = stage.begin(&plan).await;
         second.commit(&settle(&[(2, 1, unknown())])).await.unwrap();
-        assert_eq!(state(&stage, &plan, 2).await, Some((State::Accepted, 1)));
+        assert_eq!(state(&stage, &plan, 2).await, Some((SendState::Accepted, 1)));
         finish(second).await;
         sound(&stage).await;
     });
@@ -132,7 +133,7 @@ fn what_a_dead_run_left_open_is_unknown_and_never_claimed() {
         stage.kill(run).await;
         let mut next = stage.begin(&plan).await;
         let snapshot = stage.snapshot(&plan).await;
-        let unknown = snapshot.sends.count(State::Unknown);
+        let unknown = snapshot.sends.count(SendState::Unknown);
         assert_eq!((unknown, snapshot.sends.len()), (2, 3));
         assert_eq!(next.commit(&claim(&[(1, 1), (1, 2), (3, 1)][..1])).await.unwrap().claims, [Claim::Held]);
         assert_eq!(
@@ -160,8 +161,8 @@ fn a_run_that_was_fenced_off_is_granted_nothing_and_is_still_heard() {
         assert_eq!(state(&stage, &plan, 9).await, None);
         // What it saw is worth more than that nobody knows.
         old.commit(&settle(&[(1, 1, accepted()), (2, 1, not_sent())])).await.unwrap();
-        assert_eq!(state(&stage, &plan, 1).await, Some((State::Accepted, 1)));
-        assert_eq!(state(&stage, &plan, 2).await, Some((State::NotSent, 1)));
+        assert_eq!(state(&stage, &plan, 1).await, Some((SendState::Accepted, 1)));
+        assert_eq!(state(&stage, &plan, 2).await, Some((SendState::NotSent, 1)));
         assert_eq!(new.commit(&claim(&[(9, 1)])).await.unwrap().claims, [Claim::Granted]);
         new.commit(&settle(&[(9, 1, accepted())])).await.unwrap();
         // It cannot seal anything either, and does not end the run of another.
@@ -185,21 +186,21 @@ fn evidence_settles_doubt_and_overrules_nothing() {
         let mut ledger = stage.reader().await;
         // The run is under way: the outcome of 5 may still come, that of 1 will not.
         let pieces = [
-            evidence(5, None, Verdict::NotSent),
-            evidence(1, Some(1), Verdict::Accepted),
-            evidence(1, Some(1), Verdict::Accepted),
-            evidence(1, None, Verdict::NotSent),
-            evidence(2, Some(2), Verdict::NotSent),
-            evidence(2, Some(1), Verdict::NotSent),
+            evidence(5, None, Resolution::NotSent),
+            evidence(1, Some(1), Resolution::Accepted),
+            evidence(1, Some(1), Resolution::Accepted),
+            evidence(1, None, Resolution::NotSent),
+            evidence(2, Some(2), Resolution::NotSent),
+            evidence(2, Some(1), Resolution::NotSent),
             // A receipt names the send, not the attempt, and brings the provider's id.
             Evidence {
-                source: Source::Receipt,
+                source: EvidenceSource::Receipt,
                 actor: "provider".into(),
                 message_id: Some("m-3".into()),
-                ..evidence(3, None, Verdict::Rejected)
+                ..evidence(3, None, Resolution::Rejected)
             },
-            evidence(4, None, Verdict::NotSent),
-            evidence(6, None, Verdict::Accepted),
+            evidence(4, None, Resolution::NotSent),
+            evidence(6, None, Resolution::Accepted),
         ];
         let findings = ledger.evidence(&pieces).await.unwrap();
         assert_eq!(
@@ -208,18 +209,18 @@ fn evidence_settles_doubt_and_overrules_nothing() {
                 Finding::UnderWay,
                 Finding::Settled,
                 Finding::Already,
-                Finding::Contradicts(State::Accepted),
+                Finding::Contradicts(SendState::Accepted),
                 Finding::OtherAttempt(1),
                 Finding::Settled,
                 Finding::Settled,
-                Finding::Contradicts(State::Accepted),
+                Finding::Contradicts(SendState::Accepted),
                 Finding::NotRecorded,
             ]
         );
         stage.kill(run).await;
         // Now nobody can tell any more, before another run says so.
         assert_eq!(
-            stage.for_run().await.evidence(&[evidence(5, None, Verdict::NotSent)]).await.unwrap(),
+            stage.for_run().await.evidence(&[evidence(5, None, Resolution::NotSent)]).await.unwrap(),
             [Finding::Settled]
         );
         let mut next = stage.begin(&plan).await;
@@ -235,11 +236,11 @@ fn evidence_settles_doubt_and_overrules_nothing() {
         assert_eq!(
             told,
             [
-                (State::Intent, 1, None),
-                (State::Unknown, 1, None),
-                (State::NotSent, 1, Some(Source::Decision)),
-                (State::Intent, 2, None),
-                (State::Accepted, 2, None),
+                (SendState::Intent, 1, None),
+                (SendState::Unknown, 1, None),
+                (SendState::NotSent, 1, Some(Source::Decision)),
+                (SendState::Intent, 2, None),
+                (SendState::Accepted, 2, None),
             ]
         );
         assert_eq!(history[2].actor.as_deref(), Some("asha"));
@@ -353,13 +354,13 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
         stage.take_the_place_of(old.id()).await;
         // People decide while the answers are under way.
         let decisions = [
-            (1, Verdict::NotSent),
-            (2, Verdict::Rejected),
-            (3, Verdict::Accepted),
-            (4, Verdict::NotSent),
-            (5, Verdict::Accepted),
+            (1, Resolution::NotSent),
+            (2, Resolution::Rejected),
+            (3, Resolution::Accepted),
+            (4, Resolution::NotSent),
+            (5, Resolution::Accepted),
         ]
-        .map(|(send, verdict)| evidence(send, Some(1), verdict));
+        .map(|(send, resolution)| evidence(send, Some(1), resolution));
         let findings = stage.reader().await.evidence(&decisions).await.unwrap();
         assert_eq!(findings, [Finding::Settled; 5]);
         // One of them is sent again before the answer to the first attempt comes.
@@ -369,9 +370,9 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
         let heard = old.commit(&settle(&[&answers[..], &[(5, 1, rejected())]].concat())).await.unwrap();
         assert_eq!((heard.not_taken, heard.forgotten.len()), (2, 0));
         for send in [1, 2, 3, 5, 6] {
-            assert_eq!(state(&stage, &plan, send).await, Some((State::Accepted, 1)), "{send}");
+            assert_eq!(state(&stage, &plan, send).await, Some((SendState::Accepted, 1)), "{send}");
         }
-        assert_eq!(state(&stage, &plan, 4).await, Some((State::Intent, 2)));
+        assert_eq!(state(&stage, &plan, 4).await, Some((SendState::Intent, 2)));
         // What is offered again, as after a lost answer, is kept once.
         let again = old.commit(&settle(&[&answers[..], &[(5, 1, rejected())]].concat())).await.unwrap();
         assert_eq!(again, heard);
@@ -384,17 +385,17 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
         assert_eq!(
             told,
             [
-                (send_key(4), old.id(), 1, State::Accepted, State::Intent, Some("m-1")),
-                (send_key(5), old.id(), 1, State::Rejected, State::Accepted, None),
+                (send_key(4), old.id(), 1, SendState::Accepted, SendState::Intent, Some("m-1")),
+                (send_key(5), old.id(), 1, SendState::Rejected, SendState::Accepted, None),
             ]
         );
         // The id that came after the decision is with it.
         let last = report::history(ledger.as_mut(), send_key(3)).await.unwrap().pop().unwrap();
-        assert_eq!((last.state, last.message_id.as_deref(), last.source), (State::Accepted, Some("m-1"), None));
+        assert_eq!((last.state, last.message_id.as_deref(), last.source), (SendState::Accepted, Some("m-1"), None));
         // Nothing more is sent to whom the first attempt reached, whatever becomes of the second.
         let ended = both(&claim(&[(4, 3), (1, 2), (2, 2)]), &settle(&[(4, 2, not_sent())]));
         assert_eq!(new.commit(&ended).await.unwrap().claims, [Claim::Held; 3]);
-        assert_eq!(state(&stage, &plan, 4).await, Some((State::Accepted, 2)));
+        assert_eq!(state(&stage, &plan, 4).await, Some((SendState::Accepted, 2)));
         finish(old).await;
         finish(new).await;
         let mut next = stage.begin(&RunStart { retry_rejected: true, ..plan.clone() }).await;
@@ -413,11 +414,11 @@ fn a_run_takes_back_its_own_acceptance_and_nobody_elses() {
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
         run.commit(&settle(&[(1, 1, accepted()), (2, 1, unknown())])).await.unwrap();
-        stage.reader().await.evidence(&[evidence(2, Some(1), Verdict::Accepted)]).await.unwrap();
+        stage.reader().await.evidence(&[evidence(2, Some(1), Resolution::Accepted)]).await.unwrap();
         let both_words = settle(&[(1, 1, unknown()), (2, 1, unknown()), (3, 1, accepted()), (3, 1, unknown())]);
         let heard = run.commit(&both_words).await.unwrap();
         assert_eq!((heard.not_taken, heard.forgotten.len()), (0, 0));
-        let stands = [(1, State::Unknown), (2, State::Accepted), (3, State::Unknown)];
+        let stands = [(1, SendState::Unknown), (2, SendState::Accepted), (3, SendState::Unknown)];
         for (send, expected) in stands {
             assert_eq!(state(&stage, &plan, send).await, Some((expected, 1)), "{send}");
         }
@@ -441,7 +442,7 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
         assert_eq!(named, [(send_key(2), 1), (send_key(3), 1), (send_key(4), 1)]);
         // Another run takes up what seems to be pending.
         finish(run).await;
-        let lost = |send: u8, outcome: State| LostSend {
+        let lost = |send: u8, outcome: SendState| LostSend {
             campaign: plan.campaign.clone(),
             edition: plan.edition,
             run: id,
@@ -449,7 +450,7 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
             intent: intent(send, 1),
             unique_code: true,
             outcome,
-            message_id: (outcome == State::Accepted).then(|| "m-1".to_owned()),
+            message_id: (outcome == SendState::Accepted).then(|| "m-1".to_owned()),
             actor: "asha".into(),
             reason: "run 1 saw it".into(),
         };
@@ -458,12 +459,12 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
         next.commit(&settle(&[(4, 1, not_sent())])).await.unwrap();
         finish(next).await;
         let all = [
-            lost(1, State::Accepted),
-            lost(2, State::Accepted),
-            lost(3, State::Unknown),
-            lost(4, State::Accepted),
+            lost(1, SendState::Accepted),
+            lost(2, SendState::Accepted),
+            lost(3, SendState::Unknown),
+            lost(4, SendState::Accepted),
             // Nothing at all is recorded of its campaign.
-            LostSend { campaign: "pongal".into(), ..lost(5, State::Accepted) },
+            LostSend { campaign: "pongal".into(), ..lost(5, SendState::Accepted) },
         ];
         let mut ledger = stage.for_run().await;
         let findings = ledger.restore_sends(&all).await.unwrap();
@@ -471,7 +472,8 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
         assert_eq!(findings, [Already, Settled, Settled, Settled, Settled]);
         assert_eq!(ledger.restore_sends(&all[1..]).await.unwrap()[..2], [Already; 2]);
         drop(ledger);
-        for (send, expected) in [(1, State::Accepted), (2, State::Accepted), (3, State::Unknown), (4, State::Accepted)]
+        for (send, expected) in
+            [(1, SendState::Accepted), (2, SendState::Accepted), (3, SendState::Unknown), (4, SendState::Accepted)]
         {
             assert_eq!(state(&stage, &plan, send).await, Some((expected, 1)), "{send}");
         }
@@ -480,7 +482,7 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
         assert_eq!(answers, [Claim::Held; 4]);
         finish(last).await;
         let other = RunStart { campaign: "pongal".into(), name: "pongal".into(), ..plan.clone() };
-        assert_eq!(state(&stage, &other, 5).await, Some((State::Accepted, 1)));
+        assert_eq!(state(&stage, &other, 5).await, Some((SendState::Accepted, 1)));
         assert!(stage.snapshot(&other).await.spent_codes.contains(&"CODE2".into()), "its code is free again");
         sound(&stage).await;
     });
@@ -551,12 +553,12 @@ fn step() -> impl Strategy<Value = Step> {
             proptest::collection::vec((send(), attempt(), 0_u8..4), 0..4),
             proptest::collection::btree_map(send(), attempt(), 0..4),
         ).prop_map(|(settle, claim)| Step::Commit { settle, claim: claim.into_iter().collect() }),
-        2 => (send(), proptest::option::of(attempt()), 0_u8..3).prop_map(|(send, attempt, verdict)| Step::Evidence(send, attempt, verdict)),
+        2 => (send(), proptest::option::of(attempt()), 0_u8..3).prop_map(|(send, attempt, resolution)| Step::Evidence(send, attempt, resolution)),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(dies, retry_rejected)| Step::Next { dies, retry_rejected }),
     ]
 }
 
-fn ending(kind: u8) -> Ending {
+fn ending(kind: u8) -> AttemptResult {
     [accepted(), rejected(), unknown(), not_sent()][usize::from(kind)].clone()
 }
 
@@ -583,9 +585,9 @@ struct Sent {
 
 impl Sent {
     /// Where a reader finds it.
-    fn state(&self) -> State {
+    fn state(&self) -> SendState {
         match self.stand.state {
-            State::NotSent | State::Rejected if self.contradicted => State::Accepted,
+            SendState::NotSent | SendState::Rejected if self.contradicted => SendState::Accepted,
             state => state,
         }
     }
@@ -593,8 +595,8 @@ impl Sent {
 
 impl Model {
     fn next(&mut self, run: i64, retry_rejected: bool) {
-        for sent in self.sends.values_mut().filter(|sent| sent.stand.state == State::Intent) {
-            sent.stand.state = State::Unknown;
+        for sent in self.sends.values_mut().filter(|sent| sent.stand.state == SendState::Intent) {
+            sent.stand.state = SendState::Unknown;
             sent.own_word = None;
         }
         (self.run, self.retry_rejected) = (run, retry_rejected);
@@ -620,10 +622,10 @@ impl Model {
                 sent.own_word = Some(attempt);
             }
             Hearing::AddsId => sent.own_word = Some(attempt),
-            Hearing::Contradicts => sent.contradicted |= to == State::Accepted,
+            Hearing::Contradicts => sent.contradicted |= to == SendState::Accepted,
             _ => {}
         }
-        if to == State::Accepted && matches!(hearing, Hearing::Moves | Hearing::AddsId) {
+        if to == SendState::Accepted && matches!(hearing, Hearing::Moves | Hearing::AddsId) {
             sent.ids.insert(attempt);
         }
         hearing
@@ -635,7 +637,7 @@ impl Model {
         let mut later = Vec::new();
         let mut moved = HashSet::new();
         for (send, attempt, kind) in settle {
-            let before = self.stand(*send).filter(|stand| stand.state == State::Intent);
+            let before = self.stand(*send).filter(|stand| stand.state == SendState::Intent);
             let plain = protocol::may_settle(before, *attempt, self.run, ending(*kind).state());
             if plain && moved.insert(*send) {
                 self.hear(*send, *attempt, *kind);
@@ -646,7 +648,7 @@ impl Model {
         for (send, attempt) in claim {
             let contradicted = self.sends.get(send).is_some_and(|sent| sent.contradicted);
             if !contradicted && protocol::may_claim(self.stand(*send), *attempt, self.retry_rejected) {
-                let stand = Stand { state: State::Intent, attempt: *attempt, run: self.run };
+                let stand = Stand { state: SendState::Intent, attempt: *attempt, run: self.run };
                 let sent = self.sends.entry(*send).or_insert_with(|| Sent {
                     stand,
                     own_word: None,
@@ -665,7 +667,7 @@ impl Model {
         for (send, attempt, kind) in later {
             match self.hear(send, attempt, kind) {
                 Hearing::NotRecorded => {
-                    let settlement = Settlement { key: send_key(send), attempt, ending: ending(kind) };
+                    let settlement = Settlement { key: send_key(send), attempt, result: ending(kind) };
                     committed.forgotten.push(settlement);
                 }
                 hearing => committed.not_taken += u64::from(!hearing.taken()),
@@ -690,7 +692,7 @@ async fn play(stage: Stage, steps: &[Step]) {
                     .iter()
                     .filter(|(claimed, _)| {
                         let said = endings.iter().filter(|(send, ..)| send == claimed).count();
-                        let open = model.stand(*claimed).is_none_or(|stand| stand.state == State::Intent);
+                        let open = model.stand(*claimed).is_none_or(|stand| stand.state == SendState::Intent);
                         said == 0 || said == 1 && open
                     })
                     .copied()
@@ -703,21 +705,24 @@ async fn play(stage: Stage, steps: &[Step]) {
                 assert_eq!(run.commit(&batch).await.unwrap(), expected, "{step:?}");
             }
             Step::Evidence(send, attempt, kind) => {
-                let verdict = [Verdict::Accepted, Verdict::Rejected, Verdict::NotSent][usize::from(*kind)];
+                let resolution = [Resolution::Accepted, Resolution::Rejected, Resolution::NotSent][usize::from(*kind)];
                 let before = model.stand(*send);
-                let expected = protocol::weigh(before, true, *attempt, verdict);
+                let expected = protocol::weigh(before, true, *attempt, resolution);
                 // SQLite's run holds what it knows in memory: a decision counts from the next run on.
-                if expected == Finding::Settled && verdict != Verdict::Accepted && matches!(stage, Stage::Sqlite(_)) {
+                if expected == Finding::Settled
+                    && resolution != Resolution::Accepted
+                    && matches!(stage, Stage::Sqlite(_))
+                {
                     continue;
                 }
                 let mut ledger = stage.reader().await;
                 assert_eq!(
-                    ledger.evidence(&[evidence(*send, *attempt, verdict)]).await.unwrap(),
+                    ledger.evidence(&[evidence(*send, *attempt, resolution)]).await.unwrap(),
                     [expected],
                     "{step:?}"
                 );
                 if let (Finding::Settled, Some(sent)) = (expected, model.sends.get_mut(send)) {
-                    sent.stand.state = verdict.state();
+                    sent.stand.state = resolution.state();
                     sent.own_word = None;
                 }
             }
@@ -740,7 +745,7 @@ async fn play(stage: Stage, steps: &[Step]) {
     }
     let contradictions = stage.reader().await.contradictions().await.unwrap();
     let accepted: HashSet<SendKey> =
-        contradictions.iter().filter(|found| found.said == State::Accepted).map(|found| found.key).collect();
+        contradictions.iter().filter(|found| found.said == SendState::Accepted).map(|found| found.key).collect();
     let expected: HashSet<SendKey> =
         model.sends.iter().filter(|(_, sent)| sent.contradicted).map(|(send, _)| send_key(*send)).collect();
     assert_eq!(accepted, expected);

@@ -7,8 +7,8 @@
 
 use std::collections::HashSet;
 
-use sendform::ledger::State;
-use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand, Verdict};
+use sendform::domain::send::{Resolution, SendState};
+use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand};
 
 const APPLIERS: usize = 2;
 const MOST_ATTEMPTS: u32 = 3;
@@ -33,7 +33,7 @@ enum Phase {
     /// The request is under way; whether the provider took it.
     Flying(u32, bool),
     /// The outcome is known, not recorded.
-    Told(u32, State),
+    Told(u32, SendState),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,14 +123,14 @@ impl<const SENDS: usize> World<SENDS> {
     fn end(&mut self, run: i64) {
         self.over[usize::try_from(run).unwrap()] = true;
         for (stand, own_word) in self.sends.iter_mut().zip(&mut self.own_word) {
-            if let Some(stand) = stand.as_mut().filter(|stand| stand.run == run && stand.state == State::Intent) {
-                stand.state = State::Unknown;
+            if let Some(stand) = stand.as_mut().filter(|stand| stand.run == run && stand.state == SendState::Intent) {
+                stand.state = SendState::Unknown;
                 *own_word = None;
             }
         }
     }
 
-    fn settle(&mut self, send: usize, attempt: u32, run: i64, to: State) {
+    fn settle(&mut self, send: usize, attempt: u32, run: i64, to: SendState) {
         let place = attempt as usize;
         let held = self.sends[send].map(|stand| Held {
             stand,
@@ -138,7 +138,7 @@ impl<const SENDS: usize> World<SENDS> {
             own_word: self.own_word[send] == Some(attempt),
             has_id: self.recorded[send][place],
         });
-        let accepted = to == State::Accepted;
+        let accepted = to == SendState::Accepted;
         self.heard[send][place] |= accepted;
         match protocol::hear(held, attempt, run, to) {
             Hearing::Moves => {
@@ -155,9 +155,9 @@ impl<const SENDS: usize> World<SENDS> {
         }
     }
 
-    fn decide(&mut self, send: usize, verdict: Verdict) {
+    fn decide(&mut self, send: usize, resolution: Resolution) {
         if let Some(stand) = &mut self.sends[send] {
-            stand.state = verdict.state();
+            stand.state = resolution.state();
         }
         self.own_word[send] = None;
     }
@@ -203,18 +203,18 @@ impl<const SENDS: usize> World<SENDS> {
         for send in 0..SENDS {
             let live = self.sends[send].is_some_and(|stand| !self.is_over(stand.run));
             if decisions == Decisions::Forced {
-                for verdict in Verdict::ALL {
-                    if protocol::weigh(self.sends[send], live, None, verdict) == Finding::Settled {
-                        add(&|world| world.decide(send, verdict));
+                for resolution in Resolution::ALL {
+                    if protocol::weigh(self.sends[send], live, None, resolution) == Finding::Settled {
+                        add(&|world| world.decide(send, resolution));
                     }
                 }
                 continue;
             }
             // A person looks the send up at the provider and decides by what is there.
-            let verdict = if self.taken[send] > 0 { Verdict::Accepted } else { Verdict::NotSent };
+            let resolution = if self.taken[send] > 0 { Resolution::Accepted } else { Resolution::NotSent };
             let under_way = self.appliers.iter().any(|applier| matches!(applier.phases[send], Phase::Flying(..)));
-            if !under_way && protocol::weigh(self.sends[send], live, None, verdict) == Finding::Settled {
-                add(&|world| world.decide(send, verdict));
+            if !under_way && protocol::weigh(self.sends[send], live, None, resolution) == Finding::Settled {
+                add(&|world| world.decide(send, resolution));
             }
         }
         worlds
@@ -224,7 +224,7 @@ impl<const SENDS: usize> World<SENDS> {
         self.runs += 1;
         let planned = self.sends.map(|stand| match stand {
             None => Some(1),
-            Some(stand) if stand.state == State::NotSent && stand.attempt < self.bounds.attempts => {
+            Some(stand) if stand.state == SendState::NotSent && stand.attempt < self.bounds.attempts => {
                 Some(stand.attempt + 1)
             }
             Some(_) => None,
@@ -242,7 +242,7 @@ impl<const SENDS: usize> World<SENDS> {
                     let contradicted = world.contradicted[send].contains(&true);
                     if !world.is_over(run) && !contradicted && protocol::may_claim(world.sends[send], attempt, false) {
                         world.sent_after_all |= world.heard[send].contains(&true);
-                        world.sends[send] = Some(Stand { state: State::Intent, attempt, run });
+                        world.sends[send] = Some(Stand { state: SendState::Intent, attempt, run });
                         world.claimed[send][attempt as usize] = run;
                         world.own_word[send] = Some(attempt);
                         world.appliers[at].phases[send] =
@@ -255,12 +255,12 @@ impl<const SENDS: usize> World<SENDS> {
             Phase::Lost(attempt) => {
                 // Offered again: what is this run's own is granted; given up: settled as not sent.
                 add(&|world| {
-                    let mine = Some(Stand { state: State::Intent, attempt, run });
+                    let mine = Some(Stand { state: SendState::Intent, attempt, run });
                     let granted = !world.is_over(run) && world.sends[send] == mine;
                     set(world, if granted { Phase::Granted(attempt) } else { Phase::Idle });
                 });
                 add(&|world| {
-                    world.settle(send, attempt, run, State::NotSent);
+                    world.settle(send, attempt, run, SendState::NotSent);
                     set(world, Phase::Idle);
                 });
             }
@@ -274,15 +274,15 @@ impl<const SENDS: usize> World<SENDS> {
                         });
                     }
                 } else {
-                    add(&|world| set(world, Phase::Told(attempt, State::NotSent)));
+                    add(&|world| set(world, Phase::Told(attempt, SendState::NotSent)));
                 }
             }
             Phase::Flying(attempt, taken) => {
                 // The answer comes, or does not. What was not taken may be known to be so.
-                let answers: &[State] = if taken {
-                    &[State::Accepted, State::Unknown]
+                let answers: &[SendState] = if taken {
+                    &[SendState::Accepted, SendState::Unknown]
                 } else {
-                    &[State::Rejected, State::NotSent, State::Unknown]
+                    &[SendState::Rejected, SendState::NotSent, SendState::Unknown]
                 };
                 for state in answers {
                     add(&|world| set(world, Phase::Told(attempt, *state)));
@@ -292,7 +292,7 @@ impl<const SENDS: usize> World<SENDS> {
                 world.settle(send, attempt, run, state);
                 set(world, Phase::Idle);
                 // In the same run, what was not sent may be tried again.
-                if state == State::NotSent && attempt < world.bounds.attempts {
+                if state == SendState::NotSent && attempt < world.bounds.attempts {
                     world.appliers[at].planned[send] = Some(attempt + 1);
                 }
             }),
@@ -314,7 +314,7 @@ impl<const SENDS: usize> World<SENDS> {
                     return Some("two requests were started for one attempt");
                 }
             }
-            let accepted = self.sends[send].is_some_and(|stand| stand.state == State::Accepted);
+            let accepted = self.sends[send].is_some_and(|stand| stand.state == SendState::Accepted);
             if self.recorded[send].contains(&true) && !accepted {
                 return Some("what was recorded as accepted is not accepted any more");
             }
@@ -330,11 +330,11 @@ impl<const SENDS: usize> World<SENDS> {
                 return Some("something was sent without an intent");
             }
             if self.taken[send] > 0
-                && stand.is_some_and(|stand| matches!(stand.state, State::NotSent | State::Rejected))
+                && stand.is_some_and(|stand| matches!(stand.state, SendState::NotSent | SendState::Rejected))
             {
                 return Some("what the provider took is recorded as not sent");
             }
-            let accepted = stand.is_some_and(|stand| stand.state == State::Accepted);
+            let accepted = stand.is_some_and(|stand| stand.state == SendState::Accepted);
             if accepted && self.taken[send] == 0 {
                 return Some("what the provider did not take is recorded as accepted");
             }

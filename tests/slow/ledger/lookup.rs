@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sendform::domain::phone::{E164, Identity};
-use sendform::ledger::{Batch, Intent, Move, RunCounts, RunStart, Settlement, State, content_prefix};
+use sendform::ledger::{Batch, Intent, Move, RunCounts, RunStart, SendState, Settlement, content_prefix};
 use sendform::plan::rename_guard::{Newcomers, find_with};
 
 use super::stage::{accepted, both, claim, intent, key, not_sent, on_both, send_key, settle, start, unknown};
@@ -26,29 +26,31 @@ fn the_likenesses_and_moves_of_some_runs_are_told_and_no_others() {
             run.finish("partial", RunCounts::default()).await.unwrap();
         }
         let mut reader = stage.reader().await;
-        let mut likenesses: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        let mut similarity_digests: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
         reader
-            .likenesses(&[ids[0], ids[2]], &mut |run, likeness| likenesses.entry(run).or_default().push(likeness))
+            .similarity_digests(&[ids[0], ids[2]], &mut |run, similarity_digest| {
+                similarity_digests.entry(run).or_default().push(similarity_digest)
+            })
             .await
             .unwrap();
         // Those of one commit may stand in any order.
-        likenesses.values_mut().for_each(|found| found.sort_unstable());
-        assert_eq!(likenesses, BTreeMap::from([(ids[0], vec![1, 2, 2]), (ids[2], vec![21, 22, 22])]));
+        similarity_digests.values_mut().for_each(|found| found.sort_unstable());
+        assert_eq!(similarity_digests, BTreeMap::from([(ids[0], vec![1, 2, 2]), (ids[2], vec![21, 22, 22])]));
 
         let mut moves = Vec::new();
         reader.moves(&[ids[1]], &mut |step| moves.push(step)).await.unwrap();
         assert!(moves.iter().all(|step| step.run == ids[1]));
-        let of = |number: u8| -> Vec<(State, Option<i64>)> {
+        let of = |number: u8| -> Vec<(SendState, Option<i64>)> {
             let own = moves.iter().filter(|step| step.key == send_key(number));
-            own.map(|Move { state, likeness, .. }| (*state, *likeness)).collect()
+            own.map(|Move { state, similarity_digest, .. }| (*state, *similarity_digest)).collect()
         };
-        assert_eq!(of(11), [(State::Intent, Some(11)), (State::Accepted, None)]);
-        let twice = [State::Intent, State::NotSent, State::Intent, State::Unknown];
+        assert_eq!(of(11), [(SendState::Intent, Some(11)), (SendState::Accepted, None)]);
+        let twice = [SendState::Intent, SendState::NotSent, SendState::Intent, SendState::Unknown];
         assert_eq!(of(12).iter().map(|(state, _)| *state).collect::<Vec<_>>(), twice);
         assert_eq!(moves.len(), 6);
 
         let mut nothing = 0;
-        reader.likenesses(&[], &mut |_, _| nothing += 1).await.unwrap();
+        reader.similarity_digests(&[], &mut |_, _| nothing += 1).await.unwrap();
         reader.moves(&[], &mut |_| nothing += 1).await.unwrap();
         assert_eq!(nothing, 0);
     });
@@ -83,7 +85,7 @@ fn people_who_had_the_same_message_are_found_however_few_are_looked_up_at_once()
             let keys = key().send_keys(campaign, 1);
             let claim: Vec<Intent> = people
                 .clone()
-                .map(|number| Intent { key: keys.of(person(number)), likeness: number as i64, ..intent(1, 1) })
+                .map(|number| Intent { key: keys.of(person(number)), similarity_digest: number as i64, ..intent(1, 1) })
                 .collect();
             run.commit(&Arc::new(Batch { settle: Vec::new(), claim })).await.unwrap();
             // One of them provably got nothing.
@@ -91,7 +93,7 @@ fn people_who_had_the_same_message_are_found_however_few_are_looked_up_at_once()
                 .map(|number| Settlement {
                     key: keys.of(person(number)),
                     attempt: 1,
-                    ending: if number == 5 { not_sent() } else { accepted() },
+                    result: if number == 5 { not_sent() } else { accepted() },
                 })
                 .collect();
             run.commit(&Arc::new(Batch { settle, claim: Vec::new() })).await.unwrap();
@@ -103,8 +105,8 @@ fn people_who_had_the_same_message_are_found_however_few_are_looked_up_at_once()
             let mut newcomers = Newcomers::default();
             for number in 0..60 {
                 // Person 29 would get another message than the one they had.
-                let likeness = if number == 29 { 1_000 } else { number as i64 };
-                newcomers.add(person(number), likeness, None);
+                let similarity_digest = if number == 29 { 1_000 } else { number as i64 };
+                newcomers.add(person(number), similarity_digest, None);
             }
             let found = find_with(reader.as_mut(), &key(), &runs, "three", newcomers, 60, max_keys).await.unwrap();
             let found = found.unwrap();

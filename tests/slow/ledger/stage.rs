@@ -9,7 +9,8 @@ use sendform::gateway::Outcome;
 use sendform::ledger::postgres::PostgresLedger;
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
-    Batch, Ending, Intent, Ledger, LedgerError, LedgerKey, RunLedger, RunStart, Scope, SendKey, Settlement, Snapshot,
+    AttemptResult, Batch, Intent, Ledger, LedgerError, LedgerKey, RunLedger, RunStart, Scope, SendKey, Settlement,
+    Snapshot,
 };
 use tempfile::TempDir;
 
@@ -65,7 +66,7 @@ pub fn intent(number: u8, attempt: u32) -> Intent {
         key: send_key(number),
         attempt,
         digest: ContentDigest([number; 32]),
-        likeness: i64::from(number),
+        similarity_digest: i64::from(number),
         coupon: CouponCode::new(&format!("CODE{number}")).unwrap(),
         expires: None,
         masked: format!("+91••••••••{number:02}"),
@@ -77,29 +78,29 @@ pub fn claim(numbers: &[(u8, u32)]) -> Arc<Batch> {
     Arc::new(Batch { settle: Vec::new(), claim })
 }
 
-pub fn accepted() -> Ending {
-    Ending::Outcome(Outcome::Accepted { message_id: "m-1".into() })
+pub fn accepted() -> AttemptResult {
+    AttemptResult::Outcome(Outcome::Accepted { message_id: "m-1".into() })
 }
 
-pub fn rejected() -> Ending {
-    Ending::Outcome(Outcome::Rejected { reason: "no such template".into() })
+pub fn rejected() -> AttemptResult {
+    AttemptResult::Outcome(Outcome::Rejected { reason: "no such template".into() })
 }
 
-pub fn unknown() -> Ending {
-    Ending::Outcome(Outcome::Unknown { reason: "reset".into() })
+pub fn unknown() -> AttemptResult {
+    AttemptResult::Outcome(Outcome::Unknown { reason: "reset".into() })
 }
 
-pub fn not_sent() -> Ending {
-    Ending::NotSent { reason: "no connection".into() }
+pub fn not_sent() -> AttemptResult {
+    AttemptResult::NotSent { reason: "no connection".into() }
 }
 
-pub fn settle(endings: &[(u8, u32, Ending)]) -> Arc<Batch> {
+pub fn settle(endings: &[(u8, u32, AttemptResult)]) -> Arc<Batch> {
     let settle = endings
         .iter()
         .map(|(number, attempt, ending)| Settlement {
             key: send_key(*number),
             attempt: *attempt,
-            ending: ending.clone(),
+            result: ending.clone(),
         })
         .collect();
     Arc::new(Batch { settle, claim: Vec::new() })

@@ -1,13 +1,13 @@
-//! The end of a run: written down, told, and turned into an exit code.
+//! The end of a run: shown, and turned into an exit code.
 
 use std::path::{Path, PathBuf};
 
 use super::{Exit, count};
-use crate::apply::{Ending, Progress};
+use crate::apply::{Progress, RunEnding, RunSummary};
 use crate::cli::Stop;
 use crate::cli::ui::Ui;
+use crate::domain::diagnostic::Diagnostics;
 use crate::ledger::location::{DatabaseUrl, redact};
-use crate::ledger::{RunCounts, RunLedger};
 use crate::util::human::{self, grouped};
 
 /// A command of this program, for a shell. Passwords of URLs are left out.
@@ -45,72 +45,56 @@ pub(super) struct Report<'a> {
     pub(super) ui: &'a Ui,
     pub(super) manifest: &'a Path,
     pub(super) sandbox: bool,
-    pub(super) done: Progress,
-    pub(super) elapsed: std::time::Duration,
-    pub(super) planned: u64,
-    /// How many sends of the campaign are in doubt, earlier ones and those of others included.
-    pub(super) unknown: u64,
-    /// Whether other appliers may have worked on the same plan.
-    pub(super) shared: bool,
-    /// How many outcomes the record could not take.
-    pub(super) not_taken: u64,
-    /// Outcomes that the ledger has forgotten: the file that they are kept in, or its text.
-    pub(super) forgotten: Option<Result<PathBuf, String>>,
+    pub(super) summary: RunSummary,
+    /// Outcomes that the ledger has lost: the file that they are kept in, or its text.
+    pub(super) lost: Option<Result<PathBuf, String>>,
 }
 
 impl Report<'_> {
-    /// Writes down how the run ended, and says it.
-    pub(super) async fn close(self, ending: &Ending, run: Box<dyn RunLedger>) -> Result<Exit, Stop> {
-        let done = self.done;
+    /// Shows how the run ended, and turns it into an exit code.
+    pub(super) fn close(self) -> Result<Exit, Stop> {
+        let summary = &self.summary;
+        let done = summary.progress;
+        if nothing_began(&summary.ending) && done == Progress::default() {
+            return self.exit();
+        }
         let own = done.accepted + done.rejected + done.unknown;
-        let left = self.planned.saturating_sub(own);
-        // A shared run that came to its end has seen that nobody is left: the others have the rest.
-        let others = if self.shared && *ending == Ending::Finished { left - done.not_sent.min(left) } else { 0 };
-        let pending = left - others;
-        let unknown = self.unknown;
-        let word = match ending {
-            Ending::Finished if pending == 0 && unknown == 0 && done.rejected == 0 && self.not_taken == 0 => "complete",
-            Ending::Finished => "partial",
-            Ending::Interrupted => "interrupted",
-            _ => "stopped",
-        };
-        let id = run.id();
-        let counts = RunCounts {
-            accepted: done.accepted,
-            rejected: done.rejected,
-            unknown: done.unknown,
-            not_sent: done.attempts_not_sent,
-        };
-        let finished = run.finish(word, counts).await;
-        let seconds = self.elapsed.as_secs_f64();
+        let seconds = summary.elapsed.as_secs_f64();
         let rate = if seconds > 0.0 { own as f64 / seconds } else { 0.0 };
         self.ui.say(&format!(
-            "\nRun {id} {word}: {} of {} accepted in {seconds:.1} s, {rate:.0}/s",
+            "\nRun {} {}: {} of {} accepted in {seconds:.1} s, {rate:.0}/s",
+            summary.run,
+            summary.result.as_str(),
             grouped(done.accepted),
-            count(self.planned)
+            count(summary.planned)
         ));
-        let figures = [("rejected", done.rejected), ("unknown", unknown), ("pending", pending), ("by others", others)];
+        let figures = [
+            ("rejected", done.rejected),
+            ("unknown", summary.unknown),
+            ("pending", summary.pending),
+            ("by others", summary.by_others),
+        ];
         for (name, number) in figures.into_iter().filter(|(_, number)| *number > 0) {
             self.ui.say(&format!("  {name:<15}{:>11}", grouped(number)));
         }
-        if let Ok(head) = &finished {
+        if let Ok(head) = &summary.sealed {
             self.ui.say(&format!("Ledger head {head}"));
         }
-        if unknown > 0 {
+        if summary.unknown > 0 {
             self.ui.say(&format!("Unknown sends may have arrived, so they are never sent again by themselves. `{}` lists them with their rows; `sendform resolve` settles them.", self.list_unknown()));
         }
-        match &self.forgotten {
+        match &self.lost {
             None => {}
             Some(Ok(path)) => self.ui.say(&format!("Outcomes that the ledger has lost: {}", path.display())),
             Some(Err(text)) => {
                 self.ui.say(&format!("Outcomes that the ledger has lost; keep this as a file:\n\n{text}"))
             }
         }
-        if pending > 0 && self.forgotten.is_none() && *ending != Ending::Forgotten {
+        if summary.pending > 0 && self.lost.is_none() && summary.ending != RunEnding::LedgerLostSends {
             self.ui.say("Run the same command again to send what is left; nobody gets it twice:");
             self.ui.say(&format!("  {}", command(std::env::args().skip(1))));
         }
-        self.exit(ending, unknown, pending, finished.err().map(Stop::from))
+        self.exit()
     }
 
     /// The command that lists the unknown sends, on the same ledger.
@@ -120,12 +104,13 @@ impl Report<'_> {
         command(list.into_iter().chain(["--state".to_owned(), "unknown".to_owned()]).chain(ledger))
     }
 
-    fn exit(&self, ending: &Ending, unknown: u64, pending: u64, unfinished: Option<Stop>) -> Result<Exit, Stop> {
-        let done = self.done;
-        if self.forgotten.is_some() || *ending == Ending::Forgotten {
+    fn exit(self) -> Result<Exit, Stop> {
+        let summary = &self.summary;
+        let (done, unknown) = (summary.progress, summary.unknown);
+        if self.lost.is_some() || summary.ending == RunEnding::LedgerLostSends {
             return Err(self.has_forgotten());
         }
-        if self.not_taken > 0 {
+        if summary.overruled > 0 {
             return Err(self.was_overruled());
         }
         let nothing_sent = done.accepted + done.unknown + done.rejected == 0;
@@ -138,62 +123,83 @@ impl Report<'_> {
                 Exit::Partly
             }
         };
-        Err(match ending {
-            Ending::Interrupted => return Ok(Exit::Interrupted),
-            Ending::Finished => {
-                if let Some(stop) = unfinished {
-                    return Err(stop);
+        Err(match summary.ending.clone() {
+            RunEnding::Interrupted => return Ok(Exit::Interrupted),
+            RunEnding::Finished => {
+                if let Err(error) = self.summary.sealed {
+                    return Err(error.into());
                 }
                 return Ok(if unknown > 0 {
                     Exit::Unknown
-                } else if done.rejected > 0 || pending > 0 {
+                } else if done.rejected > 0 || summary.pending > 0 {
                     Exit::Partly
                 } else {
                     Exit::Done
                 });
             }
-            Ending::Account(reason) => {
+            RunEnding::AccountRefused(reason) => {
                 Stop::new(Exit::Account, format!("the provider refuses the account or the kind of request: {reason}"))
                     .hint("check the SID, the key, the balance, the IP addresses that the key may be used from, and `base_url`")
             }
-            Ending::MixedAnswers(reason) => Stop::new(Exit::Unknown, format!("{reason}; nothing more was sent")).hint(
-                "ask the provider, and whoever runs a proxy on the way; compare what this run recorded with the provider's report before the next one",
+            RunEnding::MixedAnswers(reason) => Stop::new(Exit::Unknown, format!("{reason}; nothing more was sent")).hint(
+                "ask the provider, and the operator of any proxy on the way; compare what this run recorded with the provider's report before the next one",
             ),
-            Ending::Late(reason) => {
-                Stop::new(Exit::Limit, reason.clone()).hint("raise `edition` with a later end to reach the rest")
+            RunEnding::ExpiryTooClose(reason) => {
+                Stop::new(Exit::Limit, reason).hint("raise `edition` with a later end to reach the rest")
             }
-            Ending::TooManyUnknown(reason) => Stop::new(Exit::Limit, reason.clone()).hint(format!(
+            RunEnding::TooManyUnknown(reason) => Stop::new(Exit::Limit, reason).hint(format!(
                 "`{}` shows the reason of each. Run the same command again once the cause is gone: it sends what is left. \
                  `delivery.stop_when.unknown` sets another bound; `100%` sets none",
                 self.list_unknown()
             )),
-            Ending::Limit(reason) => Stop::new(Exit::Limit, reason.clone())
-                .hint("`sendform sends list` tells what happened; run it again once the cause is gone"),
-            Ending::Hopeless(reason) => Stop::new(
+            RunEnding::LimitReached(reason) => Stop::new(Exit::Limit, reason)
+                .hint("`sendform sends list` shows the reason of each send; run it again once the cause is gone"),
+            RunEnding::TooManyFailures(reason) => Stop::new(
                 if unknown > 0 { Exit::Unknown } else { Exit::Limit },
-                reason.clone(),
+                reason,
             )
             .hint(
                 "compare the template, the parameters and the address with the provider's console before the next try",
             ),
-            Ending::Unreachable(reason) => {
+            RunEnding::Unreachable(reason) => {
                 Stop::new(partly(), format!("the provider cannot be reached, or takes nothing more: {reason}"))
             }
-            Ending::Ledger(problem) => Stop::new(partly(), format!("{problem}; nothing more was sent")),
-            Ending::Fenced(problem) => Stop::new(Exit::Held, format!("{problem}; nothing more was sent"))
+            RunEnding::LedgerFailed(problem) => Stop::new(partly(), format!("{}; nothing more was sent", *problem)),
+            RunEnding::Fenced(problem) => Stop::new(Exit::Held, format!("{}; nothing more was sent", *problem))
                 .hint("run it again: it sends what is left, and nobody gets it twice"),
-            Ending::Changed => Stop::new(
+            RunEnding::InputsChanged => Stop::new(
                 partly(),
                 "the campaign's files changed while it was sent; what was not approved was not sent",
             ),
-            Ending::Forgotten => self.has_forgotten(),
-            Ending::Outdated => Stop::new(
+            RunEnding::InputsUnreadable(diagnostics) => {
+                let mut stop = Stop::from(Diagnostics(diagnostics.0.clone()));
+                if !nothing_sent {
+                    stop.exit = partly();
+                }
+                stop
+            }
+            RunEnding::LedgerLostSends => self.has_forgotten(),
+            RunEnding::CodeTaken => Stop::new(
                 if nothing_sent { Exit::Differs } else { partly() },
                 "a code of the plan went to somebody else since the plan was made; nothing more was sent",
             )
             .hint("another campaign shares the pool; make a new plan"),
+            RunEnding::PlanSuperseded => Stop::new(
+                Exit::Differs,
+                "another plan of this campaign was applied after this one was made; nothing was sent",
+            )
+            .hint("make a new plan"),
+            RunEnding::Internal(problem) => {
+                Stop::new(partly(), format!("internal error: {problem}; nothing more was sent"))
+                    .hint("run it again: it sends what is left, and nobody gets it twice; please report this")
+            }
         })
     }
+}
+
+/// Whether a run that ended so and did nothing is not worth a summary.
+fn nothing_began(ending: &RunEnding) -> bool {
+    matches!(ending, RunEnding::PlanSuperseded | RunEnding::InputsUnreadable(_))
 }
 
 impl Report<'_> {
@@ -202,7 +208,7 @@ impl Report<'_> {
             Exit::Unknown,
             "the ledger has lost sends of this run that it had called durable, as after a failover to a standby; nothing more was sent",
         );
-        match &self.forgotten {
+        match &self.lost {
             Some(Ok(path)) => stop.hint(format!(
                 "the next `apply` would send to these people again: first run `sendform resolve --file {}`",
                 path.display()
@@ -219,8 +225,8 @@ impl Report<'_> {
             Exit::Held,
             format!(
                 "{} of this run could not be recorded: somebody had settled {} otherwise before the answer came",
-                human::count(usize::try_from(self.not_taken).unwrap_or(usize::MAX), "outcome"),
-                if self.not_taken == 1 { "that send" } else { "those sends" },
+                human::count(usize::try_from(self.summary.overruled).unwrap_or(usize::MAX), "outcome"),
+                if self.summary.overruled == 1 { "that send" } else { "those sends" },
             ),
         )
         .hint("`sendform status` lists what contradicts the record; nothing is sent again because of it")

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::apply::Forgotten;
-use crate::ledger::{LedgerLocation, SendKey, State};
+use crate::ledger::{LedgerLocation, SendKey, SendState};
 
 /// What a run was, as the file says it.
 pub(super) struct Of<'a> {
@@ -22,7 +22,7 @@ pub(super) struct Of<'a> {
 /// written nowhere. Nothing if there is nothing to keep: what was not sent is pending anyway.
 pub(super) fn keep(place: &LedgerLocation, of: &Of<'_>, forgotten: &[Forgotten]) -> Option<Result<PathBuf, String>> {
     let kept: Vec<&Forgotten> =
-        forgotten.iter().filter(|forgotten| forgotten.settlement.ending.state() != State::NotSent).collect();
+        forgotten.iter().filter(|forgotten| forgotten.settlement.result.state() != SendState::NotSent).collect();
     if kept.is_empty() {
         return None;
     }
@@ -66,12 +66,12 @@ fn text(of: &Of<'_>, kept: &[&Forgotten]) -> String {
             out,
             "  - send: \"{key}\"\n    attempt: {}\n    as: {}\n",
             settlement.attempt,
-            settlement.ending.state().as_str()
+            settlement.result.state().as_str()
         );
-        if let Some(id) = settlement.ending.message_id() {
+        if let Some(id) = settlement.result.message_id() {
             let _ = writeln!(out, "    message_id: {}", quoted(id));
         }
-        if let Some(reason) = settlement.ending.reason() {
+        if let Some(reason) = settlement.result.reason() {
             let _ = writeln!(out, "    reason: {}", quoted(&format!("run {} saw: {reason}", of.run)));
         }
         if let Some(intent) = &forgotten.intent {
@@ -87,7 +87,7 @@ fn text(of: &Of<'_>, kept: &[&Forgotten]) -> String {
                 quoted(intent.coupon.expose()),
                 of.unique_codes,
                 intent.digest,
-                intent.likeness
+                intent.similarity_digest
             );
             if let Some(expires) = intent.expires {
                 let _ = writeln!(out, "      expires: {}", expires.as_millisecond());

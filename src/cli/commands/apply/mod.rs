@@ -9,6 +9,7 @@ mod send;
 mod start;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,7 +17,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::sync::watch;
 
-use crate::apply::Stop as Urgency;
+use crate::apply::ShutdownRequest;
 use crate::cli::located::locate;
 use crate::cli::owner::OwnerArgs;
 use crate::cli::signals::Signals;
@@ -131,7 +132,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     let runtime = context::runtime()?;
     let mut approved_by_user = None;
     let mut provider = None;
-    let mut stop: Option<watch::Receiver<Urgency>> = None;
+    let mut shutdown: Option<watch::Receiver<ShutdownRequest>> = None;
     for _ in 0..MAX_PLANS {
         if let LedgerLocation::File(path) = &place
             && let Some(holder) = sqlite::lease_holder(path)
@@ -201,33 +202,42 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         let account = guards::check_account(&record.runs, &campaign, &key, sid.as_ref(), args)?;
         located.remember(ui, &campaign.name, &id)?;
         // Before the run begins: a signal must not cut it off from writing down how it ended.
-        let stop = stop.get_or_insert_with(|| catch_signals(&runtime)).clone();
+        let shutdown = shutdown.get_or_insert_with(|| catch_signals(&runtime)).clone();
         let start = start::run_start(&campaign, &built, account, args.lease, sandbox);
-        let begun = runtime.block_on(async { place.open_for_run(&key).await?.begin(&start, &record.snapshot).await });
-        let run = match begun {
-            Ok(run) => run,
-            Err(LedgerError::Outdated) => {
-                if *stop.borrow() > Urgency::No {
-                    return Ok(Exit::Interrupted);
-                }
-                ui.say("The ledger was written to after this plan was made; planning again");
-                continue;
-            }
-            Err(error) => return Err(error.into()),
+        let ledger = runtime.block_on(place.open_for_run(&key))?;
+        let shared_campaign = Arc::new(campaign);
+        let job = Job {
+            ui,
+            campaign: Arc::clone(&shared_campaign),
+            ledger,
+            start,
+            snapshot: record.snapshot,
+            key,
+            built,
+            provider,
+            retry_rejected,
+            place: place.clone(),
+            shutdown: shutdown.clone(),
         };
-        let job =
-            Job { ui, campaign, snapshot: record.snapshot, key, built, run, provider, retry_rejected, place, stop };
-        return job.send(&runtime);
+        if let Some(exit) = job.send(&runtime)? {
+            return Ok(exit);
+        }
+        if *shutdown.borrow() > ShutdownRequest::None {
+            return Ok(Exit::Interrupted);
+        }
+        ui.say("The ledger was written to after this plan was made; planning again");
+        campaign = Arc::into_inner(shared_campaign)
+            .ok_or_else(|| Stop::new(Exit::Error, "internal error: the campaign is still in use"))?;
     }
     Err(LedgerError::Outdated.into())
 }
 
 /// Catches the signals that ask to stop, from now on.
-fn catch_signals(runtime: &tokio::runtime::Runtime) -> watch::Receiver<Urgency> {
-    let (sender, stop) = watch::channel(Urgency::No);
+fn catch_signals(runtime: &tokio::runtime::Runtime) -> watch::Receiver<ShutdownRequest> {
+    let (sender, shutdown) = watch::channel(ShutdownRequest::None);
     let signals = runtime.block_on(async { Signals::new() });
     runtime.spawn(signals.tell(sender));
-    stop
+    shutdown
 }
 
 /// How often a plan is made again because others wrote to the ledger in the meantime.
