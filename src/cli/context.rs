@@ -84,15 +84,7 @@ fn may_name_a_variable(name: &str) -> bool {
 pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Prepared, Stop> {
     let Loaded { path, campaign, compiled, warnings } = manifest::load(path, given, now)?;
     ui.problems(&warnings);
-    Ok(Prepared {
-        path,
-        composer: compiled.composer,
-        audience: compiled.audience,
-        pool: compiled.pool,
-        record_name: campaign.record_name().to_owned(),
-        rate: campaign.delivery.rate,
-        campaign,
-    })
+    Ok(Prepared::new(path, campaign, compiled.composer, compiled.audience, compiled.pool))
 }
 
 /// The settings of the account at Kaleyra.

@@ -26,11 +26,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::audience::AudienceSpec as AudienceInput;
-use crate::coupons::pool::PoolSpec as PoolInput;
 use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
-use crate::render::compose::Composer;
+use crate::domain::input::{AudienceInput, PoolInput};
+use crate::render::Composer;
 
 /// What the operator gives beside the manifest.
 #[derive(Debug, Clone, Default)]

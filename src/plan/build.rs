@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Prepared;
+use super::block::{BlockReason, Blocked};
 use super::fingerprint::{Fingerprint, Options};
 use super::load::Inputs;
 use super::rename_guard::Newcomers;
@@ -16,7 +17,7 @@ use super::{
     BlockedRow, Counts, CouponSummary, Destination, Digests, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile,
     PlanHash, Sample, SourceRows, Standing, SuppressRows,
 };
-use crate::audience::{LeftOut, ReadReport, Reason};
+use crate::audience::ReadReport;
 use crate::domain::campaign::{CouponSpec, ExpirySpec};
 use crate::domain::diagnostic::{Diagnostic, Diagnostics};
 use crate::domain::expiry::{ExpiryRule, MessageExpiry};
@@ -163,7 +164,7 @@ impl From<serde_json::Error> for PlanError {
 struct Tally {
     rows: u64,
     counts: Counts,
-    reasons: BTreeMap<Reason, u64>,
+    reasons: BTreeMap<BlockReason, u64>,
     templates: BTreeMap<String, u64>,
     entries: Vec<[u8; 32]>,
     samples: Vec<Sample>,
@@ -171,7 +172,7 @@ struct Tally {
     without_code: u64,
     american: u64,
     upload_bytes: u64,
-    first_problem: Option<(LeftOut, String)>,
+    first_problem: Option<(Blocked, String)>,
     /// Collected if other campaigns are recorded.
     newcomers: Option<Newcomers>,
     /// Whether a template fills the URL, which older versions recorded as a part of the likeness.
@@ -199,7 +200,7 @@ pub fn build(prepared: &Prepared, inputs: Inputs, basis: Basis<'_>) -> Result<Bu
     };
     let file_of = |source: usize| prepared.source_name(source);
     // To move ten million entries to a larger place takes their memory twice.
-    let _ = tally.entries.try_reserve_exact(pass.rows_about());
+    let _ = tally.entries.try_reserve_exact(pass.size_hint());
     let read = pass.run(|item| {
         tally.add(item, basis.list_blocked, &file_of);
         ControlFlow::Continue(())
@@ -293,17 +294,18 @@ pub fn build(prepared: &Prepared, inputs: Inputs, basis: Basis<'_>) -> Result<Bu
 
 fn sources(prepared: &Prepared, read: &ReadReport) -> Vec<SourceRows> {
     let sources = prepared.audience.sources.iter().zip(&read.sources);
-    sources.map(|(source, read)| SourceRows { file: source.path.display().to_string(), rows: read.rows }).collect()
+    sources.map(|(source, read)| SourceRows { file: source.to_string(), rows: read.rows }).collect()
 }
 
 fn suppress(prepared: &Prepared, read: &ReadReport) -> Vec<SuppressRows> {
     let lists = prepared.audience.suppress.iter().zip(&read.suppress);
     lists
         .map(|(list, read)| SuppressRows {
-            file: list.path.display().to_string(),
+            file: list.source.to_string(),
             rows: read.rows,
             skipped: read.skipped,
             matched: read.matched,
+            filtered: read.filtered,
         })
         .collect()
 }
@@ -352,11 +354,11 @@ impl Tally {
     fn add(&mut self, item: Item, list: bool, file_of: &impl Fn(usize) -> String) {
         self.rows += 1;
         let desired = match item {
-            Item::LeftOut(left_out) => {
-                if left_out.reason.is_problem() && self.first_problem.is_none() {
-                    self.first_problem = Some((left_out.clone(), file_of(left_out.place.source)));
+            Item::Blocked(blocked) => {
+                if blocked.reason.is_problem() && self.first_problem.is_none() {
+                    self.first_problem = Some((blocked.clone(), file_of(blocked.origin.source)));
                 }
-                return self.block(&left_out, list, file_of);
+                return self.block(&blocked, list, file_of);
             }
             Item::NoCode => {
                 self.without_code += 1;
@@ -389,7 +391,7 @@ impl Tally {
                 if self.samples.len() < SAMPLES {
                     self.samples.push(Sample {
                         to: desired.address.masked(),
-                        row: format!("{}:{}", file_of(desired.place.source), desired.place.line),
+                        row: format!("{}:{}", file_of(desired.origin.source), desired.origin.location),
                         template: desired.message.template.key.clone(),
                         params: desired.message.params.len(),
                     });
@@ -400,21 +402,21 @@ impl Tally {
             Standing::UnderWay => self.counts.deferred += 1,
             Standing::Unknown => self.counts.unknown += 1,
             Standing::Rejected => {
-                let left_out = LeftOut { place: desired.place, reason: Reason::Rejected, detail: None };
-                self.block(&left_out, list, file_of);
+                let blocked = Blocked { origin: desired.origin, reason: BlockReason::Rejected, detail: None };
+                self.block(&blocked, list, file_of);
             }
         }
     }
 
-    fn block(&mut self, left_out: &LeftOut, list: bool, file_of: &impl Fn(usize) -> String) {
+    fn block(&mut self, blocked: &Blocked, list: bool, file_of: &impl Fn(usize) -> String) {
         self.counts.blocked += 1;
-        *self.reasons.entry(left_out.reason).or_default() += 1;
+        *self.reasons.entry(blocked.reason).or_default() += 1;
         if list {
             self.blocked.push(BlockedRow {
-                file: file_of(left_out.place.source),
-                line: left_out.place.line,
-                reason: left_out.reason.code().to_owned(),
-                detail: left_out.detail.clone(),
+                file: file_of(blocked.origin.source),
+                line: blocked.origin.location.line().unwrap_or_default(),
+                reason: blocked.reason.code().to_owned(),
+                detail: blocked.detail.clone(),
             });
         }
     }
@@ -429,15 +431,17 @@ impl Tally {
         if self.without_code > 0 {
             let needed = self.counts.send + self.without_code;
             let problem = match (&prepared.pool, free) {
-                (Some(pool), Some(free)) => Diagnostic::error(
-                    "pool-too-small",
-                    format!(
-                        "the pool lacks {}: it has {free} free, and {needed} are needed",
-                        count(usize::try_from(self.without_code).unwrap_or(usize::MAX), "code")
-                    ),
-                )
-                .hint("a code goes to one recipient, for ever; add codes to the file")
-                .in_file(&pool.path, None, None),
+                (Some(pool), Some(free)) => {
+                    let problem = Diagnostic::error(
+                        "pool-too-small",
+                        format!(
+                            "the pool lacks {}: it has {free} free, and {needed} are needed",
+                            count(usize::try_from(self.without_code).unwrap_or(usize::MAX), "code")
+                        ),
+                    );
+                    pool.source
+                        .locate(problem.hint("a code goes to one recipient, for ever; add codes to the file"), None)
+                }
                 _ => Diagnostic::error(
                     "alphabet-too-small",
                     format!("prefix, alphabet and length cannot give {needed} different codes"),
@@ -456,7 +460,7 @@ impl Tally {
                 format!("none of the {} rows can get a message; the first: {detail}", self.rows),
             )
             .hint("`sendform plan --list-blocked` tells why for each row, once one of them can be sent")
-            .in_file(file, Some(first.place.line), None);
+            .in_file(file, first.origin.location.line(), None);
             return Err(PlanError::Input(problem.into()));
         }
         let people = self.entries.len() as u64;
@@ -481,7 +485,7 @@ impl Tally {
                 if shared_ids == 1 { "stands" } else { "stand" }
             ));
         }
-        if let Some(pairs) = self.reasons.get(&Reason::PossibleDuplicate) {
+        if let Some(pairs) = self.reasons.get(&BlockReason::PossibleDuplicate) {
             warnings.push(format!(
                 "{pairs} Argentine numbers are left out because the same digits with or without the mobile `9` have an earlier row: \
                  the same people, or landlines of others; `--list-blocked` names them"

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Prepared;
+use super::block::{BlockReason, Blocked};
 use super::load::Inputs;
-use crate::audience::{Audience, Entry, LeftOut, ReadReport, Reason, Row, RowPlace};
+use crate::audience::{Audience, AudienceItem, ReadReport};
 use crate::coupons::generator::Generator;
 use crate::coupons::{CodeTable, Pool};
 use crate::domain::campaign::CouponSpec;
@@ -17,6 +18,7 @@ use crate::domain::diagnostic::Diagnostics;
 use crate::domain::expiry::MessageExpiry;
 use crate::domain::message::{Digester, HeadDigest, Message};
 use crate::domain::phone::{E164, Identity};
+use crate::domain::row::{Row, RowOrigin};
 use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, SendState, Snapshot, content_prefix};
 
 /// How many candidates a generator may go through before its codes count as used up.
@@ -42,8 +44,8 @@ pub enum Standing {
 /// One message that the campaign wants somebody to have.
 #[derive(Debug, Clone)]
 pub struct Desired {
-    /// Where the row stands.
-    pub place: RowPlace,
+    /// Which row it is.
+    pub origin: RowOrigin,
     /// Whom it goes to.
     pub address: E164,
     /// The row that it was rendered from.
@@ -79,7 +81,7 @@ pub enum Item {
     /// A message.
     Desired(Box<Desired>),
     /// No message.
-    LeftOut(LeftOut),
+    Blocked(Blocked),
     /// A message, but there is no code left for it.
     NoCode,
     /// A message that is not to be sent, in a pass that [does not look at those](Pass::only_to_send).
@@ -172,8 +174,8 @@ impl<'a> Pass<'a> {
     }
 
     /// The estimated number of rows.
-    pub fn rows_about(&self) -> usize {
-        self.audience.rows_about()
+    pub fn size_hint(&self) -> usize {
+        self.audience.size_hint()
     }
 
     /// Streams every row's item, in the order of the sources, and reports how much was read from each file.
@@ -184,11 +186,11 @@ impl<'a> Pass<'a> {
         let mut sends = snapshot.sends.cursor();
         let scope = plan_scope(prepared);
         audience.rows(
-            |row| prepared.composer.admits(row),
+            |row| prepared.composer.selects(row),
             |entry| {
                 let recipient = match entry {
-                    Entry::LeftOut(left_out) => return visit(Item::LeftOut(left_out)),
-                    Entry::Recipient(recipient) => recipient,
+                    AudienceItem::Excluded(excluded) => return visit(Item::Blocked(excluded.into())),
+                    AudienceItem::Recipient(recipient) => recipient,
                 };
                 let key = keys.of(recipient.identity);
                 let recorded = sends.get(&key);
@@ -202,11 +204,7 @@ impl<'a> Pass<'a> {
                 };
                 let content = match prepared.composer.compose(&recipient.row, coupon.expose()) {
                     Ok(content) => content,
-                    Err(fault) => {
-                        let left_out =
-                            LeftOut { place: recipient.place, reason: fault.reason, detail: Some(fault.detail) };
-                        return visit(Item::LeftOut(left_out));
-                    }
+                    Err(failure) => return visit(Item::Blocked(Blocked::unrenderable(recipient.origin, failure))),
                 };
                 codes.keep(&coupon, recorded);
                 let expiry = if content.template.has_expiration { expiry } else { None };
@@ -225,7 +223,7 @@ impl<'a> Pass<'a> {
                 };
                 let entry = plan_entry(&scope, recipient.identity, recipient.address, digest);
                 let desired = Desired {
-                    place: recipient.place,
+                    origin: recipient.origin,
                     address: recipient.address,
                     row: recipient.row,
                     key,
@@ -308,7 +306,7 @@ fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: Content
 
 impl Standing {
     /// The reason under which a send that is not repeated is counted, if it counts as blocked.
-    pub fn blocked(self) -> Option<Reason> {
-        matches!(self, Standing::Rejected).then_some(Reason::Rejected)
+    pub fn blocked(self) -> Option<BlockReason> {
+        matches!(self, Standing::Rejected).then_some(BlockReason::Rejected)
     }
 }

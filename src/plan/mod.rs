@@ -17,6 +17,7 @@
 //!
 //! The plan holds no phone number, no coupon and no key.
 
+pub mod block;
 pub mod build;
 pub mod desired;
 pub mod fingerprint;
@@ -174,8 +175,18 @@ pub struct SuppressRows {
     pub rows: u64,
     /// How many rows had no number and were passed over, as `invalid: skip` says.
     pub skipped: u64,
-    /// How many rows of the audience it leaves out.
+    /// How many rows of the audience it excludes.
     pub matched: u64,
+    /// How many rows of the audience are on the list, and are excluded by `where` before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub filtered: u64,
+}
+
+impl SuppressRows {
+    /// Whether no row of the audience is on the list.
+    pub fn matches_nobody(&self) -> bool {
+        self.matched == 0 && self.filtered == 0
+    }
 }
 
 /// The coupons of a plan.
@@ -347,7 +358,7 @@ impl PlanFile {
     pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<rename_guard::Repeats>) -> Self {
         if let Some(repeats) = &repeats {
             // Behind the suppression lists that leave nobody out, which nothing else shows.
-            let lists = self.suppress.iter().filter(|list| list.matched == 0).count();
+            let lists = self.suppress.iter().filter(|list| list.matches_nobody()).count();
             self.warnings.insert(lists.min(self.warnings.len()), in_words(repeats));
         }
         self.repeats = repeats;

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::audience::AudienceSpec as AudienceInput;
-use crate::coupons::pool::PoolSpec as PoolInput;
 use crate::domain::campaign::{Campaign, Rate};
-use crate::render::compose::Composer;
+use crate::domain::input::{AudienceInput, PoolInput};
+use crate::render::Composer;
 
 /// A campaign with its working forms, and what the command line and the ledger add to it.
 #[derive(Debug)]
@@ -35,8 +34,20 @@ impl std::ops::Deref for Prepared {
 }
 
 impl Prepared {
+    /// A campaign that is sent at its own rate, and recorded under the name that its manifest knows.
+    pub fn new(
+        path: PathBuf,
+        campaign: Campaign,
+        composer: Composer,
+        audience: AudienceInput,
+        pool: Option<PoolInput>,
+    ) -> Self {
+        let (record_name, rate) = (campaign.record_name().to_owned(), campaign.delivery.rate);
+        Self { path, campaign, composer, audience, pool, record_name, rate }
+    }
+
     /// A source of the audience as messages name it.
     pub(super) fn source_name(&self, source: usize) -> String {
-        self.audience.sources.get(source).map_or_else(String::new, |source| source.path.display().to_string())
+        self.audience.sources.get(source).map_or_else(String::new, ToString::to_string)
     }
 }

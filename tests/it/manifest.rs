@@ -71,7 +71,7 @@ fn whatsapps_limits_are_checked() {
         (url, format!("url: \"{url}\", param: a", url = "https://shop.example.com/"), "`param` is not used"),
         (url, "url: shop".into(), "is not a web address"),
         (media, "https://cdn.example.com/offer".into(), "no file extension"),
-        (media, "https://cdn.example.com/offer.mp4".into(), "an image header takes png, jpg, jpeg"),
+        (media, "https://cdn.example.com/offer.mp4".into(), "an image header needs png, jpg, jpeg"),
         (media, "https://localhost/offer.png".into(), "not public"),
         (media, "https://192.168.1.5/offer.png".into(), "not public"),
         ("label: Shop now", "label: This label is far too long for it".into(), "1 to 25 characters"),

@@ -15,13 +15,13 @@ use tokio::sync::{mpsc, watch};
 use self::rate::Number;
 use super::feed::Feed;
 use super::{Engine, Event, Progress, RunEnding, Setup, ShutdownRequest};
-use crate::audience::RowPlace;
 use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::domain::canonical::ContentDigest;
 use crate::domain::coupon::CouponCode;
 use crate::domain::media::{MediaFile, MediaKind};
 use crate::domain::message::{Digester, Media, Message, TemplateHead};
 use crate::domain::phone::E164;
+use crate::domain::row::{RowLocation, RowOrigin};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
     Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RunCounts, RunLedger, SendKey, SendState,
@@ -250,7 +250,7 @@ fn desired(person: u64) -> Box<Desired> {
     let mut entry = [0; 32];
     entry[..8].copy_from_slice(&person.to_be_bytes());
     Box::new(Desired {
-        place: RowPlace { source: 0, line: person },
+        origin: RowOrigin { source: 0, location: RowLocation::Line(person) },
         address,
         row: Arc::default(),
         key: SendKey(key),

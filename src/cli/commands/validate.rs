@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::audience;
 use crate::cli::ui::Ui;
 use crate::cli::{Exit, Stop, VarArgs, context};
+use crate::coupons::Pool;
 use crate::domain::diagnostic::{Diagnostic, Severity};
 use crate::manifest::{self, Compiled, names};
 use crate::util::human::count;
@@ -83,7 +84,7 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
 fn data_files(compiled: &Compiled) -> Vec<Diagnostic> {
     let mut found = audience::check_files(&compiled.audience).unwrap_or_else(|problems| problems.0);
     if let Some(pool) = &compiled.pool {
-        match pool.load() {
+        match Pool::load(pool) {
             Ok(pool) => found.extend(pool.warnings().iter().cloned()),
             Err(problems) => found.extend(problems.0),
         }

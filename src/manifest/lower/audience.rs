@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{Lowering, at, byte, character, types};
-use crate::audience::source::csv::Table;
-use crate::audience::{
-    AudienceSpec as AudienceInput, MAX_LISTS, SourceSpec as SourceInput, SuppressSpec as SuppressInput,
-};
+use super::{Lowering, at, character, csv, types};
+use crate::audience::source::{self, RowSource, first_row};
+use crate::audience::{MAX_LISTS, suppression_column};
 use crate::domain::campaign::{AudienceSpec, InvalidRows, SourceSpec, SuppressSpec};
 use crate::domain::diagnostic::{Diagnostic, did_you_mean, is_full};
+use crate::domain::input::{AudienceInput, SourceInput, SuppressInput};
 use crate::domain::phone::PhoneReader;
 use crate::manifest::source::Pointer;
-use crate::render::compose::Composer;
+use crate::render::Composer;
 
 /// The largest number of sources.
 const MAX_SOURCES: usize = 250;
@@ -55,7 +54,7 @@ impl Lowering<'_> {
         for (index, source) in audience.sources.iter().enumerate() {
             let at = root.join("sources").join(index).join("csv");
             if let Some(path) = self.data_file(&at, &source.csv) {
-                sources.push(SourceInput { path, delimiter: byte(source.delimiter), multiline: source.multiline });
+                sources.push(csv(path, source.delimiter, source.multiline));
                 self.sources_at.push(at);
             }
         }
@@ -64,9 +63,7 @@ impl Lowering<'_> {
             let at = root.join("suppress").join(index).join("csv");
             if let Some(path) = self.data_file(&at, &list.csv) {
                 suppress.push(SuppressInput {
-                    path,
-                    delimiter: byte(list.delimiter),
-                    multiline: list.multiline,
+                    source: csv(path, list.delimiter, list.multiline),
                     phone: list.phone.clone(),
                     skip_invalid: list.invalid == types::InvalidRow::Skip,
                 });
@@ -118,18 +115,18 @@ impl Lowering<'_> {
         composer.set_selection(field);
     }
 
-    /// Opens every CSV file far enough to know its columns, and renders the first row as a trial.
+    /// Opens every source far enough to know its columns, and renders the first row as a trial.
     pub(super) fn data_files(&mut self, audience: &AudienceInput, composer: &Composer) {
-        for (source, at) in audience.sources.iter().zip(self.sources_at.clone()) {
-            match Table::open(&source.path, source.delimiter, source.multiline) {
-                Ok(table) => self.source(audience, source, table, composer),
+        for (input, at) in audience.sources.iter().zip(self.sources_at.clone()) {
+            match source::open(input) {
+                Ok(mut source) => self.source(audience, input, &mut *source, composer),
                 Err(problem) => self.file_problem(&at, problem),
             }
         }
         for (list, at) in audience.suppress.iter().zip(self.suppress_at.clone()) {
-            match Table::open(&list.path, list.delimiter, list.multiline) {
-                Ok(table) => {
-                    if let Err(problem) = crate::audience::suppression_column(&table, list, &audience.phone) {
+            match source::open(&list.source) {
+                Ok(source) => {
+                    if let Err(problem) = suppression_column(&*source, list, &audience.phone) {
                         self.report(&at, problem);
                     }
                 }
@@ -139,34 +136,40 @@ impl Lowering<'_> {
     }
 
     /// Checks that a source has the columns that the manifest and its expressions name, and renders the first row.
-    fn source(&mut self, audience: &AudienceInput, source: &SourceInput, table: Table, composer: &Composer) {
+    fn source(
+        &mut self,
+        audience: &AudienceInput,
+        input: &SourceInput,
+        source: &mut dyn RowSource,
+        composer: &Composer,
+    ) {
         let named = [(Some(&audience.phone), "phone"), (audience.id.as_ref(), "id")];
         for (column, key) in named {
             if let Some(column) = column
-                && table.columns().position(column).is_none()
+                && source.columns().position(column).is_none()
             {
-                let problem = table.no_column(column);
+                let problem = source.no_column(column);
                 self.report(&at(&["audience", key]), problem);
             }
         }
         let absent: Vec<(String, Pointer)> = self
             .columns
             .iter()
-            .filter(|(column, _)| table.columns().position(column).is_none())
+            .filter(|(column, _)| source.columns().position(column).is_none())
             .map(|(column, at)| (column.clone(), at.clone()))
             .collect();
         for (column, at) in absent {
             if is_full(&self.found) {
                 break;
             }
-            let problem = table.no_column(&column);
+            let problem = source.no_column(&column);
             self.report(&at, problem);
         }
         if self.errors() == 0
-            && let Ok(Some((row, line))) = crate::audience::first_row(table)
+            && let Ok(Some((row, location))) = first_row(source)
         {
             for problem in composer.trial(&row) {
-                self.found.push(Diagnostic::error("expression", problem).in_file(&source.path, Some(line), None));
+                self.found.push(input.locate(Diagnostic::error("expression", problem), Some(location)));
             }
         }
     }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Coupons, Lowering, PoolInput, at, byte, character, types};
+use super::{Coupons, Lowering, at, character, csv, types};
+use crate::coupons;
 use crate::domain::campaign::{CouponSpec, PoolSpec};
 use crate::domain::coupon::{self, CouponCode};
 use crate::domain::diagnostic::Diagnostic;
+use crate::domain::input::PoolInput;
 use crate::manifest::source::Pointer;
 
 impl Lowering<'_> {
@@ -26,13 +28,10 @@ impl Lowering<'_> {
             },
             types::Coupons::Pool(pool) => {
                 let at = root.join("pool").join("csv");
-                let input = PoolInput {
-                    path: self.data_file(&at, &pool.csv)?,
-                    delimiter: byte(pool.delimiter),
-                    multiline: pool.multiline,
-                    column: pool.column.clone(),
-                };
-                if let Err(problem) = input.open() {
+                let file = self.data_file(&at, &pool.csv)?;
+                let input =
+                    PoolInput { source: csv(file, pool.delimiter, pool.multiline), column: pool.column.clone() };
+                if let Err(problem) = coupons::pool::open(&input) {
                     self.file_problem(&at, problem);
                 }
                 let spec = PoolSpec {

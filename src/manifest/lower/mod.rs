@@ -22,11 +22,11 @@ use serde_json::Value;
 use super::read::Document;
 use super::source::Pointer;
 use super::{Compiled, types};
-use crate::coupons::pool::PoolSpec as PoolInput;
 use crate::domain::campaign::{Campaign, CouponSpec, Limits, Moved, TemplateSpec};
 use crate::domain::diagnostic::{Diagnostic, Severity, did_you_mean, is_full};
+use crate::domain::input::{AudienceInput, CsvInput, PoolInput, SourceInput};
 use crate::project::files::Files;
-use crate::render::compose::{Composer, Field, MediaSpec, NAMES, References};
+use crate::render::{CompileError, Composer, Field, HeaderMedia, NAMES, References};
 use crate::util::fs::{FileError, InputFile};
 
 /// The largest number of templates: WhatsApp has some seventy languages.
@@ -91,7 +91,7 @@ pub fn audience(
     audience: &types::Audience,
     document: &Document,
     files: &Files,
-) -> Result<(crate::audience::AudienceSpec, Vec<Diagnostic>), Vec<Diagnostic>> {
+) -> Result<(AudienceInput, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut lowering = Lowering::new(document, files, Timestamp::UNIX_EPOCH);
     let mut composer = Composer::new("", 1, &BTreeMap::new());
     let Some((_, input)) = lowering.audience(audience, 1, &mut composer, &BTreeSet::new()) else {
@@ -197,7 +197,7 @@ impl Lowering<'_> {
                 break;
             }
             if let Some((spec, compiled)) = self.template(key, template, composer, vars) {
-                if let Some((_, MediaSpec::File(file))) = &compiled.media {
+                if let Some((_, HeaderMedia::File(file))) = &compiled.media {
                     media_bytes += file.content.len();
                 }
                 composer.add_template(compiled);
@@ -215,7 +215,7 @@ impl Lowering<'_> {
     fn compiled(
         &mut self,
         at: &Pointer,
-        compiled: Result<(Field, References), crate::render::compose::CompileError>,
+        compiled: Result<(Field, References), CompileError>,
         vars: &BTreeSet<&str>,
     ) -> Option<Field> {
         let (field, references) = match compiled {
@@ -259,6 +259,11 @@ fn character(delimiter: types::Delimiter) -> char {
         types::Delimiter::Bar => '|',
         types::Delimiter::Tab => '\t',
     }
+}
+
+/// A CSV file and how to read it.
+fn csv(path: InputFile, delimiter: types::Delimiter, multiline: bool) -> SourceInput {
+    SourceInput::Csv(CsvInput { path, delimiter: byte(delimiter), multiline })
 }
 
 fn byte(delimiter: types::Delimiter) -> u8 {

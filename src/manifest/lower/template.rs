@@ -10,7 +10,8 @@ use crate::domain::campaign::{BodySpec, HeaderSpec, MediaSource, OfferSpec, Temp
 use crate::domain::media::{MediaError, MediaFile, MediaKind};
 use crate::domain::message::TemplateHead;
 use crate::manifest::source::Pointer;
-use crate::render::compose::{Composer, Field, MediaSpec, TemplateSpec as CompiledTemplate, check_media_url};
+use crate::render::limits::check_media_url;
+use crate::render::{CompiledTemplate, Composer, Field, HeaderMedia};
 use crate::util::fs::FileError;
 use crate::util::human::count;
 
@@ -78,7 +79,7 @@ impl Lowering<'_> {
         header: &types::Header,
         composer: &mut Composer,
         vars: &BTreeSet<&str>,
-    ) -> Option<(HeaderSpec, (MediaKind, MediaSpec))> {
+    ) -> Option<(HeaderSpec, (MediaKind, HeaderMedia))> {
         let (kind, media) = match header {
             types::Header::Image(media) => (MediaKind::Image, media),
             types::Header::Video(media) => (MediaKind::Video, media),
@@ -103,7 +104,7 @@ impl Lowering<'_> {
                     );
                     return None;
                 }
-                Some((spec(MediaSource::Url { url: url.clone() }), (kind, MediaSpec::Url(field))))
+                Some((spec(MediaSource::Url { url: url.clone() }), (kind, HeaderMedia::Url(field))))
             }
             types::Media::File(path) => {
                 let at = at.join("file");
@@ -113,7 +114,7 @@ impl Lowering<'_> {
                     Ok(content) => {
                         let digest = format!("blake3:{}", blake3::Hash::from(content.digest).to_hex());
                         let source = MediaSource::File { file: path.clone(), digest };
-                        Some((spec(source), (kind, MediaSpec::File(Arc::new(content)))))
+                        Some((spec(source), (kind, HeaderMedia::File(Arc::new(content)))))
                     }
                     Err(error) => {
                         let hint = match &error {
