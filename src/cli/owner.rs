@@ -2,7 +2,9 @@
 
 use clap::Args;
 
-use super::{Exit, Stop};
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::domain::diagnostic::Code;
 use crate::ledger::RunRecord;
 use crate::plan::Prepared;
 pub use crate::plan::owner::Subject;
@@ -33,10 +35,12 @@ pub fn subject(campaign: &Prepared, sandbox: bool) -> Subject {
 }
 
 /// Refuses a plan whose record belongs to another campaign or host.
-pub fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(), Stop> {
+pub fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(), CommandError> {
     let allowed = Allowed { gateway_moved: args.gateway_moved, same_name: args.allow_same_name };
-    owner::check(runs, subject, allowed)
-        .map_err(|refused| Stop::new(Exit::Error, format!("{refused}; nothing was sent")).hint(refused.hint()))
+    owner::check(runs, subject, allowed).map_err(|refused| {
+        CommandError::new(Exit::Error, Code::CampaignMismatch, format!("{refused}; nothing was sent"))
+            .hint(refused.hint())
+    })
 }
 
 /// A manifest's path below the project's root, with `/`, whatever links lead to it.

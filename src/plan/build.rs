@@ -19,7 +19,7 @@ use super::{
 };
 use crate::audience::ReadReport;
 use crate::domain::campaign::{CouponSpec, ExpirySpec};
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::expiry::{ExpiryRule, MessageExpiry};
 use crate::domain::phone::E164;
 use crate::ledger::{LedgerKey, Snapshot};
@@ -344,7 +344,7 @@ fn check_time(
             "choose a later end, a higher rate, or a smaller `at_least`".to_owned()
         };
         return Err(PlanError::Input(
-            Diagnostic::error("expiry-too-soon", problem).hint(hint).in_file(&prepared.path, None, None).into(),
+            Diagnostic::error(Code::ExpiryTooSoon, problem).hint(hint).in_file(&prepared.path, None, None).into(),
         ));
     }
     Ok(Some(leave_by))
@@ -433,7 +433,7 @@ impl Tally {
             let problem = match (&prepared.pool, free) {
                 (Some(pool), Some(free)) => {
                     let problem = Diagnostic::error(
-                        "pool-too-small",
+                        Code::PoolTooSmall,
                         format!(
                             "the pool lacks {}: it has {free} free, and {needed} are needed",
                             count(usize::try_from(self.without_code).unwrap_or(usize::MAX), "code")
@@ -443,7 +443,7 @@ impl Tally {
                         .locate(problem.hint("a code goes to one recipient, for ever; add codes to the file"), None)
                 }
                 _ => Diagnostic::error(
-                    "alphabet-too-small",
+                    Code::AlphabetTooSmall,
                     format!("prefix, alphabet and length cannot give {needed} different codes"),
                 )
                 .hint("raise `length`, or add characters to `alphabet`")
@@ -456,7 +456,7 @@ impl Tally {
         {
             let detail = first.detail.clone().unwrap_or_else(|| first.reason.words().to_owned());
             let problem = Diagnostic::error(
-                "nobody-left",
+                Code::NobodyLeft,
                 format!("none of the {} rows can get a message; the first: {detail}", self.rows),
             )
             .hint("`sendform plan --list-blocked` tells why for each row, once one of them can be sent")

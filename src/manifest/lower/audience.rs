@@ -6,7 +6,7 @@ use super::{Lowering, at, character, csv, types};
 use crate::audience::source::{self, RowSource, first_row};
 use crate::audience::{MAX_LISTS, suppression_column};
 use crate::domain::campaign::{AudienceSpec, InvalidRows, SourceSpec, SuppressSpec};
-use crate::domain::diagnostic::{Diagnostic, did_you_mean, is_full};
+use crate::domain::diagnostic::{Code, Diagnostic, did_you_mean, is_full};
 use crate::domain::input::{AudienceInput, SourceInput, SuppressInput};
 use crate::domain::phone::PhoneReader;
 use crate::manifest::source::Pointer;
@@ -28,7 +28,7 @@ impl Lowering<'_> {
         for (key, number, max) in [("sources", sources, MAX_SOURCES), ("suppress", lists, MAX_LISTS)] {
             if number > max {
                 let message = format!("`audience.{key}` has {number} files; the maximum is {max}");
-                self.error(&root.join(key), "too-many", message, "join some of them into one");
+                self.error(&root.join(key), Code::TooManyEntries, message, "join some of them into one");
                 return None;
             }
         }
@@ -37,7 +37,7 @@ impl Lowering<'_> {
             let region = audience.default_region.as_deref().unwrap_or_default();
             self.error(
                 &root.join("default_region"),
-                "unknown-region",
+                Code::UnknownRegion,
                 format!("there is no region `{region}`"),
                 "write the country as two capital letters, such as `IN`",
             );
@@ -93,7 +93,7 @@ impl Lowering<'_> {
             if templates > 1 {
                 self.error(
                     &root,
-                    "missing-key",
+                    Code::MissingKey,
                     "with several templates, `audience.template` must select the template of each row",
                     "such as `template: \"{{ 'hi' if recipient.lang == 'hi' else 'en' }}\"`",
                 );
@@ -109,7 +109,7 @@ impl Lowering<'_> {
                 .map(|near| format!("did you mean `{near}`?"));
             self.report(
                 &at,
-                Diagnostic::error("unknown-template", format!("there is no template `{key}`")).maybe_hint(near),
+                Diagnostic::error(Code::UnknownTemplate, format!("there is no template `{key}`")).maybe_hint(near),
             );
         }
         composer.set_selection(field);
@@ -169,7 +169,7 @@ impl Lowering<'_> {
             && let Ok(Some((row, location))) = first_row(source)
         {
             for problem in composer.trial(&row) {
-                self.found.push(input.locate(Diagnostic::error("expression", problem), Some(location)));
+                self.found.push(input.locate(Diagnostic::error(Code::InvalidExpression, problem), Some(location)));
             }
         }
     }

@@ -6,7 +6,7 @@ use super::{Coupons, Lowering, at, character, csv, types};
 use crate::coupons;
 use crate::domain::campaign::{CouponSpec, PoolSpec};
 use crate::domain::coupon::{self, CouponCode};
-use crate::domain::diagnostic::Diagnostic;
+use crate::domain::diagnostic::{Code, Diagnostic};
 use crate::domain::input::PoolInput;
 use crate::manifest::source::Pointer;
 
@@ -22,7 +22,7 @@ impl Lowering<'_> {
                     Some((CouponSpec::Code(code), None))
                 }
                 Err(error) => {
-                    self.error(&root.join("code"), "coupon", error.to_string(), "");
+                    self.error(&root.join("code"), Code::InvalidCoupon, error.to_string(), "");
                     None
                 }
             },
@@ -55,27 +55,32 @@ impl Lowering<'_> {
         if alphabet.len() != generate.alphabet.chars().count() {
             self.error(
                 &at.join("alphabet"),
-                "coupon",
+                Code::InvalidCoupon,
                 "the alphabet contains a character twice",
                 "some codes would be likelier than others",
             );
         } else if alphabet.len() < 2 {
-            self.error(&at.join("alphabet"), "coupon", "the alphabet needs at least two characters", "");
+            self.error(&at.join("alphabet"), Code::InvalidCoupon, "the alphabet needs at least two characters", "");
         }
         if let Err(error) =
             coupon::check(&format!("{}{}", generate.prefix, generate.alphabet.chars().next().unwrap_or('A')))
         {
-            self.error(&at.join("prefix"), "coupon", error.to_string(), "");
+            self.error(&at.join("prefix"), Code::InvalidCoupon, error.to_string(), "");
         } else if total > coupon::MAX_CHARACTERS {
             self.error(
                 &at.join("length"),
-                "coupon",
+                Code::InvalidCoupon,
                 format!("prefix and length together give codes of {total} characters; WhatsApp allows at most 15"),
                 "shorten one of them",
             );
         }
         if generate.alphabet.chars().any(coupon::is_invisible) {
-            self.error(&at.join("alphabet"), "coupon", "the alphabet holds white space or an invisible character", "");
+            self.error(
+                &at.join("alphabet"),
+                Code::InvalidCoupon,
+                "the alphabet holds white space or an invisible character",
+                "",
+            );
         }
         if self.errors() > before {
             return None;
@@ -93,6 +98,6 @@ impl Lowering<'_> {
 }
 
 fn plain_warning() -> Diagnostic {
-    Diagnostic::warning("coupon-characters", "this code has characters other than letters and digits")
+    Diagnostic::warning(Code::CouponCharacters, "this code has characters other than letters and digits")
         .hint("Meta states no character set; some clients refuse others, so send one to yourself first")
 }

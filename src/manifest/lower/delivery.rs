@@ -2,6 +2,7 @@
 
 use super::{Lowering, at, types};
 use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
+use crate::domain::diagnostic::Code;
 use crate::manifest::source::Pointer;
 
 impl Lowering<'_> {
@@ -14,7 +15,7 @@ impl Lowering<'_> {
                 if rate.is_none() {
                     self.error(
                         &root.join("rate"),
-                        "rate",
+                        Code::InvalidRate,
                         format!("`{text}` is not a rate"),
                         "such as `80/s`, `600/m` or `5000/h`",
                     );
@@ -27,7 +28,7 @@ impl Lowering<'_> {
         if batch > 1 && !matches!(coupons, types::Coupons::Code(_)) {
             self.error(
                 &root.join("batch"),
-                "batch",
+                Code::InvalidBatch,
                 "the recipients of one request share one code, but this campaign gives each recipient their own",
                 "remove `batch`, or use `coupons.code`",
             );
@@ -35,7 +36,7 @@ impl Lowering<'_> {
         if batch > concurrency {
             self.error(
                 &root.join("batch"),
-                "batch",
+                Code::InvalidBatch,
                 format!("`batch` is {batch}, but `concurrency` allows only {concurrency} messages at the same time"),
                 "raise `concurrency`",
             );
@@ -55,13 +56,13 @@ impl Lowering<'_> {
             match bound {
                 None => self.error(
                     &root.join(name),
-                    "stop-when",
+                    Code::InvalidStopWhen,
                     format!("`{text}` is neither a number nor a percentage"),
                     "such as `20` or `5%`",
                 ),
                 Some(Bound::Count(count)) if count > within as u64 => self.error(
                     &root.join(name),
-                    "stop-when",
+                    Code::InvalidStopWhen,
                     format!("`{text}` can never be reached: only the last {within} sends are counted"),
                     "raise `within`, or lower the number",
                 ),
@@ -72,7 +73,7 @@ impl Lowering<'_> {
         let (rejected, unknown) = (bound("rejected", &stop_when.rejected), bound("unknown", &stop_when.unknown));
         let (rejected, unknown) = (rejected?, unknown?);
         if rejected.is_none() && unknown.is_none() {
-            self.error(root, "stop-when", "`stop_when` has no bound", "set `rejected`, `unknown`, or both");
+            self.error(root, Code::InvalidStopWhen, "`stop_when` has no bound", "set `rejected`, `unknown`, or both");
             return None;
         }
         Some(StopWhen { within, rejected, unknown })

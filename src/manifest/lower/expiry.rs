@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Lowering, at, types};
 use crate::domain::campaign::{ExpiryEnd, ExpiryFrom, ExpirySpec};
-use crate::domain::diagnostic::did_you_mean;
+use crate::domain::diagnostic::{Code, did_you_mean};
 use crate::domain::expiry::{self, ExpiryError};
 use crate::manifest::source::Pointer;
 use crate::util::human;
@@ -20,7 +20,7 @@ impl Lowering<'_> {
             if timed {
                 self.error(
                     &at(&["templates"]),
-                    "missing-key",
+                    Code::MissingKey,
                     "a template has `has_expiration: true`, but the campaign has no `expiry`",
                     "add `expiry: { after: 14d }`, or `at:` with a `timezone`",
                 );
@@ -30,7 +30,7 @@ impl Lowering<'_> {
         if !timed {
             self.error(
                 &root,
-                "expiry-unused",
+                Code::ExpiryUnused,
                 "`expiry` is not used: no template has `has_expiration: true`",
                 "remove it, or set `has_expiration` as the template was approved",
             );
@@ -44,7 +44,7 @@ impl Lowering<'_> {
                 if expiry.from.is_some() {
                     self.error(
                         &root.join("from"),
-                        "expiry",
+                        Code::InvalidExpiry,
                         "`from` belongs to `after`; `at` is an instant already",
                         "remove `from`",
                     );
@@ -55,7 +55,7 @@ impl Lowering<'_> {
                 if expiry.timezone.is_some() {
                     self.error(
                         &root.join("timezone"),
-                        "expiry",
+                        Code::InvalidExpiry,
                         "`timezone` belongs to `at`; `after` needs none",
                         "remove `timezone`",
                     );
@@ -65,7 +65,7 @@ impl Lowering<'_> {
             (Some(_), Some(_)) => {
                 self.error(
                     &root,
-                    "expiry",
+                    Code::InvalidExpiry,
                     "`at` and `after` exclude each other: both state the end of the offer",
                     "keep one of them",
                 );
@@ -74,7 +74,7 @@ impl Lowering<'_> {
             (None, None) => {
                 self.error(
                     &root,
-                    "missing-key",
+                    Code::MissingKey,
                     "`expiry` needs `at` or `after`",
                     "such as `after: 14d`, or `at: \"2026-12-31T23:59:59\"` with `timezone: Asia/Kolkata`",
                 );
@@ -95,7 +95,7 @@ impl Lowering<'_> {
         if after < at_least {
             self.error(
                 &root.join("after"),
-                "expiry-too-soon",
+                Code::ExpiryTooSoon,
                 format!(
                     "an offer of {written} cannot run for another {} when a message leaves",
                     human::duration(at_least)
@@ -131,16 +131,21 @@ impl Lowering<'_> {
         if instant.instant().as_second() < 86_400 * 365 {
             self.error(
                 &at,
-                "expiry-past",
+                Code::ExpiryInThePast,
                 format!("{instant} is in 1970"),
                 "a number of milliseconds is not an instant; for a duration use `after: 14d`",
             );
         } else if instant.instant() <= self.now {
-            self.error(&at, "expiry-past", format!("the offer ended at {instant}"), "choose an instant in the future");
+            self.error(
+                &at,
+                Code::ExpiryInThePast,
+                format!("the offer ended at {instant}"),
+                "choose an instant in the future",
+            );
         } else if instant.remaining(self.now) < at_least {
             self.error(
                 &at,
-                "expiry-too-soon",
+                Code::ExpiryTooSoon,
                 format!("the offer ends at {instant}, in less than {}", human::duration(at_least)),
                 "choose a later end, or set `at_least`",
             );
@@ -183,7 +188,7 @@ impl Lowering<'_> {
             ExpiryError::Fold(..) => "say which one with an offset, such as `+02:00`, and remove `timezone`".to_owned(),
             ExpiryError::NotADuration(_) => "durations are written `14d`, `36h` or `90m`".to_owned(),
         };
-        self.error(at, "expiry", error.to_string(), hint);
+        self.error(at, Code::InvalidExpiry, error.to_string(), hint);
     }
 }
 

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::{Lowering, at, types};
 use crate::domain::campaign::{Callback, GatewaySpec};
+use crate::domain::diagnostic::Code;
 use crate::domain::phone::E164;
 use crate::domain::secret::SecretRef;
 use crate::gateway::kaleyra::KaleyraSpec;
@@ -68,7 +69,7 @@ impl Lowering<'_> {
                     // The text is not repeated: it may hold a password.
                     self.error(
                         &root.join("base_url"),
-                        "url",
+                        Code::InvalidUrl,
                         "this is not a web address",
                         "such as `https://api.in.kaleyra.io`",
                     );
@@ -78,7 +79,7 @@ impl Lowering<'_> {
             (Some(_), Some(_)) => {
                 self.error(
                     &root.join("base_url"),
-                    "domain-twice",
+                    Code::DomainAndBaseUrl,
                     "`domain` and `base_url` exclude each other: both state the API's address",
                     "remove one of them",
                 );
@@ -87,7 +88,7 @@ impl Lowering<'_> {
             (None, None) => {
                 self.error(
                     root,
-                    "missing-key",
+                    Code::MissingKey,
                     "`gateway.kaleyra` needs `domain` or `base_url`",
                     "the console shows the account's \"API Domain\": `in`, `sg`, `eu` or `na`",
                 );
@@ -106,7 +107,7 @@ impl Lowering<'_> {
                 if words.is_empty() {
                     self.error(
                         &at.join("exec"),
-                        "empty-command",
+                        Code::EmptyCommand,
                         "`exec` names no program",
                         "such as `exec: [pass, show, kaleyra]`",
                     );

@@ -23,11 +23,11 @@ use super::read::Document;
 use super::source::Pointer;
 use super::{Compiled, types};
 use crate::domain::campaign::{Campaign, CouponSpec, Limits, Moved, TemplateSpec};
-use crate::domain::diagnostic::{Diagnostic, Severity, did_you_mean, is_full};
+use crate::domain::diagnostic::{Code, Diagnostic, Severity, did_you_mean, is_full};
 use crate::domain::input::{AudienceInput, CsvInput, PoolInput, SourceInput};
 use crate::project::files::Files;
 use crate::render::{CompileError, Composer, Field, HeaderMedia, NAMES, References};
-use crate::util::fs::{FileError, InputFile};
+use crate::util::fs::InputFile;
 
 /// The largest number of templates: WhatsApp has some seventy languages.
 const MAX_TEMPLATES: usize = 250;
@@ -97,7 +97,7 @@ pub fn audience(
     let Some((_, input)) = lowering.audience(audience, 1, &mut composer, &BTreeSet::new()) else {
         return Err(lowering.found);
     };
-    let about_file = |problem: &Diagnostic| FileError::CODES.contains(&problem.code);
+    let about_file = |problem: &Diagnostic| Code::OF_FILES.contains(&problem.code);
     Ok((input, lowering.found.into_iter().filter(about_file).collect()))
 }
 
@@ -133,11 +133,11 @@ impl Lowering<'_> {
         if is_full(&self.found) {
             return;
         }
-        problem.place = self.document.sources.value(at);
+        problem.location = self.document.sources.value(at);
         self.found.push(problem);
     }
 
-    fn error(&mut self, at: &Pointer, code: &'static str, message: impl Into<String>, hint: impl Into<String>) {
+    fn error(&mut self, at: &Pointer, code: Code, message: impl Into<String>, hint: impl Into<String>) {
         let hint = hint.into();
         let problem = Diagnostic::error(code, message);
         self.report(at, if hint.is_empty() { problem } else { problem.hint(hint) });
@@ -179,11 +179,11 @@ impl Lowering<'_> {
     ) -> BTreeMap<String, TemplateSpec> {
         let root = at(&["templates"]);
         if templates.is_empty() {
-            self.error(&root, "missing-key", "`templates` is empty", "describe at least one approved template");
+            self.error(&root, Code::MissingKey, "`templates` is empty", "describe at least one approved template");
         }
         if templates.len() > MAX_TEMPLATES {
             let message = format!("the campaign has {} templates; the maximum is {MAX_TEMPLATES}", templates.len());
-            self.error(&root, "too-many", message, "one for each language and variant is enough");
+            self.error(&root, Code::TooManyEntries, message, "one for each language and variant is enough");
         }
         let mut specs = BTreeMap::new();
         let mut media_bytes = 0;
@@ -193,7 +193,7 @@ impl Lowering<'_> {
                 let hint = format!(
                     "they are kept in memory; the maximum is {MAX_MEDIA_BYTES} bytes; use URLs for some of them"
                 );
-                self.error(&root.join(key.as_str()), "too-many", message, hint);
+                self.error(&root.join(key.as_str()), Code::TooManyEntries, message, hint);
                 break;
             }
             if let Some((spec, compiled)) = self.template(key, template, composer, vars) {
@@ -222,7 +222,12 @@ impl Lowering<'_> {
             Ok(compiled) => compiled,
             Err(error) => {
                 let line = error.line.map_or_else(String::new, |line| format!(", in line {line} of this text"));
-                self.error(at, "expression", format!("this expression is wrong: {}{line}", error.message), "");
+                self.error(
+                    at,
+                    Code::InvalidExpression,
+                    format!("this expression is wrong: {}{line}", error.message),
+                    "",
+                );
                 return None;
             }
         };
@@ -233,14 +238,14 @@ impl Lowering<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("a column is `recipient.{unknown}`, a variable is `vars.{unknown}`"),
             };
-            self.error(at, "unknown-name", format!("there is no `{unknown}` here"), hint);
+            self.error(at, Code::UnknownName, format!("there is no `{unknown}` here"), hint);
         }
         for var in references.vars.iter().filter(|var| !full && !vars.contains(var.as_str())) {
             let hint = match did_you_mean(var, vars.iter().copied()) {
                 Some(near) => format!("did you mean `vars.{near}`?"),
                 None => format!("add it under `vars:`, as `{var}: {{ default: … }}`"),
             };
-            self.error(at, "unknown-var", format!("there is no variable `{var}`"), hint);
+            self.error(at, Code::UnknownVar, format!("there is no variable `{var}`"), hint);
         }
         for column in references.columns {
             self.columns.entry(column).or_insert_with(|| at.clone());

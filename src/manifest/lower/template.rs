@@ -7,6 +7,7 @@ use url::Url;
 
 use super::{Lowering, at, types};
 use crate::domain::campaign::{BodySpec, HeaderSpec, MediaSource, OfferSpec, TemplateSpec, UrlButtonSpec};
+use crate::domain::diagnostic::Code;
 use crate::domain::media::{MediaError, MediaFile, MediaKind};
 use crate::domain::message::TemplateHead;
 use crate::manifest::source::Pointer;
@@ -34,7 +35,7 @@ impl Lowering<'_> {
             let given = template.body.params.len();
             self.error(
                 &body.join(if template.body.params.is_empty() { "text" } else { "params" }),
-                "param-count",
+                Code::ParamCountMismatch,
                 format!("`body.text` has {} but `body.params` has {given}", count(wanted, "placeholder")),
                 "WhatsApp refuses a message whose parameters do not match the template (its error 132000)",
             );
@@ -98,7 +99,7 @@ impl Lowering<'_> {
                 {
                     self.error(
                         &at,
-                        "media-url",
+                        Code::InvalidMediaUrl,
                         format!("this URL {problem}"),
                         "Kaleyra takes a public URL with a file extension, such as `https://cdn.example.com/offer.mp4`",
                     );
@@ -124,7 +125,7 @@ impl Lowering<'_> {
                             MediaError::File(FileError::Outside { .. }) => "put the file below the project's root",
                             _ => "",
                         };
-                        self.error(&at, "media-file", error.to_string(), hint);
+                        self.error(&at, Code::UnusableMediaFile, error.to_string(), hint);
                         None
                     }
                 }
@@ -141,7 +142,7 @@ impl Lowering<'_> {
                 Ok(number) if number >= 1 && part.contains("}}") => drop(numbers.insert(number)),
                 _ => self.error(
                     at,
-                    "placeholder",
+                    Code::InvalidPlaceholder,
                     format!("`{{{{{inside}` is not a placeholder; placeholders are `{{{{1}}}}`, `{{{{2}}}}`…"),
                     "write the text as it was approved, and the expressions into `params`",
                 ),
@@ -151,7 +152,7 @@ impl Lowering<'_> {
         if highest != numbers.len() {
             self.error(
                 at,
-                "placeholder",
+                Code::InvalidPlaceholder,
                 format!("the placeholders must be numbered 1 to {}, without gaps", numbers.len()),
                 "",
             );
@@ -172,14 +173,14 @@ impl Lowering<'_> {
         if variables > 1 || (variables == 1 && !button.url.ends_with("{{1}}")) {
             self.error(
                 &url_at,
-                "url-variable",
+                Code::InvalidUrlVariable,
                 "a button's URL can have one variable, `{{1}}`, at its end",
                 "WhatsApp approves no other form; put the rest into `param`",
             );
         } else if !Url::parse(&plain).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             self.error(
                 &url_at,
-                "url",
+                Code::InvalidUrl,
                 format!("`{}` is not a web address", button.url),
                 "such as `https://shop.example.com/{{1}}`",
             );
@@ -189,7 +190,7 @@ impl Lowering<'_> {
             (Some(_), _) => {
                 self.error(
                     &at.join("param"),
-                    "url-param",
+                    Code::UrlParamMismatch,
                     "`param` is not used: the URL has no `{{1}}`",
                     "end the URL with `{{1}}`, or remove `param`",
                 );
@@ -198,7 +199,7 @@ impl Lowering<'_> {
             (None, 1..) => {
                 self.error(
                     &url_at,
-                    "url-param",
+                    Code::UrlParamMismatch,
                     "the URL ends in `{{1}}`, and no `param` fills it",
                     "add `param:` beside `url:`",
                 );

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Lowering, at, types, unevaluated};
-use crate::domain::diagnostic::{Diagnostic, did_you_mean, is_full};
+use crate::domain::diagnostic::{Code, Diagnostic, did_you_mean, is_full};
 
 impl Lowering<'_> {
     pub(super) fn vars(
@@ -17,7 +17,7 @@ impl Lowering<'_> {
         for (name, value) in given.iter().filter(|(_, value)| !is_scalar(value)) {
             let kind = if value.is_null() { "nothing" } else { "a list or a mapping" };
             self.found.push(
-                Diagnostic::error("var-type", format!("the value of variable `{name}` is {kind}"))
+                Diagnostic::error(Code::WrongVarType, format!("the value of variable `{name}` is {kind}"))
                     .hint("a variable is a text, a number, or true or false"),
             );
             if is_full(&self.found) {
@@ -32,7 +32,7 @@ impl Lowering<'_> {
                     Some(value) => drop(vars.insert(name.clone(), value)),
                     None => self.error(
                         &at(&["vars", name]),
-                        "var-type",
+                        Code::WrongVarType,
                         format!("the value given for variable `{name}` has another type than its default"),
                         "give a value of the same type: a number, `true` or `false`, or text",
                     ),
@@ -41,7 +41,7 @@ impl Lowering<'_> {
                 (None, None) => {
                     self.error(
                         &at(&["vars", name]),
-                        "var-missing",
+                        Code::MissingVar,
                         format!("variable `{name}` has no default, and no value was given"),
                         format!("pass `--var {name}=…`"),
                     );
@@ -59,7 +59,7 @@ impl Lowering<'_> {
             }
             let near = did_you_mean(name, manifest.vars.keys().map(String::as_str));
             self.found.push(
-                Diagnostic::error("var-unknown", format!("the campaign has no variable `{name}`"))
+                Diagnostic::error(Code::UnknownVar, format!("the campaign has no variable `{name}`"))
                     .maybe_hint(near.map(|near| format!("did you mean `{near}`?"))),
             );
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::owner;
+use crate::cli::owner;
 use crate::ledger::RunStart;
 use crate::plan::{Built, Prepared};
 
