@@ -1,4 +1,4 @@
-//! What one recipient costs, step by step.
+//! The cost of one recipient, step by step.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark writes its own files and reads the clock")]
 
@@ -74,7 +74,7 @@ fn message() -> Message {
     }
 }
 
-/// Two parameters of the body: such as only print columns, and such as need the template engine.
+/// Two body parameters: once with plain columns, once with expressions that need the template engine.
 fn rendering(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("people.csv");
@@ -99,7 +99,7 @@ fn rendering(c: &mut Criterion) {
     }
 }
 
-/// What goes over the wire, and what comes back.
+/// A request and its response.
 fn wire(c: &mut Criterion) {
     let message = message();
     let spec = KaleyraSpec {
@@ -128,10 +128,10 @@ fn wire(c: &mut Criterion) {
     c.bench_function("an answer", |b| b.iter(|| reply::read(202, None, black_box(answer), &private)));
 }
 
-/// How many sends one commit covers: what an engine with this concurrency makes of it.
+/// Sends per commit.
 const BATCH: u64 = 64;
 
-/// How many sends are recorded before the measurement: an index is as deep as it would be.
+/// Sends recorded before the measurement, so that an index has a realistic depth.
 const RECORDED: u64 = 500_000;
 
 fn random_key(number: u64) -> [u8; 16] {
@@ -178,7 +178,7 @@ fn run_start() -> RunStart {
     }
 }
 
-/// Claim and settle: each commit settles the batch before and claims the next, as the engine does.
+/// Claim and settle: like the engine, each commit settles the previous batch and claims the next.
 async fn commit(run: &mut dyn RunLedger, number: &mut u64, before: &mut Vec<Settlement>, batch: u64) {
     let claim: Vec<Intent> = (0..batch)
         .map(|_| {
@@ -191,8 +191,8 @@ async fn commit(run: &mut dyn RunLedger, number: &mut u64, before: &mut Vec<Sett
     assert!(run.commit(&batch).await.unwrap().claims.iter().all(|claim| *claim == Claim::Granted));
 }
 
-/// The ledger that is, beside the two that might be: a table with a unique index on the key, and
-/// one whose rows are changed. All of them durable with each commit.
+/// The ledger's design beside two alternatives: a journal with a unique index on the key, and a table whose
+/// rows are updated. Each commit is durable.
 fn ledgers(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mut group = c.benchmark_group("claim and settle 64");

@@ -60,6 +60,8 @@
 //! [`protocol`] is this machine as pure functions; every ledger follows it, and `ledger check` holds
 //! a journal against it.
 
+#![warn(missing_docs)]
+
 pub mod chain;
 pub mod contradiction;
 pub mod copy;

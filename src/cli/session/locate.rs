@@ -160,7 +160,7 @@ impl Located {
         match memory::remember(&self.project.root, campaign, id, &self.ledger.url()) {
             Ok(()) => Ok(()),
             // A checkout that cannot be written to, with a ledger elsewhere: there is nothing to keep it in.
-            Err(MemoryError::Io { error, .. })
+            Err(MemoryError::Io { source: error, .. })
                 if self.source != Source::Default
                     && matches!(
                         error.kind(),
@@ -205,7 +205,7 @@ impl Located {
         for mark in &search.ignored {
             let _ = write!(why, " `{}` does not count: it belongs to somebody else.", mark.display());
         }
-        if let Some(other) = &search.further_up {
+        if let Some(other) = &search.ledger_above {
             let _ = write!(why, " Further up there is the ledger `{other}`, which belongs to another project.");
         }
         if let LedgerLocation::File(path) = &self.ledger {
@@ -229,9 +229,16 @@ impl Located {
     }
 
     /// Refuses a second ledger below one that is further up, unless it is named.
+<<<<<<< HEAD:src/cli/located.rs
+    pub fn refuse_below_another(&self) -> Result<(), Stop> {
+        match &self.project.search.ledger_above {
+            Some(other) if self.source == Source::Default => Err(Stop::new(
+                Exit::Error,
+=======
     pub fn refuse_below_another(&self) -> Result<(), CommandError> {
         match &self.project.search.further_up {
             Some(other) if self.source == Source::Default => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
+>>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b:src/cli/session/locate.rs
                 format!(
                     "there is a ledger further up, `{other}`, and a second one below it would not know what that one sent; nothing was sent"
                 ),
