@@ -70,6 +70,7 @@ pub mod key;
 mod lease;
 pub mod location;
 pub mod lost;
+pub mod memory;
 pub mod postgres;
 pub mod protocol;
 pub mod report;

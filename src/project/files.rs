@@ -70,13 +70,8 @@ impl Files {
             .map(|directory| {
                 let named = directory.display();
                 let problem = |message| {
-<<<<<<< HEAD
-                    Diagnostic::error("data-dir", message)
-                        .hint("`--data-dir` and `SENDFORM_DATA_DIR` name directories with CSV files")
-=======
                     Diagnostic::error(Code::UnreadableDataDir, message)
-                        .hint("`--data-dir` and `SENDFORM_DATA_DIR` name directories that hold CSV files")
->>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b
+                        .hint("`--data-dir` and `SENDFORM_DATA_DIR` name directories with CSV files")
                 };
                 let tree = Tree::new(directory.clone())
                     .map_err(|error| problem(format!("cannot read the data directory `{named}`: {error}")))?;

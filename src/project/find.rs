@@ -34,13 +34,8 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
             canonical.display(),
             root.display()
         );
-<<<<<<< HEAD
-        return Err(Diagnostic::error("two-projects", problem)
-            .hint("each project has its own ledger, so people would get the campaign twice; use the path without symbolic links")
-=======
         return Err(Diagnostic::error(Code::TwoProjects, problem)
-            .hint("each project has a ledger of its own, and people would get the campaign twice; name the campaign by the path that it is always sent with, without links")
->>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b
+            .hint("each project has its own ledger, so people would get the campaign twice; use the path without symbolic links")
             .into());
     }
     let file = root.join(FILE);

@@ -140,13 +140,8 @@ fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagn
     match &location {
         // This file is under version control.
         LedgerLocation::Database(url) if url.has_password() => {
-<<<<<<< HEAD
-            Err(Diagnostic::error("literal-secret", "the ledger's URL contains a password")
+            Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL contains a password")
                 .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
-=======
-            Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL holds a password")
-                .hint("give the URL in the environment variable `SENDFORM_LEDGER`, from where your secrets are")
->>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b
                 .in_file(&file, None, None)
                 .into())
         }
@@ -166,15 +161,10 @@ fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
         let shown = file.display();
         let Refusal::Yaml(error) = refusal else { return problem(format!("`{shown}` is invalid: {refusal}")) };
         let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
-<<<<<<< HEAD
         let why = explain_error(&text, &error.to_string());
-        Diagnostic::error("project-file", format!("`{shown}` is invalid: {why}")).in_file(file, line, column).into()
-=======
-        let why = what_is_wrong(&text, &error.to_string());
-        Diagnostic::error(Code::InvalidProjectFile, format!("`{shown}` is wrong: {why}"))
+        Diagnostic::error(Code::InvalidProjectFile, format!("`{shown}` is invalid: {why}"))
             .in_file(file, line, column)
             .into()
->>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b
     })
 }
 

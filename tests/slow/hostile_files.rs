@@ -88,7 +88,7 @@ fn other_files_are_read_in_bounds() {
     });
     project.people(&format!("{header}\n"));
     let output = in_time("a header", &project, &campaign).expect(3);
-    assert!(output.stderr.contains("a table has at most 16384"), "{:.2000}", output.stderr);
+    assert!(output.stderr.contains("the maximum is 16384"), "{:.2000}", output.stderr);
 
     project.people(&format!("mobile,first_name\n{},Asha\n9876543210,Ravi\n", "9 ".repeat(MAX_YAML_BYTES / 2)));
     let output = in_time("a number", &project, &["plan", "campaign.yaml", "--list-blocked"]).expect(0);

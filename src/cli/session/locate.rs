@@ -13,9 +13,9 @@ use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::session;
 use crate::cli::ui::Ui;
-use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::Code;
 use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO, sqlite};
+use crate::plan::Prepared;
 use crate::project::memory::{self, MemoryError, Remembered};
 use crate::project::{self, Project};
 
@@ -89,7 +89,7 @@ pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located,
 impl Located {
     /// Refuses a ledger that is not the one that the project pins, that the campaign was sent with, or
     /// that was moved elsewhere.
-    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), CommandError> {
+    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), CommandError> {
         refuse_moved(ledger, &self.ledger).await?;
         if self.source == Source::Sandbox {
             return Ok(());
@@ -229,16 +229,9 @@ impl Located {
     }
 
     /// Refuses a second ledger below one that is further up, unless it is named.
-<<<<<<< HEAD:src/cli/located.rs
-    pub fn refuse_below_another(&self) -> Result<(), Stop> {
-        match &self.project.search.ledger_above {
-            Some(other) if self.source == Source::Default => Err(Stop::new(
-                Exit::Error,
-=======
     pub fn refuse_below_another(&self) -> Result<(), CommandError> {
-        match &self.project.search.further_up {
+        match &self.project.search.ledger_above {
             Some(other) if self.source == Source::Default => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
->>>>>>> 65b811c9be2ee3e3ed9ea64b88057e9d43789c3b:src/cli/session/locate.rs
                 format!(
                     "there is a ledger further up, `{other}`, and a second one below it would not know what that one sent; nothing was sent"
                 ),
