@@ -74,7 +74,7 @@ mod tests {
             SecretRef::File { written: "key".to_owned(), path }.resolve("the key").unwrap().expose_secret(),
             "abc123"
         );
-        let command = SecretRef::Exec(vec!["printf".into(), "xyz".into()]);
+        let command = SecretRef::Exec(["/bin/sh", "-c", "printf xyz"].map(Into::into).into());
         assert_eq!(command.resolve("the key").unwrap().expose_secret(), "xyz");
     }
 
