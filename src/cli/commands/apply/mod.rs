@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
-use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::apply::ShutdownRequest;
@@ -22,8 +21,9 @@ use crate::cli::located::locate;
 use crate::cli::owner::OwnerArgs;
 use crate::cli::signals::Signals;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, LedgerArgs, Stop, VarArgs, context, owner, progress};
+use crate::cli::{Exit, LedgerArgs, Stop, VarArgs, context, env, owner, progress};
 use crate::domain::campaign::{Campaign, Rate};
+use crate::gateway::kaleyra::account::Account;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
 use crate::manifest::Given;
 use crate::plan::build::{Inputs, build, drift_in_words};
@@ -186,7 +186,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             Some(opened) => opened,
             none => {
                 let secrets = if sandbox { None } else { Some(secrets(&campaign)?) };
-                let sid = secrets.as_ref().map(|(sid, _)| sid.clone());
+                let sid = secrets.as_ref().map(|account| account.sid.clone());
                 none.insert((Provider::open(&runtime, &campaign, secrets)?, sid))
             }
         };
@@ -302,13 +302,10 @@ async fn check_heads(
     Ok(())
 }
 
-fn secrets(campaign: &Campaign) -> Result<(SecretString, SecretString), Stop> {
-    let resolve = |secret: &crate::domain::secret::SecretRef, what| {
-        secret.resolve(what).map_err(|error| {
-            Stop::new(Exit::Error, error.to_string()).hint("nothing was sent; `--sandbox` needs no credentials")
-        })
-    };
-    Ok((resolve(&campaign.gateway.sid, "the SID")?, resolve(&campaign.gateway.api_key, "the API key")?))
+fn secrets(campaign: &Campaign) -> Result<Account, Stop> {
+    Account::resolve(&campaign.gateway, &env::lookup).map_err(|error| {
+        Stop::new(Exit::Error, error.to_string()).hint("nothing was sent; `--sandbox` needs no credentials")
+    })
 }
 
 fn target(campaign: &Campaign, sandbox: bool) -> String {

@@ -16,6 +16,7 @@ use crate::domain::campaign::Campaign;
 use crate::domain::clock::SystemClock;
 use crate::gateway::Gateway;
 use crate::gateway::kaleyra::KaleyraV1;
+use crate::gateway::kaleyra::account::Account;
 use crate::ledger::{Ledger, LedgerError, LedgerKey, LedgerLocation, RunStart, Snapshot};
 use crate::plan::Built;
 use crate::sandbox::{self, Preview, Sandbox};
@@ -29,24 +30,22 @@ pub(super) struct Provider {
 
 impl Provider {
     /// Opens the provider with the account's secrets; without them it starts the stand-in.
-    pub(super) fn open(
-        runtime: &Runtime,
-        campaign: &Campaign,
-        secrets: Option<(SecretString, SecretString)>,
-    ) -> Result<Self, Stop> {
+    pub(super) fn open(runtime: &Runtime, campaign: &Campaign, account: Option<Account>) -> Result<Self, Stop> {
         let fail = |problem: String| Stop::new(Exit::Error, problem);
         let mut spec = campaign.gateway.clone();
-        let (sandbox, sid, api_key) = match secrets {
-            Some((sid, api_key)) => (None, sid, api_key),
+        let (sandbox, account) = match account {
+            Some(account) => (None, account),
             None => {
                 let sandbox = runtime
                     .block_on(embedded(campaign))
                     .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
                 spec.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
-                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
+                let account =
+                    Account { sid: SecretString::from(sandbox::SID), api_key: SecretString::from(sandbox::API_KEY) };
+                (Some(sandbox), account)
             }
         };
-        let gateway = KaleyraV1::new(spec, sid, api_key, campaign.delivery.concurrency)
+        let gateway = KaleyraV1::new(spec, account, Arc::new(SystemClock), campaign.delivery.concurrency)
             .map_err(|error| fail(error.to_string()))?;
         Ok(Self { sandbox, gateway: Arc::new(gateway) })
     }
