@@ -1,6 +1,6 @@
 //! How much was read from each source of an audience, and what looks wrong about it.
 
-use crate::domain::diagnostic::Diagnostic;
+use crate::domain::diagnostic::{Code, Diagnostic};
 use crate::domain::input::AudienceSpec;
 use crate::util::human::grouped;
 
@@ -46,11 +46,11 @@ impl ReadReport {
             let name = &list.source;
             let problem = match read {
                 ListReport { rows: 0, .. } => Diagnostic::warning(
-                    "suppression-empty",
+                    Code::SuppressionEmpty,
                     format!("the suppression list `{name}` has no rows, so it excludes nobody"),
                 ),
                 ListReport { matched: 0, filtered: 0, rows, .. } if matched => Diagnostic::warning(
-                    "suppression-matches-nobody",
+                    Code::SuppressionMatchesNobody,
                     format!(
                         "nobody in the audience is on the suppression list `{name}` ({}), so it excludes nobody",
                         rows_of(*rows)
@@ -63,7 +63,7 @@ impl ReadReport {
         for (source, read) in spec.sources.iter().zip(&self.sources) {
             if read.rows == 0 {
                 let message = format!("the source `{source}` has a header but no rows");
-                warnings.push(source.locate(Diagnostic::warning("csv-no-rows", message), None));
+                warnings.push(source.locate(Diagnostic::warning(Code::CsvNoRows, message), None));
             }
         }
         let lists = self.suppress.iter().map(|read| &read.warnings);

@@ -9,7 +9,7 @@ use super::source::problems::Problems;
 use super::source::{self, RowSource};
 use super::suppress::{Lists, Suppressed};
 use super::{AudienceItem, Excluded, Exclusion, Recipient};
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::input::{AudienceSpec, SourceSpec};
 use crate::domain::phone::{E164, PhoneError};
 use crate::domain::row::{Row, RowOrigin};
@@ -211,7 +211,7 @@ fn open_source(source: &SourceSpec, spec: &AudienceSpec, problems: &mut Problems
 }
 
 fn no_rows(source: &SourceSpec) -> Diagnostic {
-    let problem = Diagnostic::error("csv-no-rows", format!("`{source}` has a header but no rows"));
+    let problem = Diagnostic::error(Code::CsvNoRows, format!("`{source}` has a header but no rows"));
     source.locate(problem.hint("nobody would get the offer"), None)
 }
 
@@ -248,7 +248,7 @@ impl FilledColumns {
             let Some(name) = column.and_then(|column| source.columns().names().get(column)) else { continue };
             let message = format!("the column `{name}` of `{}` is empty in every row", source.name());
             let problem =
-                Diagnostic::error("empty-column", message).hint(format!("set `{key}` to a column that has values"));
+                Diagnostic::error(Code::EmptyColumn, message).hint(format!("set `{key}` to a column that has values"));
             problems.add(source.locate(problem, None));
         }
     }
@@ -293,7 +293,7 @@ impl Seen {
         }
         if self.people.len() == 1 && self.rows > 1 && self.people.duplicates() == self.rows - 1 {
             let message = format!("all {} rows of the audience have the same phone number", self.rows);
-            let problem = Diagnostic::error("csv-only-duplicates", message)
+            let problem = Diagnostic::error(Code::CsvOnlyDuplicates, message)
                 .hint("this looks like a broken export; if it is intended, keep one row");
             return Err(first.locate(problem, None).into());
         }

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 
 use super::report::ListReport;
 use super::source::{self, RowSource, problems::Problems};
-use crate::domain::diagnostic::Diagnostic;
+use crate::domain::diagnostic::{Code, Diagnostic};
 use crate::domain::input::SuppressSpec;
 use crate::domain::phone::{Identity, PhoneError, PhoneReader};
 use crate::domain::row::Row;
@@ -103,7 +103,7 @@ impl Suppressed {
                 PhoneError::Missing => format!("this row of `{name}` has no phone number, so it suppresses nobody"),
                 error => format!("this row of `{name}` suppresses nobody: {error}"),
             };
-            let problem = Diagnostic::error("suppression-not-a-number", message)
+            let problem = Diagnostic::error(Code::SuppressionNotANumber, message)
                 .hint("correct or remove the row, or set `invalid: skip` to skip such rows");
             of_rows.add(source.locate(problem, Some(location)));
         }
@@ -113,9 +113,9 @@ impl Suppressed {
             let column = source.columns().names().get(column).map_or("", String::as_str);
             let name = &list.source;
             let (code, message) = if invalid == 0 {
-                ("empty-column", format!("the column `{column}` of `{name}` is empty in every row"))
+                (Code::EmptyColumn, format!("the column `{column}` of `{name}` is empty in every row"))
             } else {
-                ("suppression-no-number", format!("no row of `{name}` has a valid number in the column `{column}`"))
+                (Code::SuppressionNoNumber, format!("no row of `{name}` has a valid number in the column `{column}`"))
             };
             // One error instead of one for each row.
             of_rows = Problems::default();

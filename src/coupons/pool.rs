@@ -11,7 +11,7 @@ use super::codes::CodeTable;
 use crate::audience::source::problems::Problems;
 use crate::audience::source::{self, RowSource};
 use crate::domain::coupon::{self, CouponCode};
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::input::PoolSpec;
 use crate::domain::row::{Row, RowLocation};
 use crate::util::human::count;
@@ -23,7 +23,7 @@ pub fn open(spec: &PoolSpec) -> Result<(Box<dyn RowSource>, usize), Diagnostic> 
         Some(name) => source.require(name)?,
         None if source.columns().names().len() == 1 => 0,
         None => {
-            let problem = Diagnostic::error("no-such-column", format!("`{}` has several columns", spec.source))
+            let problem = Diagnostic::error(Code::NoSuchColumn, format!("`{}` has several columns", spec.source))
                 .hint("set `column:` to the column that contains the codes");
             return Err(source.locate(problem, Some(RowLocation::Line(1))));
         }
@@ -41,7 +41,7 @@ fn warnings(spec: &PoolSpec, pool: &Pool, source: &dyn RowSource, lines: &[RowLo
         let first = location.map(|location| format!(", the first in line {location}")).unwrap_or_default();
         let message =
             format!("{} of `{}` {verb} from another code only in case{first}", count(twins.codes, "code"), spec.source);
-        let problem = Diagnostic::warning("pool-case", message)
+        let problem = Diagnostic::warning(Code::PoolCodesDifferByCase, message)
             .hint("a customer who types such a code in another case uses the code of somebody else");
         warnings.push(source.locate(problem, location));
     }
@@ -104,12 +104,12 @@ impl Pool {
                         continue;
                     }
                     Err(first) => Diagnostic::error(
-                        "pool-duplicate",
+                        Code::PoolDuplicateCode,
                         format!("this code is the same as the one in line {}", locations[first]),
                     )
                     .hint("each code is for one recipient: remove one of the two"),
                 },
-                Err(error) => Diagnostic::error("pool-bad-code", error.to_string()),
+                Err(error) => Diagnostic::error(Code::InvalidCoupon, error.to_string()),
             };
             problems.add(source.locate(problem, Some(location)));
         }

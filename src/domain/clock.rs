@@ -28,6 +28,7 @@ impl Clock for SystemClock {
     }
 
     fn instant(&self) -> Instant {
-        Instant::now()
+        // The same clock, and one that stands still where a test has paused it.
+        tokio::time::Instant::now().into_std()
     }
 }

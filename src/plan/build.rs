@@ -18,7 +18,7 @@ use super::{
 use crate::audience::ReadReport;
 use crate::coupons::PendingPool;
 use crate::domain::campaign::{Campaign, CouponSpec};
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::expiry::{ExpiryRule, MessageExpiry};
 use crate::domain::phone::E164;
 use crate::ledger::{LedgerKey, Snapshot};
@@ -335,7 +335,7 @@ fn check_time(
             "choose a later end, a higher rate, or a smaller `at_least`".to_owned()
         };
         return Err(PlanError::Input(
-            Diagnostic::error("expiry-too-soon", problem).hint(hint).in_file(&campaign.path, None, None).into(),
+            Diagnostic::error(Code::ExpiryTooSoon, problem).hint(hint).in_file(&campaign.path, None, None).into(),
         ));
     }
     Ok(Some(leave_by))
@@ -424,7 +424,7 @@ impl Tally {
             let problem = match (&campaign.coupons, free) {
                 (CouponSpec::Pool(pool), Some(free)) => {
                     let problem = Diagnostic::error(
-                        "pool-too-small",
+                        Code::PoolTooSmall,
                         format!(
                             "the pool lacks {}: it has {free} free, and {needed} are needed",
                             count(usize::try_from(self.without_code).unwrap_or(usize::MAX), "code")
@@ -434,7 +434,7 @@ impl Tally {
                         .locate(problem.hint("a code goes to one recipient, for ever; add codes to the file"), None)
                 }
                 _ => Diagnostic::error(
-                    "alphabet-too-small",
+                    Code::AlphabetTooSmall,
                     format!("prefix, alphabet and length cannot give {needed} different codes"),
                 )
                 .hint("raise `length`, or add characters to `alphabet`")
@@ -447,7 +447,7 @@ impl Tally {
         {
             let detail = first.detail.clone().unwrap_or_else(|| first.reason.words().to_owned());
             let problem = Diagnostic::error(
-                "nobody-left",
+                Code::NobodyLeft,
                 format!("none of the {} rows can get a message; the first: {detail}", self.rows),
             )
             .hint("`sendform plan --list-blocked` tells why for each row, once one of them can be sent")

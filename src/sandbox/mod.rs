@@ -155,9 +155,10 @@ impl Sandbox {
         let inbox = Inbox { messages: &self.messages(), templates: &self.shared.config.previews };
         let data = serde_json::to_string(&inbox).expect("texts and numbers can be JSON");
         // In a script element only `<` could end it.
-        let data = data.replace('<', "\\u003c");
+        let data = if data.contains('<') { data.replace('<', "\\u003c") } else { data };
         let (page, _) = self.shared.nonces.page(PAGE);
-        page.replace("/*DATA*/null", &data)
+        let (before, after) = page.split_once("/*DATA*/null").unwrap_or((&page, ""));
+        [before, &data, after].concat()
     }
 
     fn messages(&self) -> std::sync::MutexGuard<'_, Vec<Accepted>> {

@@ -12,7 +12,8 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{Engine, Waiting};
+use super::QueuedSend;
+use super::state::State;
 use crate::apply::{Event, RunEnding};
 use crate::domain::phone::E164;
 use crate::gateway::{NotSent, Outcome, Reply};
@@ -72,9 +73,9 @@ impl RecentIds {
     }
 }
 
-impl Engine {
+impl State {
     /// The reply as far as it can be believed: as it is, unless an id came twice in this run.
-    pub(super) fn believed(&mut self, carried: &[Waiting], reply: Reply) -> Reply {
+    pub(super) fn believed(&mut self, carried: &[QueuedSend], reply: Reply) -> Reply {
         if self.recent_ids.mixed_up {
             return distrusted(carried.len(), reply);
         }
@@ -88,10 +89,10 @@ impl Engine {
             self.answers_are_mixed_up(&id, key, attempt, address);
             return distrusted(carried.len(), reply);
         }
-        for (waiting, outcome) in carried.iter().zip(outcomes) {
+        for (send, outcome) in carried.iter().zip(outcomes) {
             if let Outcome::Accepted { message_id } = outcome {
-                let desired = &waiting.desired;
-                self.recent_ids.add(message_id, desired.key, waiting.attempt, desired.address);
+                let desired = &send.desired;
+                self.recent_ids.add(message_id, desired.key, send.attempt, desired.address);
             }
         }
         reply
@@ -106,15 +107,15 @@ impl Engine {
         )));
         let unknown = || AttemptResult::Outcome(Outcome::Unknown { reason: distrust() });
         let mut earlier_is_durable = true;
-        for settlement in &mut self.unsettled {
+        for settlement in &mut self.unrecorded_outcomes {
             let counted = match &settlement.result {
                 AttemptResult::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
                 AttemptResult::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
                 AttemptResult::Outcome(Outcome::Unknown { .. }) => continue,
                 AttemptResult::NotSent { .. } => {
-                    let waiting = self.queue.len();
-                    self.queue.retain(|waiting| waiting.desired.key != settlement.key);
-                    let other_attempt = self.queue.len() < waiting;
+                    let queued = self.intake.queue.len();
+                    self.intake.queue.retain(|send| send.desired.key != settlement.key);
+                    let other_attempt = self.intake.queue.len() < queued;
                     let given_up = match (other_attempt, account_refused) {
                         (true, _) => &mut self.progress.retries,
                         (false, true) => &mut self.progress.not_sent,
@@ -131,12 +132,12 @@ impl Engine {
             earlier_is_durable &= (settlement.key, settlement.attempt) != (key, attempt);
         }
         if earlier_is_durable {
-            self.unsettled.push(Settlement { key, attempt, result: unknown() });
+            self.unrecorded_outcomes.push(Settlement { key, attempt, result: unknown() });
             self.progress.accepted = self.progress.accepted.saturating_sub(1);
             self.progress.unknown += 1;
         }
-        let _ = self.events.send(Event::Trouble { to: address.masked(), outcome: "unknown", reason: distrust() });
-        let _ = self.events.send(Event::Stopping);
+        self.report(Event::Trouble { to: address.masked(), outcome: "unknown", reason: distrust() });
+        self.report(Event::Stopping);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Problems of rows, of which only the first are reported one by one.
 
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 
 /// How many problems are reported one by one.
 const MAX_REPORTED: usize = 20;
@@ -37,7 +37,7 @@ impl Problems {
     pub fn into_result(mut self) -> Result<(), Diagnostics> {
         if self.counted > 0 {
             let message = format!("{} more problems of this kind are not listed", self.counted);
-            self.reported.push(Diagnostic::error("and-more", message));
+            self.reported.push(Diagnostic::error(Code::MoreErrors, message));
         }
         if self.reported.is_empty() { Ok(()) } else { Err(Diagnostics(self.reported)) }
     }
@@ -51,7 +51,7 @@ mod tests {
     fn problems_beyond_the_maximum_are_counted() {
         let several = |number: usize| {
             let mut problems = Problems::default();
-            (0..number).for_each(|_| problems.add(Diagnostic::error("x", "x")));
+            (0..number).for_each(|_| problems.add(Diagnostic::error(Code::MoreErrors, "x")));
             problems
         };
         assert!(several(0).into_result().is_ok());
