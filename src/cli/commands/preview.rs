@@ -22,8 +22,8 @@ use crate::domain::diagnostic::{Code, Diagnostics};
 use crate::domain::expiry::in_zone;
 use crate::domain::row::{Row, RowLocation, RowOrigin};
 use crate::gateway::Request;
+use crate::gateway::kaleyra::form;
 use crate::gateway::kaleyra::multipart::Value;
-use crate::gateway::kaleyra::v1::form;
 use crate::plan::{Desired, Inputs, Item, Pass, Prepared, origin_and_path};
 
 /// Show one rendered message and the exact request

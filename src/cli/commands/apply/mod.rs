@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::apply::ShutdownRequest;
@@ -28,6 +27,7 @@ use crate::cli::{clock, env, owner, session};
 use crate::domain::campaign::Rate;
 use crate::domain::diagnostic::Code;
 use crate::gateway::kaleyra::KaleyraSpec;
+use crate::gateway::kaleyra::account::Account;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
 use crate::manifest::Given;
 use crate::plan::build::{Basis, build, drift_in_words};
@@ -192,7 +192,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
             Some(opened) => opened,
             none => {
                 let secrets = if sandbox { None } else { Some(secrets(&spec)?) };
-                let sid = secrets.as_ref().map(|(sid, _)| sid.clone());
+                let sid = secrets.as_ref().map(|account| account.sid.clone());
                 none.insert((Provider::open(&runtime, &campaign, spec.clone(), secrets)?, sid))
             }
         };
@@ -309,14 +309,11 @@ async fn check_heads(
     Ok(())
 }
 
-fn secrets(spec: &KaleyraSpec) -> Result<(SecretString, SecretString), CommandError> {
-    let resolve = |secret: &crate::domain::secret::SecretRef, what| {
-        secret.resolve(what).map_err(|error| {
-            CommandError::new(Exit::Error, Code::SecretUnavailable, error.to_string())
-                .hint("nothing was sent; `--sandbox` needs no credentials")
-        })
-    };
-    Ok((resolve(&spec.sid, "the SID")?, resolve(&spec.api_key, "the API key")?))
+fn secrets(spec: &KaleyraSpec) -> Result<Account, CommandError> {
+    Account::resolve(spec, &env::lookup).map_err(|error| {
+        CommandError::new(Exit::Error, Code::SecretUnavailable, error.to_string())
+            .hint("nothing was sent; `--sandbox` needs no credentials")
+    })
 }
 
 fn target(campaign: &Prepared, sandbox: bool) -> String {

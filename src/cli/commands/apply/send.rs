@@ -18,6 +18,7 @@ use crate::domain::campaign::{Campaign, Delivery};
 use crate::domain::clock::SystemClock;
 use crate::domain::diagnostic::Code;
 use crate::gateway::Gateway;
+use crate::gateway::kaleyra::account::Account;
 use crate::gateway::kaleyra::{KaleyraSpec, KaleyraV1};
 use crate::ledger::{Ledger, LedgerError, LedgerKey, LedgerLocation, RunStart, Snapshot};
 use crate::plan::{Built, Prepared};
@@ -36,21 +37,23 @@ impl Provider {
         runtime: &Runtime,
         campaign: &Campaign,
         spec: KaleyraSpec,
-        secrets: Option<(SecretString, SecretString)>,
+        account: Option<Account>,
     ) -> Result<Self, CommandError> {
         let fail = |problem: String| CommandError::new(Exit::Error, Code::SandboxFailed, problem);
         let mut spec = spec;
-        let (sandbox, sid, api_key) = match secrets {
-            Some((sid, api_key)) => (None, sid, api_key),
+        let (sandbox, account) = match account {
+            Some(account) => (None, account),
             None => {
                 let sandbox = runtime
                     .block_on(embedded(campaign))
                     .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
                 spec.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
-                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
+                let account =
+                    Account { sid: SecretString::from(sandbox::SID), api_key: SecretString::from(sandbox::API_KEY) };
+                (Some(sandbox), account)
             }
         };
-        let gateway = KaleyraV1::new(spec, sid, api_key, campaign.delivery.concurrency)
+        let gateway = KaleyraV1::new(spec, account, Arc::new(SystemClock), campaign.delivery.concurrency)
             .map_err(|error| fail(error.to_string()))?;
         Ok(Self { sandbox, gateway: Arc::new(gateway) })
     }
