@@ -1,7 +1,7 @@
 //! How much was read from each source of an audience, and what looks wrong about it.
 
 use crate::domain::diagnostic::{Code, Diagnostic};
-use crate::domain::input::AudienceSpec;
+use crate::domain::input::AudienceInput;
 use crate::util::human::grouped;
 
 /// What was read from a source.
@@ -40,7 +40,7 @@ pub struct ReadReport {
 impl ReadReport {
     /// Warnings about sources and lists that contribute nothing, and about their rows. Whom a list matches is
     /// known only after the audience was read: `matched` says whether it was.
-    pub fn warnings(&self, spec: &AudienceSpec, matched: bool) -> Vec<Diagnostic> {
+    pub fn warnings(&self, spec: &AudienceInput, matched: bool) -> Vec<Diagnostic> {
         let mut warnings = Vec::new();
         for (list, read) in spec.suppress.iter().zip(&self.suppress) {
             let name = &list.source;

@@ -10,21 +10,21 @@ use super::source::{self, RowSource};
 use super::suppress::{Lists, Suppressed};
 use super::{AudienceItem, Excluded, Exclusion, Recipient};
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::domain::input::{AudienceSpec, SourceSpec};
+use crate::domain::input::{AudienceInput, SourceInput};
 use crate::domain::phone::{E164, PhoneError};
 use crate::domain::row::{Row, RowOrigin};
 use crate::util::pipeline::{Sender, run_pipeline};
 
 /// An audience that is ready to be read.
 pub struct Audience {
-    spec: AudienceSpec,
+    spec: AudienceInput,
     suppressed: Suppressed,
     lists: Vec<ListReport>,
 }
 
 impl Audience {
     /// Reads the suppression lists. The error contains the problems of all lists.
-    pub fn open(spec: &AudienceSpec) -> Result<Self, Diagnostics> {
+    pub fn open(spec: &AudienceInput) -> Result<Self, Diagnostics> {
         let mut suppressed = Suppressed::default();
         let mut problems = Problems::default();
         let lists = spec
@@ -164,7 +164,7 @@ impl Audience {
 
 /// Reads every source of an audience to its end and checks everything but `where` and the numbers of the sources.
 /// Returns warnings; the error contains all problems.
-pub fn check_files(spec: &AudienceSpec) -> Result<Vec<Diagnostic>, Diagnostics> {
+pub fn check_files(spec: &AudienceInput) -> Result<Vec<Diagnostic>, Diagnostics> {
     let mut problems = Problems::default();
     let lists = match Audience::open(spec) {
         Ok(audience) => audience.lists,
@@ -200,7 +200,7 @@ pub fn check_files(spec: &AudienceSpec) -> Result<Vec<Diagnostic>, Diagnostics> 
     Ok(ReadReport { sources, suppress: lists }.warnings(spec, false))
 }
 
-fn open_source(source: &SourceSpec, spec: &AudienceSpec, problems: &mut Problems) -> Option<Box<dyn RowSource>> {
+fn open_source(source: &SourceInput, spec: &AudienceInput, problems: &mut Problems) -> Option<Box<dyn RowSource>> {
     match source::open(source).and_then(|source| source.require(&spec.phone).map(|_| source)) {
         Ok(source) => Some(source),
         Err(problem) => {
@@ -210,7 +210,7 @@ fn open_source(source: &SourceSpec, spec: &AudienceSpec, problems: &mut Problems
     }
 }
 
-fn no_rows(source: &SourceSpec) -> Diagnostic {
+fn no_rows(source: &SourceInput) -> Diagnostic {
     let problem = Diagnostic::error(Code::CsvNoRows, format!("`{source}` has a header but no rows"));
     source.locate(problem.hint("nobody would get the offer"), None)
 }
@@ -225,7 +225,7 @@ struct FilledColumns {
 }
 
 impl FilledColumns {
-    fn new(source: &dyn RowSource, spec: &AudienceSpec) -> Self {
+    fn new(source: &dyn RowSource, spec: &AudienceInput) -> Self {
         let position = |column: &str| source.columns().position(column);
         let id = spec.id.as_deref().and_then(position);
         Self { phone: position(&spec.phone).unwrap_or_default(), phone_filled: false, id }
@@ -286,7 +286,7 @@ impl Seen {
     }
 
     /// Reports what is wrong with the audience as a whole.
-    fn check(&self, spec: &AudienceSpec) -> Result<(), Diagnostics> {
+    fn check(&self, spec: &AudienceInput) -> Result<(), Diagnostics> {
         let Some(first) = spec.sources.first() else { return Ok(()) };
         if self.rows == 0 {
             return Err(no_rows(first).into());

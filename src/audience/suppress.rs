@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use super::report::ListReport;
 use super::source::{self, RowSource, problems::Problems};
 use crate::domain::diagnostic::{Code, Diagnostic};
-use crate::domain::input::SuppressSpec;
+use crate::domain::input::SuppressInput;
 use crate::domain::phone::{Identity, PhoneError, PhoneReader};
 use crate::domain::row::Row;
 
@@ -56,7 +56,7 @@ impl Suppressed {
     pub(super) fn read(
         &mut self,
         position: usize,
-        list: &SuppressSpec,
+        list: &SuppressInput,
         phone: &str,
         reader: &PhoneReader,
         problems: &mut Problems,
@@ -130,7 +130,7 @@ impl Suppressed {
 
 /// The column of a suppression list that contains the phone number: the one that the manifest names, the only
 /// one, or the one with the same name as in the audience.
-pub fn phone_column(source: &dyn RowSource, list: &SuppressSpec, phone: &str) -> Result<usize, Diagnostic> {
+pub fn phone_column(source: &dyn RowSource, list: &SuppressInput, phone: &str) -> Result<usize, Diagnostic> {
     match &list.phone {
         Some(name) => source.require(name),
         None if source.columns().names().len() == 1 => Ok(0),

@@ -12,7 +12,7 @@ use crate::audience::source;
 use crate::cli::error::CommandError;
 use crate::cli::session;
 use crate::domain::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::domain::input::AudienceSpec;
+use crate::domain::input::AudienceInput;
 use crate::domain::row::{self, RowLocation};
 use crate::ledger::{BySend, LedgerError, LedgerKey, LedgerLocation, RunRecord, SendKey};
 use crate::manifest;
@@ -92,7 +92,7 @@ const MOST_TOLD: usize = 5;
 /// Reads the sources until every wanted send is found. Rows that get no message today (who is on a
 /// suppression list since, whom `where` does not select) are found as well.
 fn read(
-    audience: &AudienceSpec,
+    audience: &AudienceInput,
     Diagnostics(mut problems): Diagnostics,
     key: &LedgerKey,
     runs: &[&RunRecord],

@@ -12,12 +12,12 @@ use crate::audience::source::problems::Problems;
 use crate::audience::source::{self, RowSource};
 use crate::domain::coupon::{self, CouponCode};
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::domain::input::PoolSpec;
+use crate::domain::input::PoolInput;
 use crate::domain::row::{Row, RowLocation};
 use crate::util::human::count;
 
 /// Opens the source of a pool and finds the column of the codes.
-pub fn open(spec: &PoolSpec) -> Result<(Box<dyn RowSource>, usize), Diagnostic> {
+pub fn open(spec: &PoolInput) -> Result<(Box<dyn RowSource>, usize), Diagnostic> {
     let source = source::open(&spec.source)?;
     let column = match &spec.column {
         Some(name) => source.require(name)?,
@@ -32,7 +32,7 @@ pub fn open(spec: &PoolSpec) -> Result<(Box<dyn RowSource>, usize), Diagnostic> 
 }
 
 /// Warnings about a pool that can be used.
-fn warnings(spec: &PoolSpec, pool: &Pool, source: &dyn RowSource, lines: &[RowLocation]) -> Vec<Diagnostic> {
+fn warnings(spec: &PoolInput, pool: &Pool, source: &dyn RowSource, lines: &[RowLocation]) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
     let twins = pool.codes.case_twins();
     if twins.codes > 0 {
@@ -55,7 +55,7 @@ pub struct PendingPool(JoinHandle<Result<Pool, Diagnostics>>);
 
 impl PendingPool {
     /// Begins to read a pool on a thread of its own.
-    pub fn start(spec: &PoolSpec) -> Self {
+    pub fn start(spec: &PoolInput) -> Self {
         let spec = spec.clone();
         Self(std::thread::spawn(move || Pool::load(&spec)))
     }
@@ -80,7 +80,7 @@ pub struct Pool {
 
 impl Pool {
     /// Reads the codes. The error contains the problems of all rows, and never a code.
-    pub fn load(spec: &PoolSpec) -> Result<Self, Diagnostics> {
+    pub fn load(spec: &PoolInput) -> Result<Self, Diagnostics> {
         let (mut source, column) = open(spec)?;
         let mut pool = Pool::default();
         pool.codes.reserve(source.size_hint());

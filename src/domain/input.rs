@@ -10,14 +10,14 @@ use crate::util::fs::InputFile;
 
 /// Where rows come from.
 #[derive(Debug, Clone)]
-pub enum SourceSpec {
+pub enum SourceInput {
     /// A CSV file with a header row.
-    Csv(CsvSpec),
+    Csv(CsvInput),
 }
 
 /// A CSV file and how to read it.
 #[derive(Debug, Clone)]
-pub struct CsvSpec {
+pub struct CsvInput {
     /// The file.
     pub path: InputFile,
     /// The byte between two cells.
@@ -26,29 +26,29 @@ pub struct CsvSpec {
     pub multiline: bool,
 }
 
-impl SourceSpec {
+impl SourceInput {
     /// Points a diagnostic at this source, and at a row of it.
     pub fn locate(&self, problem: Diagnostic, row: Option<RowLocation>) -> Diagnostic {
         match self {
-            SourceSpec::Csv(csv) => problem.in_file(&csv.path, row.and_then(RowLocation::line), None),
+            SourceInput::Csv(csv) => problem.in_file(&csv.path, row.and_then(RowLocation::line), None),
         }
     }
 }
 
-impl fmt::Display for SourceSpec {
+impl fmt::Display for SourceInput {
     /// The source as the user would type it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SourceSpec::Csv(csv) => write!(f, "{}", csv.path.display()),
+            SourceInput::Csv(csv) => write!(f, "{}", csv.path.display()),
         }
     }
 }
 
 /// Who gets a message: sources of rows, and lists of people who are excluded.
 #[derive(Debug, Clone)]
-pub struct AudienceSpec {
+pub struct AudienceInput {
     /// The sources, in order. A person in several of them counts where they appear first.
-    pub sources: Vec<SourceSpec>,
+    pub sources: Vec<SourceInput>,
     /// The column of the phone number.
     pub phone: String,
     /// The column of the id, if there is one.
@@ -56,14 +56,14 @@ pub struct AudienceSpec {
     /// Reads phone numbers, with the default region.
     pub reader: PhoneReader,
     /// The suppression lists.
-    pub suppress: Vec<SuppressSpec>,
+    pub suppress: Vec<SuppressInput>,
 }
 
 /// A list of people who must not get a message.
 #[derive(Debug, Clone)]
-pub struct SuppressSpec {
+pub struct SuppressInput {
     /// The list.
-    pub source: SourceSpec,
+    pub source: SourceInput,
     /// The column of the phone number, if the manifest names it.
     pub phone: Option<String>,
     /// Whether rows without a valid number are skipped; otherwise they are errors.
@@ -72,9 +72,9 @@ pub struct SuppressSpec {
 
 /// A pool of coupon codes.
 #[derive(Debug, Clone)]
-pub struct PoolSpec {
+pub struct PoolInput {
     /// The list of codes.
-    pub source: SourceSpec,
+    pub source: SourceInput,
     /// The column of the codes; a source with one column needs none.
     pub column: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! The vocabulary: values with their rules. No asynchronous code.
 
+#![warn(missing_docs)]
+
 pub mod campaign;
 pub mod canonical;
 pub mod clock;

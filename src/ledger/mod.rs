@@ -60,6 +60,8 @@
 //! [`protocol`] is this machine as pure functions; every ledger follows it, and `ledger check` holds
 //! a journal against it.
 
+#![warn(missing_docs)]
+
 pub mod chain;
 pub mod contradiction;
 pub mod copy;
@@ -67,6 +69,7 @@ mod hearing;
 pub mod key;
 pub mod location;
 pub mod lost;
+pub mod memory;
 pub mod postgres;
 pub mod protocol;
 pub mod report;

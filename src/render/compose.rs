@@ -13,7 +13,7 @@ use crate::domain::row::Row;
 
 /// What fills one template.
 #[derive(Debug, Clone)]
-pub struct TemplateSpec {
+pub struct CompiledTemplate {
     /// The template.
     pub head: Arc<TemplateHead>,
     /// The parameters of the body.
@@ -21,14 +21,14 @@ pub struct TemplateSpec {
     /// The parameter of the button's URL.
     pub url_param: Option<Field>,
     /// The media of the header.
-    pub media: Option<(MediaKind, MediaSpec)>,
+    pub media: Option<(MediaKind, HeaderMedia)>,
 }
 
-impl TemplateSpec {
+impl CompiledTemplate {
     fn fields(&self) -> impl Iterator<Item = &Field> {
         let media = match &self.media {
-            Some((_, MediaSpec::Url(field))) => Some(field),
-            Some((_, MediaSpec::File(_))) | None => None,
+            Some((_, HeaderMedia::Url(field))) => Some(field),
+            Some((_, HeaderMedia::File(_))) | None => None,
         };
         self.params.iter().chain(&self.url_param).chain(media)
     }
@@ -36,7 +36,7 @@ impl TemplateSpec {
 
 /// The media of the header, before rendering.
 #[derive(Debug, Clone)]
-pub enum MediaSpec {
+pub enum HeaderMedia {
     /// A URL that may contain expressions.
     Url(Field),
     /// A file.
@@ -81,7 +81,7 @@ pub struct Composer {
     expressions: Expressions,
     condition: Option<Field>,
     selection: Option<Field>,
-    templates: BTreeMap<String, TemplateSpec>,
+    templates: BTreeMap<String, CompiledTemplate>,
 }
 
 impl std::fmt::Debug for Composer {
@@ -122,17 +122,17 @@ impl Composer {
     }
 
     /// Adds a template under its key.
-    pub fn add_template(&mut self, spec: TemplateSpec) {
+    pub fn add_template(&mut self, spec: CompiledTemplate) {
         self.templates.insert(spec.head.key.clone(), spec);
     }
 
     /// Whether any template uploads a file with each request.
     pub fn uploads(&self) -> bool {
-        self.templates.values().any(|template| matches!(template.media, Some((_, MediaSpec::File(_)))))
+        self.templates.values().any(|template| matches!(template.media, Some((_, HeaderMedia::File(_)))))
     }
 
     /// The templates, by key.
-    pub fn templates(&self) -> &BTreeMap<String, TemplateSpec> {
+    pub fn templates(&self) -> &BTreeMap<String, CompiledTemplate> {
         &self.templates
     }
 
@@ -172,8 +172,8 @@ impl Composer {
         };
         let media = match &template.media {
             None => None,
-            Some((kind, MediaSpec::File(file))) => Some((*kind, Media::File(Arc::clone(file)))),
-            Some((kind, MediaSpec::Url(field))) => {
+            Some((kind, HeaderMedia::File(file))) => Some((*kind, Media::File(Arc::clone(file)))),
+            Some((kind, HeaderMedia::Url(field))) => {
                 let url = render(&|| "the `url` of the header".to_owned(), field)?;
                 // A URL that is the same for everybody was checked with the manifest.
                 if field.literal().is_none() {
@@ -189,7 +189,7 @@ impl Composer {
     /// Renders everything for one row and returns the errors that would occur for every row, such as an endless
     /// loop or a filter that does not exist.
     pub fn trial(&self, row: &Arc<Row>) -> Vec<String> {
-        let all = self.templates.values().flat_map(TemplateSpec::fields);
+        let all = self.templates.values().flat_map(CompiledTemplate::fields);
         let mut problems = Vec::new();
         for field in self.condition.iter().chain(&self.selection).chain(all) {
             if let Err(error) = self.expressions.render(field, row, "TRIAL")
@@ -202,7 +202,7 @@ impl Composer {
         problems
     }
 
-    fn choose(&self, row: &Arc<Row>) -> Result<&TemplateSpec, RenderFailure> {
+    fn choose(&self, row: &Arc<Row>) -> Result<&CompiledTemplate, RenderFailure> {
         let unknown =
             |detail: &str| RenderFailure { kind: RenderFailureKind::UnknownTemplate, detail: detail.to_owned() };
         let Some(selection) = &self.selection else {

@@ -11,5 +11,5 @@ mod language;
 pub mod limits;
 mod plain;
 
-pub use compose::{Composer, Content, MediaSpec, RenderFailure, RenderFailureKind, TemplateSpec};
+pub use compose::{CompiledTemplate, Composer, Content, HeaderMedia, RenderFailure, RenderFailureKind};
 pub use environment::{CompileError, Field, NAMES, References};

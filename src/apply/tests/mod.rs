@@ -561,7 +561,7 @@ async fn a_process_that_was_paused_between_intent_and_request_does_not_start_it(
 
 #[tokio::test(start_paused = true)]
 async fn the_manifest_stops_a_run_that_goes_wrong() {
-    let stop_when = Some(StopWhen { within: 50, rejected: Some(Bound::Share(0.1)), unknown: None });
+    let stop_when = Some(StopWhen { within: 50, rejected: Some(Bound::Percent(10.0)), unknown: None });
     let ran = run(
         500,
         Delivery { stop_when, ..fast(10) },

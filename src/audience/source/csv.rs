@@ -21,7 +21,7 @@ use self::lines::Lines;
 use self::quotes::Flaw;
 use super::RowSource;
 use crate::domain::diagnostic::{Code, Diagnostic, did_you_mean};
-use crate::domain::input::CsvSpec;
+use crate::domain::input::CsvInput;
 use crate::domain::row::{Columns, Row, RowLocation};
 use crate::util::fs::{FileError, InputFile, MAX_DATA_BYTES};
 use crate::util::human::count;
@@ -60,7 +60,7 @@ pub struct CsvSource {
 
 impl CsvSource {
     /// Opens a file and reads its header.
-    pub fn open(spec: &CsvSpec) -> Result<Self, Diagnostic> {
+    pub fn open(spec: &CsvInput) -> Result<Self, Diagnostic> {
         let open = spec.path.open(MAX_DATA_BYTES).map_err(|error| error.diagnostic(&spec.path))?;
         let reader = ReaderBuilder::new()
             .delimiter(spec.delimiter)

@@ -6,7 +6,7 @@ pub mod problems;
 use std::sync::Arc;
 
 use crate::domain::diagnostic::Diagnostic;
-use crate::domain::input::SourceSpec;
+use crate::domain::input::SourceInput;
 use crate::domain::row::{Columns, Row, RowLocation};
 
 /// A source of rows that is being read.
@@ -44,9 +44,9 @@ pub trait RowSource: Send {
 }
 
 /// Opens a source and reads its columns.
-pub fn open(spec: &SourceSpec) -> Result<Box<dyn RowSource>, Diagnostic> {
+pub fn open(spec: &SourceInput) -> Result<Box<dyn RowSource>, Diagnostic> {
     match spec {
-        SourceSpec::Csv(spec) => Ok(Box::new(csv::CsvSource::open(spec)?)),
+        SourceInput::Csv(spec) => Ok(Box::new(csv::CsvSource::open(spec)?)),
     }
 }
 

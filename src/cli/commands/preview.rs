@@ -17,14 +17,14 @@ use crate::cli::exit::Exit;
 use crate::cli::session;
 use crate::cli::session::locate::locate;
 use crate::cli::ui::Ui;
-use crate::domain::campaign::Campaign;
+use crate::domain::campaign::ExpirySpec;
 use crate::domain::diagnostic::{Code, Diagnostics};
 use crate::domain::expiry::in_zone;
 use crate::domain::row::{Row, RowLocation, RowOrigin};
 use crate::gateway::Request;
 use crate::gateway::kaleyra::form;
 use crate::gateway::kaleyra::multipart::Value;
-use crate::plan::{Desired, Item, Pass, origin_and_path};
+use crate::plan::{Desired, Inputs, Item, Pass, Prepared, origin_and_path};
 
 /// Show one rendered message and the exact request
 #[derive(Debug, Args)]
@@ -51,10 +51,10 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
     let now = clock::now();
     let mut campaign = session::campaign(ui, &args.campaign, &args.vars.read()?, now)?;
     let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
-    let pool = session::pool_ahead(&campaign);
+    let inputs = Inputs::open(&campaign);
     let session::Record { key, snapshot, .. } = session::runtime()?.block_on(session::read(&located, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
-    let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false, pool)?;
+    let pass = Pass::new(&campaign, inputs, &snapshot, &key, planned_at, false)?;
     let wanted = match &args.recipient {
         None => None,
         Some(wanted) => Some(origins(&campaign, wanted)?),
@@ -97,7 +97,7 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
 }
 
 /// The rows of a recipient, who is named by FILE:LINE or by their id.
-fn origins(campaign: &Campaign, wanted: &str) -> Result<Vec<RowOrigin>, CommandError> {
+fn origins(campaign: &Prepared, wanted: &str) -> Result<Vec<RowOrigin>, CommandError> {
     let sources = &campaign.audience.sources;
     let mut origins = Vec::new();
     let mut names_a_file = false;
@@ -132,24 +132,26 @@ fn origins(campaign: &Campaign, wanted: &str) -> Result<Vec<RowOrigin>, CommandE
     })
 }
 
-fn name_of(campaign: &Campaign, origin: RowOrigin) -> String {
+fn name_of(campaign: &Prepared, origin: RowOrigin) -> String {
     let source = campaign.audience.sources.get(origin.source).map(ToString::to_string);
     format!("{}:{}", source.unwrap_or_default(), origin.location)
 }
 
-fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<String, CommandError> {
+fn describe(campaign: &Prepared, desired: &Desired, now: Timestamp) -> Result<String, CommandError> {
     let message = &desired.message;
     let expires = message.expiry.map(|expiry| expiry.at(now));
     let reference = Some(desired.key.to_string());
     let request = Request { to: vec![desired.address], message, expires, reference, lease: None };
-    let fields = form(&campaign.gateway, &request, now)
+    let spec = session::kaleyra(&campaign.gateway)?;
+    let fields = form(&spec, &request, now)
         .map_err(|expired| CommandError::new(Exit::Invalid, Code::ExpiryInThePast, expired.to_string()))?;
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(out, "{}, {}\n", desired.address.masked(), name_of(campaign, desired.origin));
     let _ = writeln!(out, "  {}", message.template.offer_text);
     if let Some(expires) = expires {
-        let _ = writeln!(out, "  Ends {}", in_zone(expires.instant(), campaign.zone.as_deref()));
+        let _ =
+            writeln!(out, "  Ends {}", in_zone(expires.instant(), campaign.expiry.as_ref().and_then(ExpirySpec::zone)));
     }
     let _ = writeln!(out, "\n  {}\n", message.body().replace('\n', "\n  "));
     let _ = writeln!(

@@ -65,6 +65,11 @@ pub fn check_base_url(url: &Url) -> Result<(), String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("an address must not hold a user name or a password".to_owned());
     }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(
+            "the API's address must not have a query or a fragment: requests have paths of their own".to_owned()
+        );
+    }
     check_url(url, "plain http would send the API key unencrypted", "an address of an API")
 }
 
@@ -109,5 +114,7 @@ mod tests {
         assert!(!check("http://127.0.0.1.example.com"));
         assert!(!check("ftp://127.0.0.1"));
         assert!(!check("https://me:secret@api.in.kaleyra.io"));
+        assert!(!check("https://api.in.kaleyra.io/?region=in"));
+        assert!(!check("https://api.in.kaleyra.io/#in"));
     }
 }

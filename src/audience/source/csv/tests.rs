@@ -21,7 +21,7 @@ fn read(content: impl AsRef<[u8]>, multiline: bool) -> Result<Rows, (&'static st
 }
 
 fn open(path: &InputFile, multiline: bool) -> Result<CsvSource, Diagnostic> {
-    CsvSource::open(&CsvSpec { path: path.clone(), delimiter: b',', multiline })
+    CsvSource::open(&CsvInput { path: path.clone(), delimiter: b',', multiline })
 }
 
 fn rows_of(source: &mut CsvSource) -> Result<Rows, Diagnostic> {
