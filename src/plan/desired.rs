@@ -56,7 +56,7 @@ pub struct Desired {
     pub message: Message,
     /// A fingerprint of the message, the same for everybody who gets the same.
     pub digest: ContentDigest,
-    /// The digest of what most messages share, which [`Desired::likeness`] needs.
+    /// The digest of what most messages share, which [`Desired::similarity_digest`] needs.
     pub head: HeadDigest,
     /// Where the send stands.
     pub standing: Standing,
@@ -69,9 +69,9 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The likeness of the message, see [`Message::likeness`]. It is computed here because most passes do not need it.
-    pub fn likeness(&self) -> i64 {
-        self.message.likeness(&self.head)
+    /// The similarity digest of the message, see [`Message::similarity_digest`]. It is computed here because most passes do not need it.
+    pub fn similarity_digest(&self) -> i64 {
+        self.message.similarity_digest(&self.head)
     }
 }
 
