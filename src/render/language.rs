@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn what_the_fuel_does_not_bound_is_refused() {
         let added = "lists cannot be added or repeated";
-        let nested = "no other lists";
+        let nested = "but no lists";
         for (source, words) in [
             ("{{ [1] + [2] }}", added),
             ("{{ 3 * [1] }}", added),
@@ -392,8 +392,8 @@ mod tests {
             ("{{ recipient.x | split(',') | map('split', ';') }}", "`map` takes"),
             ("{{ recipient.x | split(',') | map(attribute='x') }}", "`map` takes"),
             ("{{ ['a'] | sum(start='') }}", "`sum` takes nothing"),
-            ("{{ {'a': 1} }}", "no mappings"),
-            ("{{ {'a': vars.x} }}", "no mappings"),
+            ("{{ {'a': 1} }}", "mappings are not available"),
+            ("{{ {'a': vars.x} }}", "mappings are not available"),
             ("{{ dict(a=1) }}", "unknown function"),
             ("{% set n = namespace(x=1) %}", "unknown function"),
             ("{% set n.x = 1 %}", "only a single name"),
@@ -401,7 +401,7 @@ mod tests {
             ("{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}", "recursive"),
             ("{% macro m(x) %}{{ x }}{% endmacro %}", "only `if`"),
             ("{% include 'x' %}", "only `if`"),
-            ("{% do range(1) %}", "no `do`"),
+            ("{% do range(1) %}", "`do` is not available"),
             ("{{ 'a'.upper() }}", "methods are not available"),
             ("{{ recipient }}", "as a whole"),
             ("{% for c in vars %}{% endfor %}", "as a whole"),
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_is_told_where_there_are_several() {
+    fn the_line_is_reported_in_a_text_of_several_lines() {
         let error = check("one\n{{ [1] + [2] }}\n").unwrap_err();
         assert_eq!(error.line, Some(2));
     }
