@@ -3,6 +3,6 @@
 use jiff::Timestamp;
 
 /// The current time.
-pub fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::now()
 }

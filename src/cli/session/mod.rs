@@ -1,6 +1,6 @@
 //! What several commands open: the project, the campaign, the ledger and its key.
 
-pub mod locate;
+pub(super) mod locate;
 
 use std::path::Path;
 
@@ -20,23 +20,23 @@ use crate::manifest::{self, Given};
 use crate::plan::Built;
 use crate::plan::rename_guard::{self, Repeats};
 use crate::project;
-pub use locate::{Located, locate};
+pub(super) use locate::{Located, locate};
 
 /// Loads a campaign and tells its warnings.
-pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Campaign, CommandError> {
+pub(super) fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Campaign, CommandError> {
     let checked = manifest::load(path, given, now)?;
     ui.problems(&checked.warnings);
     Ok(checked.campaign)
 }
 
 /// The ledger that a command uses.
-pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, CommandError> {
+pub(super) fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, CommandError> {
     locate(args, sandbox, start).map(|located| located.ledger)
 }
 
 /// Where asynchronous work runs: on one thread of its own. It is mostly waiting, and a second thread
 /// would cost more in waking one another than it does.
-pub fn runtime() -> Result<Runtime, CommandError> {
+pub(super) fn runtime() -> Result<Runtime, CommandError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -54,7 +54,7 @@ fn shared_key() -> Result<LedgerKey, CommandError> {
 }
 
 /// The key of a ledger, for a run.
-pub fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
+pub(super) fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
     match place {
         LedgerLocation::Database(_) => shared_key(),
         LedgerLocation::File(path) => {
@@ -65,7 +65,7 @@ pub fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
 }
 
 /// The key of a ledger that is there, to look people up in it.
-pub async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
+pub(super) async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
     let given = env::key();
     let key = match (place, given) {
         (LedgerLocation::File(path), given) => LedgerKey::of(path, given.as_deref())?,
@@ -89,7 +89,7 @@ fn prepare(ledger: &Path) -> Result<(), CommandError> {
 }
 
 /// Opens a ledger for commands that only make sense where there is one.
-pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
+pub(super) async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
     place.open(None).await?.ok_or_else(|| {
         CommandError::new(Exit::Error, Code::LedgerMissing, format!("there is no ledger at `{place}` yet"))
             .hint("`sendform ledger create` makes it; name another with `--ledger URL`")
@@ -97,7 +97,7 @@ pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, Co
 }
 
 /// What a plan is made from besides the campaign.
-pub struct Record {
+pub(super) struct Record {
     /// The key that tells people apart.
     pub key: LedgerKey,
     /// The ledger, if there is one.
@@ -112,7 +112,11 @@ pub struct Record {
 
 impl Record {
     /// Looks for recipients of a plan who had the same message from other campaigns.
-    pub async fn repeats(&mut self, campaign: &Campaign, built: &mut Built) -> Result<Option<Repeats>, LedgerError> {
+    pub(super) async fn repeats(
+        &mut self,
+        campaign: &Campaign,
+        built: &mut Built,
+    ) -> Result<Option<Repeats>, LedgerError> {
         let newcomers = std::mem::take(&mut built.newcomers);
         match &mut self.ledger {
             Some(ledger) => {
@@ -131,7 +135,7 @@ impl Record {
 
 /// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
 /// there is no key yet. Refuses a ledger that is not the campaign's.
-pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, CommandError> {
+pub(super) async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, CommandError> {
     let place = &located.ledger;
     let given = env::key();
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
@@ -167,7 +171,7 @@ pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, 
 }
 
 /// The key alone, for a plan that is compared with no ledger.
-pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Record, CommandError> {
+pub(super) fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Record, CommandError> {
     let given = env::key();
     let key = match place {
         _ if given.is_some() => shared_key()?,
@@ -187,13 +191,13 @@ pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Recor
 }
 
 /// All names that a campaign is known by.
-pub fn names(campaign: &Campaign) -> Vec<String> {
+pub(super) fn names(campaign: &Campaign) -> Vec<String> {
     let names = [Some(&campaign.name), campaign.moved_from.as_ref(), Some(&campaign.record)];
     names.into_iter().flatten().cloned().collect()
 }
 
 /// Settles the name that a campaign is recorded under: renamed campaigns keep their first.
-pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), CommandError> {
+pub(super) fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), CommandError> {
     let record_of = |name: &str| runs.iter().rev().find(|run| run.name == name).map(|run| run.campaign.clone());
     match &campaign.moved_from {
         Some(from) => {
@@ -216,12 +220,12 @@ pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), Co
 }
 
 /// What is asked of the record for a campaign.
-pub fn scope(campaign: &Campaign) -> Scope {
+pub(super) fn scope(campaign: &Campaign) -> Scope {
     Scope { campaign: campaign.record.clone(), edition: campaign.edition, unique_codes: has_unique_codes(campaign) }
 }
 
 /// Begins to read the campaign's pool, if it has one: before the ledger, which takes as long.
-pub fn pool_ahead(campaign: &Campaign) -> Option<PoolAhead> {
+pub(super) fn pool_ahead(campaign: &Campaign) -> Option<PoolAhead> {
     match &campaign.coupons {
         CouponSpec::Pool(pool) => Some(pool.load_ahead()),
         _ => None,
@@ -229,6 +233,6 @@ pub fn pool_ahead(campaign: &Campaign) -> Option<PoolAhead> {
 }
 
 /// Whether each of the campaign's codes belongs to one recipient for ever.
-pub fn has_unique_codes(campaign: &Campaign) -> bool {
+pub(super) fn has_unique_codes(campaign: &Campaign) -> bool {
     matches!(campaign.coupons, CouponSpec::Pool(_) | CouponSpec::Generate { .. })
 }
