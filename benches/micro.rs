@@ -8,24 +8,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sendform::audience::Row;
-use sendform::audience::source::csv::Table;
+use sendform::audience::source;
 use sendform::coupons::generator::Generator;
 use sendform::domain::canonical::ContentDigest;
 use sendform::domain::coupon::CouponCode;
 use sendform::domain::expiry::Encoding;
+use sendform::domain::input::{CsvInput, SourceInput};
 use sendform::domain::message::{Message, TemplateHead};
 use sendform::domain::phone::{E164, PhoneReader};
+use sendform::domain::row::Row;
 use sendform::domain::secret::SecretRef;
 use sendform::gateway::kaleyra::multipart::Boundary;
-use sendform::gateway::kaleyra::{KaleyraSpec, form, reply};
+use sendform::gateway::kaleyra::v1::reply;
+use sendform::gateway::kaleyra::{KaleyraSpec, form};
 use sendform::gateway::redact::Private;
 use sendform::gateway::{Outcome, Request};
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
     AttemptResult, Batch, Claim, Intent, Ledger, LedgerKey, RunLedger, RunStart, SendKey, Settlement, Snapshot,
 };
-use sendform::render::compose::{Composer, TemplateSpec};
+use sendform::render::{CompiledTemplate, Composer};
 use sendform::util::fs::InputFile;
 
 fn numbers(c: &mut Criterion) {
@@ -78,11 +80,12 @@ fn rendering(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("people.csv");
     std::fs::write(&path, "mobile,first_name,city\n919876543210,Asha,Mumbai\n").unwrap();
-    let file = InputFile::below(directory.path(), &path).unwrap();
-    let mut table = Table::open(&file, b',', false).unwrap();
-    let mut record = csv::StringRecord::new();
-    table.next(&mut record).unwrap();
-    let row = Arc::new(Row::new(Arc::clone(table.columns()), record));
+    let path = InputFile::below(directory.path(), &path).unwrap();
+    let spec = SourceInput::Csv(CsvInput { path, delimiter: b',', multiline: false });
+    let mut source = source::open(&spec).unwrap();
+    let mut row = Row::new(Arc::clone(source.columns()));
+    source.next(&mut row).unwrap();
+    let row = Arc::new(row);
     for (name, params) in [
         ("render two columns", ["{{ recipient.first_name | default('there') }}", "{{ recipient.city }}"]),
         (
@@ -92,7 +95,7 @@ fn rendering(c: &mut Criterion) {
     ] {
         let mut composer = Composer::new("diwali-gold", 1, &BTreeMap::new());
         let params = params.map(|text| composer.compile(text).unwrap().0).to_vec();
-        composer.add_template(TemplateSpec { head: head(), params, url_param: None, media: None });
+        composer.add_template(CompiledTemplate { head: head(), params, url_param: None, media: None });
         c.bench_function(name, |b| b.iter(|| composer.compose(black_box(&row), "GOLD1234").unwrap()));
     }
 }

@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, watch};
 use self::rate::Number;
 use super::feed::Feed;
 use super::{Engine, Event, Progress, RunEnding, Setup, ShutdownRequest};
-use crate::audience::RowPlace;
 use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::domain::canonical::ContentDigest;
 use crate::domain::clock::SystemClock;
@@ -23,6 +22,7 @@ use crate::domain::coupon::CouponCode;
 use crate::domain::media::{MediaFile, MediaKind};
 use crate::domain::message::{Digester, Media, Message, TemplateHead};
 use crate::domain::phone::E164;
+use crate::domain::row::{RowLocation, RowOrigin};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
     Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RunCounts, RunLedger, SendKey, SendState,
@@ -251,7 +251,7 @@ fn desired(person: u64) -> Box<Desired> {
     let mut entry = [0; 32];
     entry[..8].copy_from_slice(&person.to_be_bytes());
     Box::new(Desired {
-        place: RowPlace { source: 0, line: person },
+        origin: RowOrigin { source: 0, location: RowLocation::Line(person) },
         address,
         row: Arc::default(),
         key: SendKey(key),
@@ -561,7 +561,7 @@ async fn a_process_that_was_paused_between_intent_and_request_does_not_start_it(
 
 #[tokio::test(start_paused = true)]
 async fn the_manifest_stops_a_run_that_goes_wrong() {
-    let stop_when = Some(StopWhen { within: 50, rejected: Some(Bound::Share(0.1)), unknown: None });
+    let stop_when = Some(StopWhen { within: 50, rejected: Some(Bound::Percent(10.0)), unknown: None });
     let ran = run(
         500,
         Delivery { stop_when, ..fast(10) },

@@ -13,9 +13,9 @@ use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::session;
 use crate::cli::ui::Ui;
-use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::Code;
 use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO, sqlite};
+use crate::plan::Prepared;
 use crate::project::memory::{self, MemoryError, Remembered};
 use crate::project::{self, Project};
 
@@ -89,7 +89,7 @@ pub(crate) fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<L
 impl Located {
     /// Refuses a ledger that is not the one that the project pins, that the campaign was sent with, or
     /// that was moved elsewhere.
-    pub(crate) async fn check(&self, ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), CommandError> {
+    pub(crate) async fn check(&self, ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), CommandError> {
         refuse_moved(ledger, &self.ledger).await?;
         if self.source == Source::Sandbox {
             return Ok(());

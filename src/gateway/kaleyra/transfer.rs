@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::multipart::Form;
 use super::uploads::{Moved, Uploads};
-use crate::ledger::Lease;
+use crate::domain::lease::Lease;
 
 /// How many bytes of a file leave at a time.
 const SLICE: usize = 64 * 1024;
@@ -286,8 +286,8 @@ mod tests {
     use http_body::Body as _;
 
     use super::*;
+    use crate::domain::lease::Moment;
     use crate::gateway::kaleyra::multipart::{Boundary, Value};
-    use crate::ledger::Moment;
 
     const LIMITS: Limits = Limits {
         connect: Duration::from_secs(10),

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::super::state_of;
 use super::super::{ContentPrefix, LedgerError, Scope, SendKey, SendState, Sends, Snapshot, content_prefix, instant};
 use super::{SqliteLedger, contradiction, lease_is_taken, position};
-use crate::util::pipeline::{Giver, hand_over};
+use crate::util::pipeline::{Sender, run_pipeline};
 
 /// How many entries go from thread to thread together.
 const TOGETHER: usize = 1_024;
@@ -125,8 +125,8 @@ impl SqliteLedger {
         // In the file a send takes far more.
         let most = std::fs::metadata(&self.path).map_or(0, |file| file.len() / 64);
         let most = recipients.try_into().unwrap_or(0).min(most);
-        let (read, (mut sends, spent_codes)) = hand_over(
-            |giver| self.decode(&runs, giver),
+        let (read, (mut sends, spent_codes)) = run_pipeline(
+            |sender| self.decode(&runs, sender),
             |pieces| gather(pieces, Sends::with_room_for(most.try_into().unwrap_or(0))),
         );
         read.map_err(|unread| match unread {
@@ -149,7 +149,7 @@ impl SqliteLedger {
     }
 
     /// Reads the entries of these runs.
-    fn decode(&self, runs: &HashMap<i64, Concerned>, giver: &Giver<Piece>) -> Result<(), Unread> {
+    fn decode(&self, runs: &HashMap<i64, Concerned>, sender: &Sender<Piece>) -> Result<(), Unread> {
         let first = runs.values().map(|run| run.first_seq).min().unwrap_or(i64::MAX);
         let mut rows = self
             .connection
@@ -161,11 +161,11 @@ impl SqliteLedger {
             let Some(concerned) = runs.get(&run) else { continue };
             piece.add(row, run, concerned.own)?;
             if piece.steps.len() == TOGETHER {
-                giver.give(std::mem::take(&mut piece));
+                sender.send(std::mem::take(&mut piece));
             }
         }
         // All of it is taken, or the other thread's panic is this one's too.
-        giver.give(piece);
+        sender.send(piece);
         Ok(())
     }
 

@@ -6,10 +6,11 @@
 //! while most of the lease is still ahead of it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::time::Instant;
+
+use crate::domain::clock::{Clock, SystemClock};
 
 /// A moment by both clocks: a signal may pause this process, or its machine may sleep, and then one
 /// of the two stands still.
@@ -20,15 +21,20 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// This moment.
+    /// This moment, by the clocks of this machine.
     pub fn now() -> Self {
-        Self { monotonic: Instant::now(), wall: Timestamp::now() }
+        Self::of(&SystemClock)
+    }
+
+    /// This moment, by these clocks.
+    pub fn of(clock: &dyn Clock) -> Self {
+        Self { monotonic: clock.instant(), wall: clock.now() }
     }
 
     /// How much time has passed, by the clock that says more.
-    pub fn elapsed(self) -> Duration {
-        let by_the_wall = Duration::try_from(Timestamp::now().duration_since(self.wall)).unwrap_or_default();
-        self.monotonic.elapsed().max(by_the_wall)
+    pub fn elapsed(self, clock: &dyn Clock) -> Duration {
+        let by_the_wall = Duration::try_from(clock.now().duration_since(self.wall)).unwrap_or_default();
+        clock.instant().saturating_duration_since(self.monotonic).max(by_the_wall)
     }
 }
 
@@ -40,13 +46,19 @@ pub struct Lease(Arc<Inner>);
 struct Inner {
     /// How long after a sign of life bytes may leave.
     within: Duration,
+    clock: Arc<dyn Clock>,
     last_sign: Mutex<Moment>,
 }
 
 impl Lease {
     /// A lease that was taken at `taken`; bytes may leave `within` this time of its last sign of life.
     pub fn new(within: Duration, taken: Moment) -> Self {
-        Self(Arc::new(Inner { within, last_sign: Mutex::new(taken) }))
+        Self::by(Arc::new(SystemClock), within, taken)
+    }
+
+    /// The same, by these clocks.
+    pub fn by(clock: Arc<dyn Clock>, within: Duration, taken: Moment) -> Self {
+        Self(Arc::new(Inner { within, clock, last_sign: Mutex::new(taken) }))
     }
 
     /// The ledger confirmed a sign of life. `asked` is the moment before this process gave it, since
@@ -61,7 +73,7 @@ impl Lease {
     /// Whether bytes may leave now.
     pub fn holds(&self) -> bool {
         let last = *self.0.last_sign.lock().unwrap_or_else(PoisonError::into_inner);
-        last.elapsed() <= self.0.within
+        last.elapsed(self.0.clock.as_ref()) <= self.0.within
     }
 }
 
@@ -90,8 +102,9 @@ mod tests {
 
     #[test]
     fn a_machine_that_slept_has_lost_its_lease_although_its_clock_stood_still() {
-        let wall = Timestamp::now() - jiff::SignedDuration::from_secs(60);
-        let lease = Lease::new(Duration::from_secs(24), Moment { monotonic: Instant::now(), wall });
+        let now = Moment::now();
+        let wall = now.wall - jiff::SignedDuration::from_secs(60);
+        let lease = Lease::new(Duration::from_secs(24), Moment { wall, ..now });
         assert!(!lease.holds());
     }
 }
