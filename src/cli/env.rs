@@ -2,6 +2,8 @@
 //!
 //! The manifest may name further variables for secrets, with `env: NAME`.
 
+#![expect(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
