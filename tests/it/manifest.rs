@@ -85,7 +85,7 @@ fn whatsapps_limits_are_checked() {
         ),
         ("language: en", "language: english please".into(), "a WhatsApp language code"),
         ("BASE_URL", "http://api.example.com".into(), "API key unencrypted"),
-        ("BASE_URL", "\"https://api.example.com\"\n    domain: in".into(), "both say where to send"),
+        ("BASE_URL", "\"https://api.example.com\"\n    domain: in".into(), "exclude each other"),
         ("default_region: IN", "default_region: XX".into(), "there is no region `XX`"),
         (
             "coupons: { code: HELLO25 }",
