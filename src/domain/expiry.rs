@@ -338,7 +338,7 @@ pub fn duration_text(duration: Duration) -> String {
         return format!("{}s", text.trim_end_matches('0'));
     }
     let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
-    match units.into_iter().find(|(length, _)| seconds > 0 && seconds % length == 0) {
+    match units.into_iter().find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length)) {
         Some((length, unit)) => format!("{}{unit}", seconds / length),
         None => format!("{seconds}s"),
     }
