@@ -10,8 +10,8 @@ use super::error::CommandError;
 use super::exit::Exit;
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::manifest::Given;
-use crate::manifest::yaml::{self, Refusal};
 use crate::project::files;
+use crate::util::yaml::{self, Refusal};
 
 /// The largest file of variables.
 const MAX_VAR_FILE: u64 = yaml::MAX_BYTES;

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
-use crate::manifest::yaml::{self, Refusal};
+use crate::util::yaml::{self, Refusal};
 pub use find::{as_typed, find};
 
 /// The name of the project file.

@@ -35,7 +35,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("manifest/schema.rs", "plan::PlanFile"),
     ("project/find.rs", "ledger::LedgerLocation"),
     ("project/mod.rs", "ledger::LedgerLocation"),
-    ("project/mod.rs", "manifest::yaml"),
 ];
 
 #[test]
