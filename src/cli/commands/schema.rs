@@ -5,7 +5,7 @@ use clap::Args;
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::ui::Ui;
-use crate::manifest::schema;
+use crate::schemas;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -19,9 +19,9 @@ pub(crate) struct SchemaArgs {
 }
 
 pub(crate) fn run(ui: &Ui, args: &SchemaArgs) -> Result<Exit, CommandError> {
-    let schema = schema::for_editors(&args.kind).ok_or_else(|| {
+    let schema = schemas::get(&args.kind).ok_or_else(|| {
         CommandError::usage(format!("there is no schema `{}`", args.kind))
-            .hint(format!("schemas: {}", schema::KINDS.join(", ")))
+            .hint(format!("schemas: {}", schemas::KINDS.join(", ")))
     })?;
     ui.json(&schema)?;
     Ok(Exit::Done)
