@@ -27,6 +27,8 @@ mod event;
 pub mod feed;
 mod limiter;
 mod run;
+#[cfg(any(test, feature = "simulation"))]
+pub mod sim;
 #[cfg(test)]
 mod tests;
 

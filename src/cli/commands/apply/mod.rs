@@ -26,8 +26,7 @@ use crate::cli::ui::Ui;
 use crate::cli::{clock, env, owner, session};
 use crate::domain::campaign::Rate;
 use crate::domain::diagnostic::Code;
-use crate::gateway::kaleyra::KaleyraSpec;
-use crate::gateway::kaleyra::account::Account;
+use crate::gateway;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
 use crate::manifest::Given;
 use crate::plan::build::{Basis, build, drift_in_words};
@@ -127,8 +126,8 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     if let Some(rate) = args.rate {
         guards::slow_down(&mut campaign, rate)?;
     }
-    let spec = session::kaleyra(&campaign.gateway)?;
-    let longest_request = spec.longest_request(campaign.composer.uploads());
+    let longest_request =
+        gateway::longest_request(&campaign.gateway, campaign.composer.uploads()).map_err(send::cannot_open)?;
     let located = locate(&args.ledger, sandbox, &path)?;
     let place = located.ledger.clone();
     guards::refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
@@ -188,13 +187,9 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
             ask(ui, built.file.counts.send, &target(&campaign, sandbox))?;
         }
         approved_by_user = Some(sends);
-        let (provider, sid) = match &mut provider {
+        let provider = match &mut provider {
             Some(opened) => opened,
-            none => {
-                let secrets = if sandbox { None } else { Some(secrets(&spec)?) };
-                let sid = secrets.as_ref().map(|account| account.sid.clone());
-                none.insert((Provider::open(&runtime, &campaign, spec.clone(), secrets)?, sid))
-            }
+            none => none.insert(Provider::open(&runtime, &campaign, sandbox)?),
         };
         let (key, id) = match record.ledger.take() {
             Some(mut ledger) => {
@@ -205,7 +200,7 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
             }
             None => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
         };
-        let account = guards::check_account(&record.runs, &campaign, &key, sid.as_ref(), args)?;
+        let account = guards::check_account(&record.runs, &campaign, &key, provider.account.as_ref(), args)?;
         located.remember(ui, &campaign.name, &id)?;
         // Before the run begins: a signal must not cut it off from writing down how it ended.
         let shutdown = shutdown.get_or_insert_with(|| catch_signals(&runtime)).clone();
@@ -307,13 +302,6 @@ async fn check_heads(
         }
     }
     Ok(())
-}
-
-fn secrets(spec: &KaleyraSpec) -> Result<Account, CommandError> {
-    Account::resolve(spec, &env::lookup).map_err(|error| {
-        CommandError::new(Exit::Error, Code::SecretUnavailable, error.to_string())
-            .hint("nothing was sent; `--sandbox` needs no credentials")
-    })
 }
 
 fn target(campaign: &Prepared, sandbox: bool) -> String {

@@ -1,36 +1,35 @@
-//! What Kaleyra's answers mean.
+//! The meaning of Kaleyra's responses.
 //!
-//! The first row that fits decides. An answer *may hold an id* if there is anything but null and
-//! nothing in a field where a success could carry one: `data` in any shape, `id`, `message_id` or
-//! `messages` at the top.
+//! The first row that matches decides. A response *may contain an id* if a field in which a success could carry one is
+//! neither null nor empty: `data` in any shape, `id`, `message_id` or `messages` at the top level.
 //!
-//! | answer | meaning |
+//! | response | meaning |
 //! |---|---|
 //! | an account code (`RBC201`, `RBC001`, `E110`, `WAV2101`), 2xx or 4xx, no id | provably not sent, stop the run |
 //! | an account code beside an id, or with another status | unknown, stop the run |
 //! | 1xx, 3xx, 5xx, 408, 409, 499 | unknown |
-//! | 429, 401, 402, 403, 404, 405, 411, 413, 415 that may hold an id | unknown |
-//! | 429, whatever else it holds | provably not sent, slow down |
-//! | 401, 402, 403, 404, 405, 411, 413, 415, whatever else they hold | provably not sent, stop the run |
+//! | 429, 401, 402, 403, 404, 405, 411, 413, 415 that may contain an id | unknown |
+//! | any other 429 | provably not sent, slow down |
+//! | any other 401, 402, 403, 404, 405, 411, 413, 415 | provably not sent, stop the run |
 //! | any other body that is not readable JSON, or gives a key twice | unknown |
-//! | any other 4xx that may hold an id | unknown |
-//! | 2xx that may hold an id, and: an `error`, a `code` that is no success, an `error` of the entry, a `totalCount` of 0 or above the number of recipients | unknown |
-//! | 2xx with ids in `data` and none of that | accepted, where it is certain whose id it is |
+//! | any other 4xx that may contain an id | unknown |
+//! | 2xx that may contain an id, and: an `error`, a `code` other than success, an `error` of the entry, a `totalCount` of 0 or above the number of recipients | unknown |
+//! | 2xx with ids in `data` and none of that | accepted, if it is certain whose id it is |
 //! | 2xx for one recipient with an `id` at the top, no `data`, no `message` and none of that | accepted |
-//! | 2xx or 4xx, no id, a `code` that refuses or an `error` that says something | rejected |
-//! | 400 or 422, no id, a `message` alone | rejected |
+//! | 2xx or 4xx, no id, a `code` that refuses or an `error` with a text | rejected |
+//! | 400 or 422, no id, only a `message` | rejected |
 //! | anything else | unknown |
 //!
 //! * A `code` that repeats the 2xx status, `WA200` and `WS201` are successes. `WA500` and other codes
 //!   of a failing server prove nothing, nor does a `code` or an `error` such as `OK` or `none`.
 //! * The vendor's page prints its error body with `\[` for `[`. Such a body is read as a refusal
 //!   or as nothing.
-//! * Whose id it is: with as many entries as recipients, the index in the ids tells, if the
-//!   indices are 0…n−1, each once; else the order does. With fewer entries, an id is somebody's
-//!   only if each entry's masked recipient fits exactly one number of the request. A mask that
-//!   contradicts the number makes that recipient unknown, see [`mask`].
-//! * Where a 2xx refuses without an id, and its `error` names some of several recipients by their
-//!   whole numbers, those are rejected, and the others are unknown.
+//! * The owner of an id: with as many entries as recipients, the index in the ids decides if the indices are 0…n−1,
+//!   each once; otherwise the order decides. With fewer entries, an id has an owner only if the masked recipient of each
+//!   entry matches exactly one number of the request. A mask that contradicts the number makes that recipient unknown,
+//!   see [`mask`].
+//! * If a 2xx refuses without an id, and its `error` contains the full numbers of some of several recipients, those are
+//!   rejected and the others are unknown.
 //!
 //! Sources: the send-LTO page (bodies, `RBC201`), `docs/whatsapp-error-codes` (statuses, 429),
 //! `docs/whatsapp-api-v2-error-codes-for-send-message` (`RBC001`, `E110`, `WAV2101`, `WA500`). Whether a
@@ -56,11 +55,10 @@ use crate::gateway::Reply;
 use crate::gateway::kaleyra::codes::Code;
 use crate::gateway::redact::Private;
 
-/// Statuses that refuse every request alike, whoever it is for.
-const REFUSED_ALIKE: [u16; 8] = [401, 402, 403, 404, 405, 411, 413, 415];
+/// Statuses that refuse every request, whoever the recipient is.
+const REFUSE_EVERY_REQUEST: [u16; 8] = [401, 402, 403, 404, 405, 411, 413, 415];
 
-/// Reads an answer to a request for `private.numbers`, in their order. Nothing that is private
-/// gets into the reply.
+/// Reads the response to a request for `private.numbers`, in their order. The reply contains no private data.
 pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8], private: &Private<'_>) -> Reply {
     let reader = Reader { status, retry_after, private };
     if let Ok(fields) = serde_json::from_slice::<Object<'_>>(body) {
@@ -74,7 +72,7 @@ pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8], private: &P
     reader.unreadable(body)
 }
 
-/// Reads one answer.
+/// Reads one response.
 struct Reader<'a> {
     status: u16,
     retry_after: Option<Duration>,
@@ -82,7 +80,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// `exact` says that the body is JSON as it came.
+    /// `exact` says that the body is valid JSON without corrections.
     fn read(&self, answer: &Answer<'_>, exact: bool) -> Reply {
         let code = answer.code(self.status);
         if let Code::Account(_) = code {
@@ -92,8 +90,8 @@ impl Reader<'_> {
             return self.unknown(format!("the provider responded with status {}", self.status));
         }
         let may_hold_id = answer.may_hold_id();
-        if self.status == 429 || REFUSED_ALIKE.contains(&self.status) {
-            return if may_hold_id { self.id_and_refusal() } else { self.refused_alike(&self.reason(&code, answer)) };
+        if self.status == 429 || REFUSE_EVERY_REQUEST.contains(&self.status) {
+            return if may_hold_id { self.id_and_refusal() } else { self.request_refused(&self.reason(&code, answer)) };
         }
         let success = self.is_success();
         match (may_hold_id, success && exact) {
@@ -112,13 +110,13 @@ impl Reader<'_> {
         if self.is_doubtful() {
             return self.unknown(format!("the provider responded with status {}", self.status));
         }
-        if (self.status == 429 || REFUSED_ALIKE.contains(&self.status)) && !body::may_hold_id(body) {
-            return self.refused_alike("");
+        if (self.status == 429 || REFUSE_EVERY_REQUEST.contains(&self.status)) && !body::may_hold_id(body) {
+            return self.request_refused("");
         }
         self.unknown(format!("the response (status {}) cannot be read", self.status))
     }
 
-    /// The account is refused: the run stops, whatever stands beside the code.
+    /// The account is refused: the run stops, whatever else the response contains.
     fn account(&self, answer: &Answer<'_>, code: &Code) -> Reply {
         let reason = self.reason(code, answer);
         if !self.is_doubtful() && !answer.may_hold_id() && answer.total(self.recipients()) != Total::TooMany {
@@ -129,8 +127,8 @@ impl Reader<'_> {
         Reply::Refused { outcomes: vec![Outcome::Unknown { reason: doubt }; self.recipients()], reason }
     }
 
-    /// Not sent, and the next request would fare the same.
-    fn refused_alike(&self, words: &str) -> Reply {
+    /// Not sent, and the next request would be refused as well.
+    fn request_refused(&self, words: &str) -> Reply {
         Reply::NotSent(match (self.status, words) {
             (429, "") => {
                 NotSent::Throttled { reason: "too many requests (429)".to_owned(), retry_after: self.retry_after }
@@ -141,7 +139,7 @@ impl Reader<'_> {
         })
     }
 
-    /// No id anywhere: rejected, if the answer says so.
+    /// There is no id: rejected, if the response says so.
     fn refusal(&self, answer: &Answer<'_>, code: &Code) -> Reply {
         let denial = answer.denial();
         let refuses = match code {
@@ -175,7 +173,7 @@ impl Reader<'_> {
         Reply::Settled(named.into_iter().map(|named| if named { rejected.clone() } else { other.clone() }).collect())
     }
 
-    /// An outcome for each recipient, or why nobody is accepted.
+    /// An outcome for each recipient, or the reason why none is accepted.
     fn accepted(&self, answer: &Answer<'_>, code: &Code) -> Result<Vec<Outcome>, String> {
         if answer.denial() != Denial::None || answer.fails_otherwise() || !matches!(code, Code::Absent | Code::Success)
         {
@@ -226,7 +224,7 @@ impl Reader<'_> {
         Ok(outcomes)
     }
 
-    /// `200 {"id":"58f86fab-…:0"}`, as one client that is deployed takes it.
+    /// `200 {"id":"58f86fab-…:0"}`, as at least one deployed client reads it.
     fn accepted_by_top_id(&self, answer: &Answer<'_>) -> Result<Vec<Outcome>, String> {
         let [number] = self.private.numbers else {
             return Err("the response does not contain an id for each recipient".to_owned());
@@ -245,7 +243,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The recipient of each entry, told by its mask alone: each must fit exactly one, and each another.
+    /// The recipient of each entry by its mask alone: each must match exactly one, and each a different one.
     fn by_mask(&self, entries: &[Entry<'_>]) -> Result<Vec<usize>, String> {
         let mut owners = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -272,8 +270,8 @@ impl Reader<'_> {
         (200..300).contains(&self.status)
     }
 
-    /// Whether the status leaves open what happened, whatever the body says. A conflict may be with
-    /// the same message; after 408 and 499 somebody did not wait.
+    /// Whether the status leaves the outcome open, whatever the body says. A conflict may be with the same message;
+    /// 408 and 499 mean that one side did not wait.
     fn is_doubtful(&self) -> bool {
         !self.is_success() && !(400..500).contains(&self.status) || matches!(self.status, 408 | 409 | 499)
     }
@@ -286,7 +284,7 @@ impl Reader<'_> {
         self.unknown(format!("the provider refuses (status {}), but the response may contain an id", self.status))
     }
 
-    /// The code and the provider's words, without what is private.
+    /// The code and the provider's explanation, without private data.
     fn reason(&self, code: &Code, answer: &Answer<'_>) -> String {
         let words = answer.words();
         let text = match code {
@@ -300,11 +298,11 @@ impl Reader<'_> {
     }
 }
 
-/// What an entry of `data` holds.
+/// An entry of `data`.
 struct Entry<'a> {
     id: Option<Cow<'a, str>>,
     recipient: Option<Cow<'a, str>>,
-    /// Whether it says that it failed.
+    /// Whether it reports a failure.
     fails: bool,
 }
 
@@ -319,19 +317,19 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The index behind the colon of its id.
+    /// The index after the colon of its id.
     fn index(&self) -> Option<usize> {
         self.id.as_deref()?.rsplit_once(':')?.1.parse().ok()
     }
 }
 
-/// A text without a copy, where it holds no escapes.
+/// A text, without a copy unless it contains escapes.
 fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
     let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { read_value::<String>(value).map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
-/// A text that can be an id: something of it is visible.
+/// A text that can be an id: it has a visible character.
 fn id_of(value: &RawValue) -> Option<Cow<'_, str>> {
     text_of(value).filter(|id| !crate::util::human::one_line(id).trim().is_empty())
 }
@@ -343,7 +341,7 @@ fn by_index(entries: &[Entry<'_>]) -> Option<Vec<usize>> {
     owners.iter().all(|owner| seen.get_mut(*owner).is_some_and(|seen| !std::mem::replace(seen, true))).then_some(owners)
 }
 
-/// Whether no id speaks against the order of the entries.
+/// Whether no id contradicts the order of the entries.
 fn in_order(entries: &[Entry<'_>]) -> bool {
     entries.iter().enumerate().all(|(at, entry)| entry.index().is_none_or(|index| index == at))
 }
