@@ -36,8 +36,6 @@ pub use self::world::EndingKind;
 /// What a scenario came to.
 #[derive(Debug)]
 pub struct Report {
-    /// A hash of everything that happened, in order.
-    pub digest: u64,
     /// How the runs of the scenario ended.
     pub endings: BTreeSet<EndingKind>,
     /// How many requests were started.

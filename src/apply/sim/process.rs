@@ -403,9 +403,9 @@ pub(super) async fn play(seed: u64, keep_trace: bool) -> Result<Report, Failure>
     };
     let (problems, endings, requests, crashes) =
         world.seen(|seen| (seen.problems.clone(), seen.endings.clone(), seen.requests, seen.crashes));
-    let (digest, trace) = world.take_trace();
+    let trace = world.take_trace();
     if problems.is_empty() {
-        Ok(Report { digest, endings, requests, crashes, runs, trace })
+        Ok(Report { endings, requests, crashes, runs, trace })
     } else {
         Err(Failure { seed, problems, trace })
     }

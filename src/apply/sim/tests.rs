@@ -77,14 +77,13 @@ fn the_promise_holds_for_ten_thousand_seeds_and_every_ending_is_reached() {
 fn one_seed_is_one_run_byte_for_byte() {
     for seed in 0..200 {
         let traces = [true, true].map(|keep| match run(seed, keep) {
-            Ok(report) => (report.digest, report.trace),
+            Ok(report) => report.trace,
             Err(failure) => fail(&[failure]),
         });
-        let [(first, text), (second, other)] = traces;
+        let [text, other] = traces;
         assert!(!text.is_empty());
         let different = text.lines().zip(other.lines()).find(|(line, other)| line != other);
         assert_eq!(different, None, "seed {seed}");
         assert_eq!(text, other, "seed {seed}");
-        assert_eq!(first, second, "seed {seed}");
     }
 }

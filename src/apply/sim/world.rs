@@ -143,7 +143,6 @@ pub(super) struct Seen {
 struct Inner {
     rng: Rng,
     seen: Seen,
-    digest: u64,
     trace: Option<String>,
 }
 
@@ -163,7 +162,7 @@ impl World {
         let clock = SimClock { origin, jumps: Vec::new(), sleeps: Vec::new() };
         let store = MemoryStore::new(&LedgerKey::from_bytes([7; 32]), Arc::new(clock));
         let trace = keep_trace.then(|| format!("{scenario:?}\n"));
-        let inner = Mutex::new(Inner { rng, seen: Seen::default(), digest: seed, trace });
+        let inner = Mutex::new(Inner { rng, seen: Seen::default(), trace });
         Arc::new(Self { scenario, store, origin, inner })
     }
 
@@ -192,15 +191,10 @@ impl World {
         self.seen(|seen| seen.problems.push(problem));
     }
 
-    /// Adds a line to what happened.
+    /// Adds a line to what happened, if that is kept.
     pub(super) fn note(&self, line: fmt::Arguments<'_>) {
-        let at = (Instant::now() - self.origin).as_micros() as u64;
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let mut hasher = Fnv(inner.digest ^ at);
-        let _ = hasher.write_fmt(line);
-        inner.digest = hasher.0.wrapping_mul(0x0000_0100_0000_01b3);
-        if let Some(trace) = &mut inner.trace {
+        let at = (Instant::now() - self.origin).as_micros();
+        if let Some(trace) = &mut self.lock().trace {
             let _ = writeln!(trace, "{:>14.3} {line}", at as f64 / 1e3);
         }
     }
@@ -210,9 +204,9 @@ impl World {
         Instant::now() - self.origin
     }
 
-    pub(super) fn take_trace(&self) -> (u64, String) {
-        let mut inner = self.lock();
-        (inner.digest, inner.trace.take().unwrap_or_default())
+    /// The text of what happened, if it was kept.
+    pub(super) fn take_trace(&self) -> String {
+        self.lock().trace.take().unwrap_or_default()
     }
 
     /// A run did not end as it should: it may leave this many times its concurrency unknown.
@@ -221,17 +215,5 @@ impl World {
             let known = seen.troubled_runs.entry(run).or_default();
             *known = (*known).max(times);
         });
-    }
-}
-
-/// FNV-1a over text.
-struct Fnv(u64);
-
-impl Write for Fnv {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        Ok(())
     }
 }
