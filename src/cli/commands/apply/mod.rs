@@ -166,7 +166,7 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         let mut built = build(&campaign, inputs, basis)?;
         approval.check(&built)?;
         let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
-        built.file = built.file.with_ledger(record.head, repeats);
+        built.file = built.file.with_ledger(record.head, repeats)?;
         let sends = (built.hash.clone(), built.file.counts.send);
         if approved_by_user.as_ref() != Some(&sends) {
             ui.data(&render(&built.file))?;
