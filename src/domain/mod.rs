@@ -9,6 +9,7 @@ pub mod coupon;
 pub mod diagnostic;
 pub mod expiry;
 pub mod input;
+pub mod lease;
 pub mod media;
 pub mod message;
 pub mod phone;

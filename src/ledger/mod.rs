@@ -67,7 +67,6 @@ pub mod contradiction;
 pub mod copy;
 mod hearing;
 pub mod key;
-mod lease;
 pub mod location;
 pub mod lost;
 pub mod memory;
@@ -85,13 +84,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::expiry::ExpiresAt;
+pub use crate::domain::lease::{Lease, Moment};
 pub use crate::domain::send::{
     AttemptResult, BySend, Evidence, EvidenceSource, Intent, Resolution, SendKey, SendState, Settlement,
 };
 pub use chain::{Head, Link};
 pub use contradiction::Contradiction;
 pub use key::{LedgerKey, SendKeys};
-pub use lease::{Lease, Moment};
 pub use location::LedgerLocation;
 pub use lost::LostSend;
 pub use sends::{ContentPrefix, Cursor, Recorded, Sends, content_prefix};

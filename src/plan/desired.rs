@@ -24,20 +24,20 @@ use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, SendState, Snapshot,
 /// How many candidates a generator may go through before its codes count as used up.
 const MAX_SALT: u32 = 64;
 
-/// Where a desired send stands.
+/// The state of a desired send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum SendStatus {
     /// To be sent, as this attempt.
     Send(u32),
     /// Accepted by the provider.
     Sent,
     /// Accepted by the provider, with other content than the campaign has now.
     Drifted,
-    /// In the hands of a run that is under way.
+    /// Claimed by a run that is in progress.
     UnderWay,
-    /// Started, and not known how it ended.
+    /// Started, with an unknown outcome.
     Unknown,
-    /// Refused by the provider.
+    /// Rejected by the provider.
     Rejected,
 }
 
@@ -56,10 +56,10 @@ pub struct Desired {
     pub message: Message,
     /// A fingerprint of the message, the same for everybody who gets the same.
     pub digest: ContentDigest,
-    /// The digest of what most messages share, which [`Desired::likeness`] needs.
+    /// The digest of what most messages share, which [`Desired::similarity_digest`] needs.
     pub head: HeadDigest,
-    /// Where the send stands.
-    pub standing: Standing,
+    /// The state of the send.
+    pub status: SendStatus,
     /// The recipient and the message, as the plan's hash holds them.
     pub entry: [u8; 32],
     /// How many messages of the campaign stand before this one, sent or not.
@@ -69,23 +69,38 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The likeness of the message, see [`Message::likeness`]. It is computed here because most passes do not need it.
-    pub fn likeness(&self) -> i64 {
-        self.message.likeness(&self.head)
+    /// The similarity digest of the message, see [`Message::similarity_digest`]. It is computed here because most passes do not need it.
+    pub fn similarity_digest(&self) -> i64 {
+        self.message.similarity_digest(&self.head)
     }
 }
 
-/// What a row comes to.
+/// What a row is in a plan.
 #[derive(Debug)]
 pub enum Item {
     /// A message.
     Desired(Box<Desired>),
-    /// No message.
+    /// A row that gets no message.
     Blocked(Blocked),
-    /// A message, but there is no code left for it.
-    NoCode,
-    /// A message that is not to be sent, in a pass that [does not look at those](Pass::only_to_send).
-    Passed,
+    /// A message for which no code is left.
+    NoCodeLeft,
+}
+
+/// What a row means for a second pass.
+#[derive(Debug)]
+pub enum ToSend {
+    /// This message is still to be sent.
+    Message(Box<Desired>),
+    /// Nothing is to be sent for this row.
+    Nothing,
+}
+
+/// A step of a walk over the rows.
+enum Step {
+    /// What the row is.
+    Item(Item),
+    /// The row's message is not to be sent, and was not rendered.
+    AlreadyHandled,
 }
 
 /// One pass over the audience. Two passes over the same files with the same snapshot give the same.
@@ -97,7 +112,6 @@ pub struct Pass<'a> {
     codes: Codes,
     expiry: Option<MessageExpiry>,
     retry_rejected: bool,
-    only_to_send: bool,
 }
 
 enum Codes {
@@ -147,14 +161,7 @@ impl<'a> Pass<'a> {
             codes,
             expiry: campaign.expiry.as_ref().map(|expiry| expiry.rule().resolve(planned_at)),
             retry_rejected,
-            only_to_send: false,
         })
-    }
-
-    /// The same, but messages that are not to be sent are not rendered: for a second pass, since the
-    /// first has seen them all.
-    pub fn only_to_send(self) -> Self {
-        Self { only_to_send: true, ..self }
     }
 
     /// How many codes of a pool can be given away; `None` for other kinds of coupons.
@@ -178,9 +185,32 @@ impl<'a> Pass<'a> {
         self.audience.size_hint()
     }
 
-    /// Streams every row's item, in the order of the sources, and reports how much was read from each file.
+    /// Visits every row, in the order of the sources, and reports how much was read from each file.
     pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()> + Send) -> Result<ReadReport, Diagnostics> {
-        let Self { prepared, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
+        self.walk(false, |step| match step {
+            Step::Item(item) => visit(item),
+            Step::AlreadyHandled => ControlFlow::Continue(()),
+        })
+    }
+
+    /// Visits every row, and gives only the messages that are still to be sent. The others are not rendered: this is for
+    /// a second pass, and the first pass has rendered them all.
+    pub fn run_to_send(
+        self,
+        mut visit: impl FnMut(ToSend) -> ControlFlow<()> + Send,
+    ) -> Result<ReadReport, Diagnostics> {
+        self.walk(true, |step| match step {
+            Step::Item(Item::Desired(desired)) => visit(ToSend::Message(desired)),
+            Step::Item(_) | Step::AlreadyHandled => visit(ToSend::Nothing),
+        })
+    }
+
+    fn walk(
+        self,
+        only_to_send: bool,
+        mut visit: impl FnMut(Step) -> ControlFlow<()> + Send,
+    ) -> Result<ReadReport, Diagnostics> {
+        let Self { prepared, audience, snapshot, keys, mut codes, expiry, retry_rejected } = self;
         let mut ordinal = 0;
         let mut digester = Digester::new(prepared.campaign.gateway.sender);
         let mut sends = snapshot.sends.cursor();
@@ -189,22 +219,25 @@ impl<'a> Pass<'a> {
             |row| prepared.composer.selects(row),
             |entry| {
                 let recipient = match entry {
-                    AudienceItem::Excluded(excluded) => return visit(Item::Blocked(excluded.into())),
+                    AudienceItem::Excluded(excluded) => return visit(Step::Item(Item::Blocked(excluded.into()))),
                     AudienceItem::Recipient(recipient) => recipient,
                 };
                 let key = keys.of(recipient.identity);
                 let recorded = sends.get(&key);
-                let standing = standing(recorded, retry_rejected, &snapshot.live);
-                if only_to_send && !matches!(standing, Standing::Send(_)) {
+                let status = SendStatus::of(recorded, retry_rejected, &snapshot.live);
+                if only_to_send && !matches!(status, SendStatus::Send(_)) {
                     ordinal += 1;
-                    return visit(Item::Passed);
+                    return visit(Step::AlreadyHandled);
                 }
                 let Some(coupon) = codes.propose(recipient.identity, recorded) else {
-                    return visit(Item::NoCode);
+                    return visit(Step::Item(Item::NoCodeLeft));
                 };
                 let content = match prepared.composer.compose(&recipient.row, coupon.expose()) {
                     Ok(content) => content,
-                    Err(failure) => return visit(Item::Blocked(Blocked::unrenderable(recipient.origin, failure))),
+                    Err(failure) => {
+                        let blocked = Blocked::unrenderable(recipient.origin, failure);
+                        return visit(Step::Item(Item::Blocked(blocked)));
+                    }
                 };
                 codes.keep(&coupon, recorded);
                 let expiry = if content.template.has_expiration { expiry } else { None };
@@ -217,9 +250,11 @@ impl<'a> Pass<'a> {
                     expiry,
                 };
                 let (digest, head) = digester.digests(&message);
-                let standing = match (standing, recorded.and_then(|recorded| recorded.content)) {
-                    (Standing::Sent, Some(content)) if content_prefix(&digest.0) != Some(content) => Standing::Drifted,
-                    (standing, _) => standing,
+                let status = match (status, recorded.and_then(|recorded| recorded.content)) {
+                    (SendStatus::Sent, Some(content)) if content_prefix(&digest.0) != Some(content) => {
+                        SendStatus::Drifted
+                    }
+                    (status, _) => status,
                 };
                 let entry = plan_entry(&scope, recipient.identity, recipient.address, digest);
                 let desired = Desired {
@@ -230,13 +265,13 @@ impl<'a> Pass<'a> {
                     message,
                     digest,
                     head,
-                    standing,
+                    status,
                     entry,
                     ordinal,
                     identity: recipient.identity,
                 };
                 ordinal += 1;
-                visit(Item::Desired(Box::new(desired)))
+                visit(Step::Item(Item::Desired(Box::new(desired))))
             },
         )
     }
@@ -273,20 +308,6 @@ impl Codes {
     }
 }
 
-fn standing(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) -> Standing {
-    match recorded {
-        None => Standing::Send(1),
-        Some(recorded) => match recorded.state {
-            SendState::NotSent => Standing::Send(recorded.attempt + 1),
-            SendState::Accepted => Standing::Sent,
-            SendState::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
-            SendState::Rejected => Standing::Rejected,
-            SendState::Intent if live.contains(&recorded.run) => Standing::UnderWay,
-            SendState::Intent | SendState::Unknown => Standing::Unknown,
-        },
-    }
-}
-
 /// What the entries of one campaign's plan stand under.
 fn plan_scope(prepared: &Prepared) -> [u8; 32] {
     let mut canonical = Canonical::new(b"sendform plan scope v1");
@@ -304,9 +325,24 @@ fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: Content
     canonical.finish()
 }
 
-impl Standing {
+impl SendStatus {
+    /// The status of a send, by what is recorded of it.
+    pub fn of(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) -> Self {
+        match recorded {
+            None => SendStatus::Send(1),
+            Some(recorded) => match recorded.state {
+                SendState::NotSent => SendStatus::Send(recorded.attempt + 1),
+                SendState::Accepted => SendStatus::Sent,
+                SendState::Rejected if retry_rejected => SendStatus::Send(recorded.attempt + 1),
+                SendState::Rejected => SendStatus::Rejected,
+                SendState::Intent if live.contains(&recorded.run) => SendStatus::UnderWay,
+                SendState::Intent | SendState::Unknown => SendStatus::Unknown,
+            },
+        }
+    }
+
     /// The reason under which a send that is not repeated is counted, if it counts as blocked.
     pub fn blocked(self) -> Option<BlockReason> {
-        matches!(self, Standing::Rejected).then_some(BlockReason::Rejected)
+        matches!(self, SendStatus::Rejected).then_some(BlockReason::Rejected)
     }
 }

@@ -132,7 +132,7 @@ fn an_endless_loop_in_a_template() {
 fn a_ragged_row() {
     people(
         "mobile,first_name\n9876543210,Asha\n9876543211\n9876543212,Meera,x\n",
-        &["people.csv:3", "people.csv:4", "has 1 cells where the header has 2"],
+        &["people.csv:3", "people.csv:4", "has 1 cells, but the header has 2"],
     );
 }
 

@@ -28,7 +28,7 @@ use crate::ledger::{
     Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RunCounts, RunLedger, SendKey, SendState,
     Snapshot,
 };
-use crate::plan::{Approved, Desired, Standing};
+use crate::plan::{Approved, Desired, SendStatus};
 
 /// What a script says of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,7 +260,7 @@ fn desired(person: u64) -> Box<Desired> {
         head,
         ordinal: person,
         identity: address.identity(),
-        standing: Standing::Send(1),
+        status: SendStatus::Send(1),
         entry,
     })
 }

@@ -19,8 +19,8 @@ use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
 use crate::ledger::LedgerLocation;
 use crate::plan::build::{Basis, build};
-use crate::plan::view::text;
-use crate::plan::{Inputs, PlanFile, rename_guard};
+use crate::plan::view::{json, text};
+use crate::plan::{Inputs, rename_guard};
 use crate::util::fs::write_atomically;
 
 /// Show who would get what, and why
@@ -32,7 +32,7 @@ Examples:
   sendform apply --plan plan.json
 
 The plan holds no phone number, no coupon and no key. Its hash is what `apply` compares.")]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// The campaign
     campaign: PathBuf,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub struct PlanArgs {
     owner: OwnerArgs,
 }
 
-pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
     let now = clock::now();
     let given = args.vars.read()?;
     let mut campaign = session::campaign(ui, &args.campaign, &given, now)?;
@@ -92,13 +92,13 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
         },
     )?;
     let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
-    let plan = built.file.with_ledger(record.head, repeats);
+    let plan = built.file.with_ledger(record.head, repeats)?;
     match args.format {
         Format::Text => ui.data(&text::render(&plan))?,
-        Format::Json => ui.data(&json(&plan))?,
+        Format::Json => ui.data(&json::render(&plan)?)?,
     }
     if let Some(out) = &args.out {
-        write_atomically(out, &json(&plan), 0o644).map_err(|error| {
+        write_atomically(out, &json::render(&plan)?, 0o644).map_err(|error| {
             CommandError::new(
                 Exit::Error,
                 Code::CannotWrite,
@@ -127,8 +127,4 @@ fn without_a_record(ui: &Ui, place: &LedgerLocation, args: &PlanArgs) -> Result<
         (LedgerLocation::File(_), None) => {}
     }
     Ok(())
-}
-
-fn json(plan: &PlanFile) -> String {
-    format!("{}\n", serde_json::to_string_pretty(plan).unwrap_or_default())
 }

@@ -106,7 +106,11 @@ fn changes(old: &PlanFile, new: &PlanFile) -> Vec<String> {
     };
     compare("expiry", end(old), end(new));
     let blocked = |plan: &PlanFile| {
-        plan.blocked_reasons.iter().map(|(reason, number)| format!("{reason} {number}")).collect::<Vec<_>>().join(", ")
+        plan.blocked_reasons
+            .iter()
+            .map(|(reason, number)| format!("{} {number}", reason.code()))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     compare("left out", blocked(old), blocked(new));
     if old.digests.messages != new.digests.messages && changes.len() == before {

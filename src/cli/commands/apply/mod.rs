@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::apply::ShutdownRequest;
@@ -27,7 +26,7 @@ use crate::cli::ui::Ui;
 use crate::cli::{clock, env, owner, session};
 use crate::domain::campaign::Rate;
 use crate::domain::diagnostic::Code;
-use crate::gateway::kaleyra::KaleyraSpec;
+use crate::gateway;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
 use crate::manifest::Given;
 use crate::plan::build::{Basis, build, drift_in_words};
@@ -49,7 +48,7 @@ Examples:
 
 Running it again sends nothing twice: it resumes what is left. Ctrl-C once stops after what is under
 way, twice at once. On a ledger in PostgreSQL several appliers share one plan and its rate.")]
-pub struct ApplyArgs {
+pub(crate) struct ApplyArgs {
     /// The campaign
     #[arg(required_unless_present = "plan", conflicts_with = "plan")]
     campaign: Option<PathBuf>,
@@ -107,7 +106,7 @@ fn lease(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     let now = clock::now();
     let approval = Approval::read(args)?;
     let (path, given) = match &approval.file {
@@ -127,8 +126,8 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     if let Some(rate) = args.rate {
         guards::slow_down(&mut campaign, rate)?;
     }
-    let spec = session::kaleyra(&campaign.gateway)?;
-    let longest_request = spec.longest_request(campaign.composer.uploads());
+    let longest_request =
+        gateway::longest_request(&campaign.gateway, campaign.composer.uploads()).map_err(send::cannot_open)?;
     let located = locate(&args.ledger, sandbox, &path)?;
     let place = located.ledger.clone();
     guards::refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
@@ -167,7 +166,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         let mut built = build(&campaign, inputs, basis)?;
         approval.check(&built)?;
         let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
-        built.file = built.file.with_ledger(record.head, repeats);
+        built.file = built.file.with_ledger(record.head, repeats)?;
         let sends = (built.hash.clone(), built.file.counts.send);
         if approved_by_user.as_ref() != Some(&sends) {
             ui.data(&render(&built.file))?;
@@ -188,13 +187,9 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
             ask(ui, built.file.counts.send, &target(&campaign, sandbox))?;
         }
         approved_by_user = Some(sends);
-        let (provider, sid) = match &mut provider {
+        let provider = match &mut provider {
             Some(opened) => opened,
-            none => {
-                let secrets = if sandbox { None } else { Some(secrets(&spec)?) };
-                let sid = secrets.as_ref().map(|(sid, _)| sid.clone());
-                none.insert((Provider::open(&runtime, &campaign, spec.clone(), secrets)?, sid))
-            }
+            none => none.insert(Provider::open(&runtime, &campaign, sandbox)?),
         };
         let (key, id) = match record.ledger.take() {
             Some(mut ledger) => {
@@ -205,7 +200,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
             }
             None => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
         };
-        let account = guards::check_account(&record.runs, &campaign, &key, sid.as_ref(), args)?;
+        let account = guards::check_account(&record.runs, &campaign, &key, provider.account.as_ref(), args)?;
         located.remember(ui, &campaign.name, &id)?;
         // Before the run begins: a signal must not cut it off from writing down how it ended.
         let shutdown = shutdown.get_or_insert_with(|| catch_signals(&runtime)).clone();
@@ -307,16 +302,6 @@ async fn check_heads(
         }
     }
     Ok(())
-}
-
-fn secrets(spec: &KaleyraSpec) -> Result<(SecretString, SecretString), CommandError> {
-    let resolve = |secret: &crate::domain::secret::SecretRef, what| {
-        secret.resolve(what).map_err(|error| {
-            CommandError::new(Exit::Error, Code::SecretUnavailable, error.to_string())
-                .hint("nothing was sent; `--sandbox` needs no credentials")
-        })
-    };
-    Ok((resolve(&spec.sid, "the SID")?, resolve(&spec.api_key, "the API key")?))
 }
 
 fn target(campaign: &Prepared, sandbox: bool) -> String {
