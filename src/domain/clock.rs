@@ -28,6 +28,53 @@ impl Clock for SystemClock {
     }
 
     fn instant(&self) -> Instant {
-        Instant::now()
+        // The same clock, and one that stands still where a test has paused it.
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+/// Clocks that a test sets by hand.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct ManualClock {
+    started: Instant,
+    /// How far the wall clock and the monotonic clock have gone.
+    gone: std::sync::Mutex<(jiff::SignedDuration, std::time::Duration)>,
+}
+
+#[cfg(test)]
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self { started: Instant::now(), gone: std::sync::Mutex::default() }
+    }
+}
+
+#[cfg(test)]
+impl ManualClock {
+    /// Both clocks go on.
+    pub fn advance(&self, duration: std::time::Duration) {
+        self.advance_wall(duration);
+        self.gone.lock().unwrap().1 += duration;
+    }
+
+    /// The wall clock alone goes on.
+    pub fn advance_wall(&self, duration: std::time::Duration) {
+        self.gone.lock().unwrap().0 += jiff::SignedDuration::try_from(duration).unwrap();
+    }
+
+    /// The wall clock jumps back.
+    pub fn set_back(&self, duration: std::time::Duration) {
+        self.gone.lock().unwrap().0 -= jiff::SignedDuration::try_from(duration).unwrap();
+    }
+}
+
+#[cfg(test)]
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap() + self.gone.lock().unwrap().0
+    }
+
+    fn instant(&self) -> Instant {
+        self.started + self.gone.lock().unwrap().1
     }
 }

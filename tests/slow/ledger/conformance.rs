@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sendform::domain::coupon::CouponCode;
 use sendform::domain::send::{EvidenceSource, Resolution};
-use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand};
+use sendform::ledger::protocol::{self, Finding, LastAttempt, ReportContext, ReportEffect};
 use sendform::ledger::{
     AttemptResult, Claim, Committed, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, SendKey,
     SendState, Settlement, Source, report,
@@ -202,7 +202,7 @@ fn evidence_settles_doubt_and_overrules_nothing() {
             evidence(4, None, Resolution::NotSent),
             evidence(6, None, Resolution::Accepted),
         ];
-        let findings = ledger.evidence(&pieces).await.unwrap();
+        let findings = ledger.record_evidence(&pieces).await.unwrap();
         assert_eq!(
             findings,
             [
@@ -220,13 +220,13 @@ fn evidence_settles_doubt_and_overrules_nothing() {
         stage.kill(run).await;
         // Now nobody can tell any more, before another run says so.
         assert_eq!(
-            stage.for_run().await.evidence(&[evidence(5, None, Resolution::NotSent)]).await.unwrap(),
+            stage.for_run().await.record_evidence(&[evidence(5, None, Resolution::NotSent)]).await.unwrap(),
             [Finding::Settled]
         );
         let mut next = stage.begin(&plan).await;
         let answers = next.commit(&claim(&[(1, 2), (2, 2), (3, 2), (4, 2), (5, 2)])).await.unwrap().claims;
-        use Claim::{Granted, Held};
-        assert_eq!(answers, [Held, Granted, Held, Held, Granted]);
+        use Claim::{Granted, ReportContext};
+        assert_eq!(answers, [ReportContext, Granted, ReportContext, ReportContext, Granted]);
         next.commit(&settle(&[(2, 2, accepted()), (5, 2, accepted())])).await.unwrap();
         finish(next).await;
         let receipt = report::history(ledger.as_mut(), send_key(3)).await.unwrap().pop().unwrap();
@@ -314,12 +314,12 @@ fn runs_are_told_with_their_figures_and_chained() {
         assert_eq!(run.version, env!("CARGO_PKG_VERSION"));
         assert_eq!(report::head(ledger.as_mut()).await.unwrap(), Some(head));
         for seen in [before, head] {
-            assert_eq!(report::behind(ledger.as_mut(), seen).await.unwrap(), None);
+            assert_eq!(report::check_head(ledger.as_mut(), seen).await.unwrap(), None);
         }
         let ahead = Head { number: head.number + 1, ..head };
-        assert!(report::behind(ledger.as_mut(), ahead).await.unwrap().unwrap().contains("is behind"));
+        assert!(report::check_head(ledger.as_mut(), ahead).await.unwrap().unwrap().contains("is behind"));
         let other = Head { hash: [0; 16], ..head };
-        assert!(report::behind(ledger.as_mut(), other).await.unwrap().unwrap().contains("another ledger"));
+        assert!(report::check_head(ledger.as_mut(), other).await.unwrap().unwrap().contains("another ledger"));
         for name in ["diwali", "diwali-gold"] {
             let status = report::status(ledger.as_mut(), Some(name)).await.unwrap();
             assert_eq!((status[0].accepted, status[0].campaign.as_str()), (1, "diwali-gold"), "{name}");
@@ -361,7 +361,7 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
             (5, Resolution::Accepted),
         ]
         .map(|(send, resolution)| evidence(send, Some(1), resolution));
-        let findings = stage.reader().await.evidence(&decisions).await.unwrap();
+        let findings = stage.reader().await.record_evidence(&decisions).await.unwrap();
         assert_eq!(findings, [Finding::Settled; 5]);
         // One of them is sent again before the answer to the first attempt comes.
         let mut new = stage.begin(&plan).await;
@@ -414,7 +414,7 @@ fn a_run_takes_back_its_own_acceptance_and_nobody_elses() {
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
         run.commit(&settle(&[(1, 1, accepted()), (2, 1, unknown())])).await.unwrap();
-        stage.reader().await.evidence(&[evidence(2, Some(1), Resolution::Accepted)]).await.unwrap();
+        stage.reader().await.record_evidence(&[evidence(2, Some(1), Resolution::Accepted)]).await.unwrap();
         let both_words = settle(&[(1, 1, unknown()), (2, 1, unknown()), (3, 1, accepted()), (3, 1, unknown())]);
         let heard = run.commit(&both_words).await.unwrap();
         assert_eq!((heard.not_taken, heard.forgotten.len()), (0, 0));
@@ -572,7 +572,7 @@ struct Model {
 
 /// One send of the model.
 struct Sent {
-    stand: Stand,
+    stand: LastAttempt,
     /// Of which attempt its run itself said where it stands.
     own_word: Option<u32>,
     /// The run of each attempt, from the first on.
@@ -586,7 +586,7 @@ struct Sent {
 impl Sent {
     /// Where a reader finds it.
     fn state(&self) -> SendState {
-        match self.stand.state {
+        match self.last.state {
             SendState::NotSent | SendState::Rejected if self.contradicted => SendState::Accepted,
             state => state,
         }
@@ -595,37 +595,37 @@ impl Sent {
 
 impl Model {
     fn next(&mut self, run: i64, retry_rejected: bool) {
-        for sent in self.sends.values_mut().filter(|sent| sent.stand.state == SendState::Intent) {
-            sent.stand.state = SendState::Unknown;
+        for sent in self.sends.values_mut().filter(|sent| sent.last.state == SendState::Intent) {
+            sent.last.state = SendState::Unknown;
             sent.own_word = None;
         }
         (self.run, self.retry_rejected) = (run, retry_rejected);
     }
 
-    fn stand(&self, send: u8) -> Option<Stand> {
-        self.sends.get(&send).map(|sent| sent.stand)
+    fn stand(&self, send: u8) -> Option<LastAttempt> {
+        self.sends.get(&send).map(|sent| sent.last)
     }
 
-    fn hear(&mut self, send: u8, attempt: u32, kind: u8) -> Hearing {
+    fn hear(&mut self, send: u8, attempt: u32, kind: u8) -> ReportEffect {
         let to = ending(kind).state();
-        let Some(sent) = self.sends.get_mut(&send) else { return Hearing::NotRecorded };
-        let held = Held {
-            stand: sent.stand,
+        let Some(sent) = self.sends.get_mut(&send) else { return ReportEffect::NotRecorded };
+        let held = ReportContext {
+            stand: sent.last,
             claimed: sent.claimed.get(attempt as usize - 1) == Some(&self.run),
             own_word: sent.own_word == Some(attempt),
             has_id: sent.ids.contains(&attempt),
         };
-        let hearing = protocol::hear(Some(held), attempt, self.run, to);
+        let hearing = protocol::evaluate_report(Some(held), attempt, self.run, to);
         match hearing {
-            Hearing::Moves => {
-                sent.stand.state = to;
+            ReportEffect::Moves => {
+                sent.last.state = to;
                 sent.own_word = Some(attempt);
             }
-            Hearing::AddsId => sent.own_word = Some(attempt),
-            Hearing::Contradicts => sent.contradicted |= to == SendState::Accepted,
+            ReportEffect::AddsId => sent.own_word = Some(attempt),
+            ReportEffect::Contradicts => sent.contradicted |= to == SendState::Accepted,
             _ => {}
         }
-        if to == SendState::Accepted && matches!(hearing, Hearing::Moves | Hearing::AddsId) {
+        if to == SendState::Accepted && matches!(hearing, ReportEffect::Moves | ReportEffect::AddsId) {
             sent.ids.insert(attempt);
         }
         hearing
@@ -637,7 +637,7 @@ impl Model {
         let mut later = Vec::new();
         let mut moved = HashSet::new();
         for (send, attempt, kind) in settle {
-            let before = self.stand(*send).filter(|stand| stand.state == SendState::Intent);
+            let before = self.last(*send).filter(|stand| stand.state == SendState::Intent);
             let plain = protocol::may_settle(before, *attempt, self.run, ending(*kind).state());
             if plain && moved.insert(*send) {
                 self.hear(*send, *attempt, *kind);
@@ -647,8 +647,8 @@ impl Model {
         }
         for (send, attempt) in claim {
             let contradicted = self.sends.get(send).is_some_and(|sent| sent.contradicted);
-            if !contradicted && protocol::may_claim(self.stand(*send), *attempt, self.retry_rejected) {
-                let stand = Stand { state: SendState::Intent, attempt: *attempt, run: self.run };
+            if !contradicted && protocol::may_claim(self.last(*send), *attempt, self.retry_rejected) {
+                let stand = LastAttempt { state: SendState::Intent, attempt: *attempt, run: self.run };
                 let sent = self.sends.entry(*send).or_insert_with(|| Sent {
                     stand,
                     own_word: None,
@@ -656,7 +656,7 @@ impl Model {
                     ids: HashSet::new(),
                     contradicted: false,
                 });
-                sent.stand = stand;
+                sent.last = stand;
                 sent.own_word = Some(*attempt);
                 sent.claimed.push(self.run);
                 committed.claims.push(Claim::Granted);
@@ -666,7 +666,7 @@ impl Model {
         }
         for (send, attempt, kind) in later {
             match self.hear(send, attempt, kind) {
-                Hearing::NotRecorded => {
+                ReportEffect::NotRecorded => {
                     let settlement = Settlement { key: send_key(send), attempt, result: ending(kind) };
                     committed.forgotten.push(settlement);
                 }
@@ -692,7 +692,7 @@ async fn play(stage: Stage, steps: &[Step]) {
                     .iter()
                     .filter(|(claimed, _)| {
                         let said = endings.iter().filter(|(send, ..)| send == claimed).count();
-                        let open = model.stand(*claimed).is_none_or(|stand| stand.state == SendState::Intent);
+                        let open = model.last(*claimed).is_none_or(|stand| stand.state == SendState::Intent);
                         said == 0 || said == 1 && open
                     })
                     .copied()
@@ -706,8 +706,8 @@ async fn play(stage: Stage, steps: &[Step]) {
             }
             Step::Evidence(send, attempt, kind) => {
                 let resolution = [Resolution::Accepted, Resolution::Rejected, Resolution::NotSent][usize::from(*kind)];
-                let before = model.stand(*send);
-                let expected = protocol::weigh(before, true, *attempt, resolution);
+                let before = model.last(*send);
+                let expected = protocol::evaluate(before, true, *attempt, resolution);
                 // SQLite's run holds what it knows in memory: a decision counts from the next run on.
                 if expected == Finding::Settled
                     && resolution != Resolution::Accepted
@@ -717,12 +717,12 @@ async fn play(stage: Stage, steps: &[Step]) {
                 }
                 let mut ledger = stage.reader().await;
                 assert_eq!(
-                    ledger.evidence(&[evidence(*send, *attempt, resolution)]).await.unwrap(),
+                    ledger.record_evidence(&[evidence(*send, *attempt, resolution)]).await.unwrap(),
                     [expected],
                     "{step:?}"
                 );
                 if let (Finding::Settled, Some(sent)) = (expected, model.sends.get_mut(send)) {
-                    sent.stand.state = resolution.state();
+                    sent.last.state = resolution.state();
                     sent.own_word = None;
                 }
             }
@@ -741,7 +741,7 @@ async fn play(stage: Stage, steps: &[Step]) {
     assert_eq!(snapshot.sends.len(), model.sends.len());
     for (send, sent) in &model.sends {
         let recorded = snapshot.sends.get(&send_key(*send)).unwrap();
-        assert_eq!((recorded.state, recorded.attempt), (sent.state(), sent.stand.attempt), "send {send}");
+        assert_eq!((recorded.state, recorded.attempt), (sent.state(), sent.last.attempt), "send {send}");
     }
     let contradictions = stage.reader().await.contradictions().await.unwrap();
     let accepted: HashSet<SendKey> =

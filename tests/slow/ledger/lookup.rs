@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sendform::domain::phone::{E164, Identity};
-use sendform::ledger::{Batch, Intent, Move, RunCounts, RunStart, SendState, Settlement, content_prefix};
+use sendform::ledger::{Batch, Intent, RunCounts, RunStart, SendState, Settlement, Transition, content_prefix};
 use sendform::plan::rename_guard::{Newcomers, find_with};
 
 use super::stage::{accepted, both, claim, intent, key, not_sent, on_both, send_key, settle, start, unknown};
@@ -38,11 +38,11 @@ fn the_likenesses_and_moves_of_some_runs_are_told_and_no_others() {
         assert_eq!(similarity_digests, BTreeMap::from([(ids[0], vec![1, 2, 2]), (ids[2], vec![21, 22, 22])]));
 
         let mut moves = Vec::new();
-        reader.moves(&[ids[1]], &mut |step| moves.push(step)).await.unwrap();
+        reader.transitions(&[ids[1]], &mut |step| moves.push(step)).await.unwrap();
         assert!(moves.iter().all(|step| step.run == ids[1]));
         let of = |number: u8| -> Vec<(SendState, Option<i64>)> {
             let own = moves.iter().filter(|step| step.key == send_key(number));
-            own.map(|Move { state, similarity_digest, .. }| (*state, *similarity_digest)).collect()
+            own.map(|Transition { state, similarity_digest, .. }| (*state, *similarity_digest)).collect()
         };
         assert_eq!(of(11), [(SendState::Intent, Some(11)), (SendState::Accepted, None)]);
         let twice = [SendState::Intent, SendState::NotSent, SendState::Intent, SendState::Unknown];
@@ -51,7 +51,7 @@ fn the_likenesses_and_moves_of_some_runs_are_told_and_no_others() {
 
         let mut nothing = 0;
         reader.similarity_digests(&[], &mut |_, _| nothing += 1).await.unwrap();
-        reader.moves(&[], &mut |_| nothing += 1).await.unwrap();
+        reader.transitions(&[], &mut |_| nothing += 1).await.unwrap();
         assert_eq!(nothing, 0);
     });
 }
