@@ -1,12 +1,12 @@
 //! When a run stops by itself, or pauses: what its outcomes say about the rest.
 //!
-//! * Nothing was accepted yet and [`HOPELESS`] sends have ended: something is wrong with all of them.
+//! * Nothing was accepted yet and [`MAX_FAILURES_AT_FIRST`] sends have ended: something is wrong with all of them.
 //! * At least `concurrency` sends in a row were rejected.
-//! * [`DOUBTS`] in a row ended unknown: the connection breaks. The run pauses, and then tries one
-//!   send at a time, with longer and longer pauses, until one gets through. After [`PROBES`] tries
+//! * [`UNKNOWN_BEFORE_PAUSE`] in a row ended unknown: the connection breaks. The run pauses, and then tries one
+//!   send at a time, with longer and longer pauses, until one gets through. After [`MAX_PROBES`] tries
 //!   that failed as well it gives up.
-//! * Too many ended unknown: more than [`MOST_UNKNOWN`], twice the concurrency and one in
-//!   [`ENDED_PER_UNKNOWN`], whichever is most; or the run had to pause [`MOST_PAUSES`] times within
+//! * Too many ended unknown: more than [`MAX_UNKNOWN`], twice the concurrency and one in
+//!   [`ENDED_PER_UNKNOWN`], whichever is most; or the run had to pause [`MAX_PAUSES`] times within
 //!   [`PAUSES_WITHIN`]. A provider that loses a part of all answers would otherwise put that part of
 //!   the audience in doubt. One cut of everything under way stays below both.
 //! * `delivery.stop_when`: the manifest's own bounds. Its `unknown` replaces the rule before.
@@ -15,48 +15,46 @@
 //! but it neither makes that pause longer nor begins another, however late its outcome comes.
 
 use std::collections::VecDeque;
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::domain::campaign::{Bound, StopWhen};
 use crate::gateway::Outcome;
 use crate::util::human::grouped;
 
 /// How many sends may end without one being accepted before the run is given up.
-pub(super) const HOPELESS: u64 = 10;
+pub(super) const MAX_FAILURES_AT_FIRST: u64 = 10;
 
 /// How many unknown outcomes in a row make the run pause.
-const DOUBTS: u64 = 5;
+const UNKNOWN_BEFORE_PAUSE: u64 = 5;
 
 /// How many tries after such a pause may end unknown as well.
-const PROBES: u32 = 6;
+const MAX_PROBES: u32 = 6;
 
 /// How many sends of a run may end unknown, whatever its size.
-const MOST_UNKNOWN: u64 = 20;
+const MAX_UNKNOWN: u64 = 20;
 
 /// In a large run one send of so many may end unknown: 0.2 %.
 const ENDED_PER_UNKNOWN: u64 = 500;
 
 /// How many pauses for unknown outcomes in a row stop the run, if they come within [`PAUSES_WITHIN`].
-const MOST_PAUSES: usize = 3;
+const MAX_PAUSES: usize = 3;
 
 /// The time within which pauses are counted.
 const PAUSES_WITHIN: Duration = Duration::from_secs(600);
 
 /// What follows from an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum BreakerAction {
     /// Go on.
-    Fine,
+    Continue,
     /// Pause, then try one.
     Pause,
     /// Give up: all of them fail.
-    Hopeless(String),
+    StopFailing(String),
     /// Stop: too many ended unknown.
-    TooManyUnknown(String),
+    StopUnknown(String),
     /// Stop: a bound of the manifest is reached.
-    Limit(String),
+    StopAtLimit(String),
 }
 
 /// Watches the outcomes of a run.
@@ -113,7 +111,7 @@ impl Breaker {
     }
 
     /// Takes in an outcome that came at `now`, of a request that was started at `started`.
-    pub(super) fn judge(&mut self, outcome: &Outcome, started: Instant, now: Instant) -> Verdict {
+    pub(super) fn judge(&mut self, outcome: &Outcome, started: Instant, now: Instant) -> BreakerAction {
         let kind = match outcome {
             Outcome::Accepted { .. } => Kind::Accepted,
             Outcome::Rejected { .. } => Kind::Rejected,
@@ -136,33 +134,33 @@ impl Breaker {
             Kind::Unknown => {
                 self.unknown += 1;
                 self.rejected_in_row = 0;
-                pause = self.breaks_off(started, now);
+                pause = self.must_pause(started, now);
             }
         }
         if let Some(reached) = self.window(kind) {
-            return Verdict::Limit(reached);
+            return BreakerAction::StopAtLimit(reached);
         }
-        let together = HOPELESS.max(self.concurrency);
-        if self.accepted == 0 && self.streak >= HOPELESS || self.rejected_in_row >= together {
-            return Verdict::Hopeless(format!("{} consecutive sends were rejected or unknown", self.streak));
+        let together = MAX_FAILURES_AT_FIRST.max(self.concurrency);
+        if self.accepted == 0 && self.streak >= MAX_FAILURES_AT_FIRST || self.rejected_in_row >= together {
+            return BreakerAction::StopFailing(format!("{} consecutive sends were rejected or unknown", self.streak));
         }
         if kind == Kind::Unknown
             && let Some(problem) = self.too_many_unknown()
         {
-            return Verdict::TooManyUnknown(problem);
+            return BreakerAction::StopUnknown(problem);
         }
-        if pause { Verdict::Pause } else { Verdict::Fine }
+        if pause { BreakerAction::Pause } else { BreakerAction::Continue }
     }
 
     /// Takes in an unknown outcome. Whether the run must pause for it.
-    fn breaks_off(&mut self, started: Instant, now: Instant) -> bool {
+    fn must_pause(&mut self, started: Instant, now: Instant) -> bool {
         if self.paused_at.is_some_and(|paused_at| started <= paused_at) {
             return false;
         }
         self.unknown_in_row += 1;
         match &mut self.failed_probes {
             Some(failed) => *failed += 1,
-            None if self.unknown_in_row >= DOUBTS => {
+            None if self.unknown_in_row >= UNKNOWN_BEFORE_PAUSE => {
                 self.failed_probes = Some(0);
                 while self.pauses.front().is_some_and(|began| now - *began > PAUSES_WITHIN) {
                     self.pauses.pop_front();
@@ -178,22 +176,22 @@ impl Breaker {
     /// Why too many ended unknown, if they did.
     fn too_many_unknown(&self) -> Option<String> {
         let figures = || format!("{} of {} sends ended unknown", grouped(self.unknown), grouped(self.ended));
-        if self.failed_probes.is_some_and(|failed| failed >= PROBES) {
+        if self.failed_probes.is_some_and(|failed| failed >= MAX_PROBES) {
             return Some(format!(
-                "no request has got through since the run paused, and {PROBES} were tried; {}",
+                "no request has got through since the run paused, and {MAX_PROBES} were tried; {}",
                 figures()
             ));
         }
         if self.stop_when.is_some_and(|stop_when| stop_when.unknown.is_some()) {
             return None;
         }
-        let most = MOST_UNKNOWN.max(2 * self.concurrency).max(self.ended / ENDED_PER_UNKNOWN);
+        let most = MAX_UNKNOWN.max(2 * self.concurrency).max(self.ended / ENDED_PER_UNKNOWN);
         if self.unknown > most {
             return Some(format!("{}, and a run stops when more than {} did", figures(), grouped(most)));
         }
-        (self.pauses.len() >= MOST_PAUSES).then(|| {
+        (self.pauses.len() >= MAX_PAUSES).then(|| {
             format!(
-                "the run had to pause for unknown outcomes {MOST_PAUSES} times within {} minutes; {}",
+                "the run had to pause for unknown outcomes {MAX_PAUSES} times within {} minutes; {}",
                 PAUSES_WITHIN.as_secs() / 60,
                 figures()
             )
@@ -260,21 +258,21 @@ mod tests {
             Self { breaker: Breaker::new(stop_when, concurrency), now: Instant::now() }
         }
 
-        fn judge(&mut self, letter: char) -> Verdict {
+        fn judge(&mut self, letter: char) -> BreakerAction {
             self.now += Duration::from_secs(1);
             self.breaker.judge(&of(letter), self.now, self.now)
         }
 
         /// Judges letters until something other than `Fine` comes, and says after how many.
-        fn until(&mut self, letters: &str) -> (usize, Verdict) {
-            let mut verdicts = letters.chars().map(|letter| self.judge(letter)).zip(1..);
-            verdicts
-                .find(|(verdict, _)| *verdict != Verdict::Fine)
-                .map_or((0, Verdict::Fine), |(verdict, at)| (at, verdict))
+        fn until(&mut self, letters: &str) -> (usize, BreakerAction) {
+            let mut actions = letters.chars().map(|letter| self.judge(letter)).zip(1..);
+            actions
+                .find(|(action, _)| *action != BreakerAction::Continue)
+                .map_or((0, BreakerAction::Continue), |(action, at)| (at, action))
         }
     }
 
-    fn run(stop_when: Option<StopWhen>, letters: &str) -> (usize, Verdict) {
+    fn run(stop_when: Option<StopWhen>, letters: &str) -> (usize, BreakerAction) {
         Paced::new(stop_when, 20).until(letters)
     }
 
@@ -284,33 +282,35 @@ mod tests {
 
     #[test]
     fn a_run_that_accepts_nothing_is_given_up_after_ten() {
-        assert!(matches!(run(None, "rrrrrrrrrrrr"), (10, Verdict::Hopeless(_))));
-        assert!(matches!(run(None, "rrrr?rrr?rrr"), (10, Verdict::Hopeless(_))));
+        assert!(matches!(run(None, "rrrrrrrrrrrr"), (10, BreakerAction::StopFailing(_))));
+        assert!(matches!(run(None, "rrrr?rrr?rrr"), (10, BreakerAction::StopFailing(_))));
     }
 
     #[test]
     fn rejections_in_a_row_end_it_later_and_unknown_outcomes_in_a_row_pause_it() {
-        assert!(matches!(run(None, &format!("a{}", "r".repeat(25))), (21, Verdict::Hopeless(_))));
-        assert_eq!(run(None, "a????a????a"), (0, Verdict::Fine));
-        assert_eq!(run(None, "a?????"), (6, Verdict::Pause));
+        assert!(matches!(run(None, &format!("a{}", "r".repeat(25))), (21, BreakerAction::StopFailing(_))));
+        assert_eq!(run(None, "a????a????a"), (0, BreakerAction::Continue));
+        assert_eq!(run(None, "a?????"), (6, BreakerAction::Pause));
     }
 
     #[test]
     fn tries_that_fail_make_a_pause_longer_and_the_sixth_ends_the_run() {
         let mut paced = Paced::new(None, 20);
-        assert_eq!(paced.until("a?????"), (6, Verdict::Pause));
+        assert_eq!(paced.until("a?????"), (6, BreakerAction::Pause));
         for _ in 0..5 {
-            assert_eq!(paced.judge('?'), Verdict::Pause);
+            assert_eq!(paced.judge('?'), BreakerAction::Pause);
         }
         match paced.judge('?') {
-            Verdict::TooManyUnknown(problem) => assert!(problem.ends_with("11 of 12 sends ended unknown"), "{problem}"),
+            BreakerAction::StopUnknown(problem) => {
+                assert!(problem.ends_with("11 of 12 sends ended unknown"), "{problem}")
+            }
             other => panic!("{other:?}"),
         }
         // One that gets through ends the pause.
         let mut paced = Paced::new(None, 20);
-        assert_eq!(paced.until("a?????"), (6, Verdict::Pause));
+        assert_eq!(paced.until("a?????"), (6, BreakerAction::Pause));
         paced.until("?????");
-        assert_eq!(paced.until("a????"), (0, Verdict::Fine));
+        assert_eq!(paced.until("a????"), (0, BreakerAction::Continue));
     }
 
     #[test]
@@ -320,10 +320,14 @@ mod tests {
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         breaker.judge(&of('a'), start, at(1));
         // Fifty requests that started together, and whose answers fail to come one after the other.
-        let verdicts: Vec<Verdict> = (0..50).map(|number| breaker.judge(&of('?'), at(2), at(30 + number))).collect();
-        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Pause).count(), 1);
-        assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Fine | Verdict::Pause)), "{verdicts:?}");
-        assert_eq!(breaker.judge(&of('?'), at(100), at(101)), Verdict::Pause, "the first try after it");
+        let actions: Vec<BreakerAction> =
+            (0..50).map(|number| breaker.judge(&of('?'), at(2), at(30 + number))).collect();
+        assert_eq!(actions.iter().filter(|action| **action == BreakerAction::Pause).count(), 1);
+        assert!(
+            actions.iter().all(|action| matches!(action, BreakerAction::Continue | BreakerAction::Pause)),
+            "{actions:?}"
+        );
+        assert_eq!(breaker.judge(&of('?'), at(100), at(101)), BreakerAction::Pause, "the first try after it");
     }
 
     #[test]
@@ -332,7 +336,7 @@ mod tests {
             let mut paced = Paced::new(None, concurrency);
             // Three of ten, never five in a row.
             match paced.until(&"aa?aa?aaa?".repeat(1_000)) {
-                (sends, Verdict::TooManyUnknown(problem)) => {
+                (sends, BreakerAction::StopUnknown(problem)) => {
                     assert_eq!(paced.breaker.unknown, most + 1);
                     assert!(problem.contains(&format!("{} of {sends} sends", most + 1)), "{problem}");
                     assert!(problem.contains(&format!("more than {most} did")), "{problem}");
@@ -350,22 +354,22 @@ mod tests {
             // At random, so that they come in clusters as well.
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let letter = if (seed >> 33).is_multiple_of(2_000) { '?' } else { 'a' };
-            assert_eq!(paced.judge(letter), Verdict::Fine, "after {number}");
+            assert_eq!(paced.judge(letter), BreakerAction::Continue, "after {number}");
         }
         assert!((400..600).contains(&paced.breaker.unknown), "{}", paced.breaker.unknown);
         // At three times the share it stops, but not before twenty.
         let mut paced = Paced::new(None, 1);
-        let (sends, verdict) = paced.until(&format!("?{}", "a".repeat(332)).repeat(3_000));
-        assert!(matches!(verdict, Verdict::TooManyUnknown(_)) && sends == 333 * 20 + 1, "{sends} {verdict:?}");
+        let (sends, action) = paced.until(&format!("?{}", "a".repeat(332)).repeat(3_000));
+        assert!(matches!(action, BreakerAction::StopUnknown(_)) && sends == 333 * 20 + 1, "{sends} {action:?}");
     }
 
     #[test]
     fn the_third_pause_within_ten_minutes_stops_the_run() {
         let cut = |paced: &mut Paced| paced.until("a?????").1;
         let mut paced = Paced::new(None, 20);
-        assert_eq!((cut(&mut paced), cut(&mut paced)), (Verdict::Pause, Verdict::Pause));
+        assert_eq!((cut(&mut paced), cut(&mut paced)), (BreakerAction::Pause, BreakerAction::Pause));
         match cut(&mut paced) {
-            Verdict::TooManyUnknown(problem) => {
+            BreakerAction::StopUnknown(problem) => {
                 assert!(problem.contains("3 times within 10 minutes; 15 of 18 sends"), "{problem}");
             }
             other => panic!("{other:?}"),
@@ -373,7 +377,7 @@ mod tests {
         // The same further apart.
         let mut paced = Paced::new(None, 20);
         for _ in 0..5 {
-            assert_eq!(cut(&mut paced), Verdict::Pause);
+            assert_eq!(cut(&mut paced), BreakerAction::Pause);
             paced.now += Duration::from_secs(301);
         }
     }
@@ -382,25 +386,25 @@ mod tests {
     fn the_manifest_bounds_the_share_and_the_number_within_the_last() {
         let share = Some(Bound::Share(0.3));
         // A share counts once as many were looked at as it is about.
-        assert!(matches!(run(when(share, None), "rrraaaaaaa"), (10, Verdict::Limit(_))));
-        assert_eq!(run(when(share, None), "rraaaaaaaarraaaaaaaa"), (0, Verdict::Fine));
-        assert!(matches!(run(when(None, Some(Bound::Count(2))), "a?aaa?aaa"), (6, Verdict::Limit(_))));
-        assert_eq!(run(when(None, Some(Bound::Count(2))), "a?aaaaaaaaaa?aaaaaaaaaa?a"), (0, Verdict::Fine));
+        assert!(matches!(run(when(share, None), "rrraaaaaaa"), (10, BreakerAction::StopAtLimit(_))));
+        assert_eq!(run(when(share, None), "rraaaaaaaarraaaaaaaa"), (0, BreakerAction::Continue));
+        assert!(matches!(run(when(None, Some(Bound::Count(2))), "a?aaa?aaa"), (6, BreakerAction::StopAtLimit(_))));
+        assert_eq!(run(when(None, Some(Bound::Count(2))), "a?aaaaaaaaaa?aaaaaaaaaa?a"), (0, BreakerAction::Continue));
     }
 
     #[test]
     fn a_bound_of_the_manifest_on_unknown_outcomes_replaces_the_one_that_every_run_has() {
         let half_fail = "a?".repeat(500);
-        assert!(matches!(run(None, &half_fail), (82, Verdict::TooManyUnknown(_))));
-        assert!(matches!(run(when(Some(Bound::Share(0.9)), None), &half_fail), (82, Verdict::TooManyUnknown(_))));
+        assert!(matches!(run(None, &half_fail), (82, BreakerAction::StopUnknown(_))));
+        assert!(matches!(run(when(Some(Bound::Share(0.9)), None), &half_fail), (82, BreakerAction::StopUnknown(_))));
         for bound in [Bound::Share(0.7), Bound::Share(1.0), Bound::Count(6)] {
-            assert_eq!(run(when(None, Some(bound)), &half_fail), (0, Verdict::Fine), "{bound}");
+            assert_eq!(run(when(None, Some(bound)), &half_fail), (0, BreakerAction::Continue), "{bound}");
         }
         // Not even if every send in the window ended unknown.
         let mut paced = Paced::new(when(None, Some(Bound::Share(1.0))), 20);
-        assert_eq!(paced.until("a?????"), (6, Verdict::Pause));
+        assert_eq!(paced.until("a?????"), (6, BreakerAction::Pause));
         for _ in 0..4 {
-            assert_eq!(paced.until("a?????"), (6, Verdict::Pause), "three pauses stop nothing either");
+            assert_eq!(paced.until("a?????"), (6, BreakerAction::Pause), "three pauses stop nothing either");
         }
     }
 }

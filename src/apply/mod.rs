@@ -25,15 +25,13 @@ mod ending;
 mod engine;
 mod event;
 pub mod feed;
-mod pace;
+mod limiter;
 mod run;
-mod share;
 #[cfg(test)]
 mod tests;
 
 pub use ending::{RunEnding, RunError, Shared};
-pub use engine::{Engine, Forgotten, Leftover, Setup};
+pub use engine::{Engine, LostOutcome, NextRound, Setup};
 pub use event::{Event, Progress, ShutdownRequest};
 pub use feed::PlanSource;
-pub use pace::Pacer;
 pub use run::{ApprovedPlan, Run, RunResult, RunSummary, run};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::engine::{Engine, Forgotten, Leftover, Setup};
+use super::engine::{Engine, LostOutcome, NextRound, Setup};
 use super::feed::{Feed, FeedError, PlanSource};
 use super::{Event, Progress, RunEnding, RunError, Shared, ShutdownRequest};
 use crate::domain::campaign::Delivery;
@@ -53,7 +53,7 @@ pub struct Run {
     pub progress: watch::Sender<Progress>,
     /// Keeps outcomes that the ledger has lost. Called at most once, before the run is sealed, with the
     /// run's number.
-    pub keep_lost: Box<dyn FnOnce(i64, &[Forgotten]) + Send>,
+    pub keep_lost: Box<dyn FnOnce(i64, &[LostOutcome]) + Send>,
 }
 
 /// How a run is recorded.
@@ -103,7 +103,7 @@ pub struct RunSummary {
     /// How many outcomes the ledger could not record, because somebody had settled those sends otherwise.
     pub overruled: u64,
     /// Outcomes that the ledger has lost, with their intents.
-    pub lost: Vec<Forgotten>,
+    pub lost: Vec<LostOutcome>,
     /// How long it took.
     pub elapsed: Duration,
     /// The ledger's head after the run was sealed, or why it could not be.
@@ -130,7 +130,8 @@ pub async fn run(run: Run) -> Result<RunSummary, RunError> {
         delivery,
         approved: Arc::new(approved),
         leave_by,
-        stop: shutdown,
+        clock: Arc::clone(&clock),
+        shutdown,
         events,
         figures: progress,
     });
@@ -140,8 +141,8 @@ pub async fn run(run: Run) -> Result<RunSummary, RunError> {
         Err(ending) => ending,
     };
     // Others may have died, and left unknown sends behind.
-    let unknown_of_all = if shared { engine.unknown().await.ok() } else { None };
-    let (done, overruled, lost) = (engine.progress(), engine.not_taken(), engine.forgotten().to_vec());
+    let unknown_of_all = if shared { engine.count_unknown().await.ok() } else { None };
+    let (done, overruled, lost) = (engine.progress(), engine.overruled(), engine.lost().to_vec());
     let ledger = engine.into_ledger();
     if !lost.is_empty() {
         keep_lost(id, &lost);
@@ -214,10 +215,10 @@ impl Rounds<'_> {
                 }
                 ending => return ending,
             }
-            match engine.leftover(before, open).await {
-                Ok(Leftover::Round(now)) => snapshot = Arc::new(now),
-                Ok(Leftover::Nothing) => return RunEnding::Finished,
-                Ok(Leftover::Interrupted) => return RunEnding::Interrupted,
+            match engine.plan_next_round(before, open).await {
+                Ok(NextRound::Over(now)) => snapshot = Arc::new(now),
+                Ok(NextRound::NotNeeded) => return RunEnding::Finished,
+                Ok(NextRound::Interrupted) => return RunEnding::Interrupted,
                 Err(error) => return RunEnding::of_ledger(error),
             }
         }

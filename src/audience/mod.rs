@@ -22,7 +22,7 @@ use minijinja::Value;
 use minijinja::value::{Enumerator, Object};
 
 use crate::audience::source::csv::{self, Columns, Table};
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::util::fs::InputFile;
 use crate::util::pipeline::{Giver, hand_over};
 pub use report::{ListRead, ReadReport, SourceRead, whole_rows_warning};
@@ -407,7 +407,7 @@ fn open_source(source: &SourceSpec, spec: &AudienceSpec, found: &mut Found) -> O
 }
 
 fn no_rows(source: &SourceSpec) -> Diagnostic {
-    Diagnostic::error("csv-no-rows", format!("`{}` has a header and no rows", source.path.display()))
+    Diagnostic::error(Code::CsvNoRows, format!("`{}` has a header and no rows", source.path.display()))
         .hint("nobody would get the offer")
         .in_file(&source.path, None, None)
 }
@@ -446,7 +446,7 @@ impl Filled {
             let Some(name) = column.and_then(|column| table.columns().names().get(column)) else { continue };
             found.add(
                 Diagnostic::error(
-                    "empty-column",
+                    Code::EmptyColumn,
                     format!("the column `{name}` of `{}` is empty in every row", table.path().display()),
                 )
                 .hint(format!("`{key}` names it; name the column that is meant"))
@@ -497,7 +497,7 @@ impl Seen {
         }
         if self.people.len() == 1 && self.rows > 1 && self.duplicates == self.rows - 1 {
             let problem = Diagnostic::error(
-                "csv-only-duplicates",
+                Code::CsvOnlyDuplicates,
                 format!("all {} rows of the audience hold the same number", self.rows),
             );
             return Err(problem
@@ -536,7 +536,7 @@ impl Found {
 
     fn into_result(mut self) -> Result<(), Diagnostics> {
         if self.untold > 0 {
-            self.told.push(Diagnostic::error("and-more", format!("and {} more of these", self.untold)));
+            self.told.push(Diagnostic::error(Code::MoreErrors, format!("and {} more of these", self.untold)));
         }
         if self.told.is_empty() { Ok(()) } else { Err(Diagnostics(self.told)) }
     }

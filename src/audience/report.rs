@@ -2,7 +2,7 @@
 
 use super::AudienceSpec;
 use crate::audience::source::csv::WholeRows;
-use crate::domain::diagnostic::Diagnostic;
+use crate::domain::diagnostic::{Code, Diagnostic};
 use crate::util::human::{count, grouped};
 
 /// What was read from a source.
@@ -45,11 +45,11 @@ impl ReadReport {
             let shown = list.path.display();
             let problem = match read {
                 ListRead { rows: 0, .. } => Diagnostic::warning(
-                    "suppression-empty",
+                    Code::SuppressionEmpty,
                     format!("the suppression list `{shown}` has no rows: it leaves nobody out"),
                 ),
                 ListRead { matched: 0, rows, .. } if matched => Diagnostic::warning(
-                    "suppression-matches-nobody",
+                    Code::SuppressionMatchesNobody,
                     format!(
                         "nobody of the audience is on the suppression list `{shown}` ({}): it leaves nobody out",
                         rows_of(*rows)
@@ -62,7 +62,7 @@ impl ReadReport {
         for (source, read) in spec.sources.iter().zip(&self.sources) {
             if read.rows == 0 {
                 let message = format!("the source `{}` has a header and no rows", source.path.display());
-                warnings.push(Diagnostic::warning("csv-no-rows", message).in_file(&source.path, None, None));
+                warnings.push(Diagnostic::warning(Code::CsvNoRows, message).in_file(&source.path, None, None));
             }
         }
         let lists = spec.suppress.iter().map(|list| &list.path).zip(self.suppress.iter().map(|read| read.whole_rows));
@@ -80,7 +80,7 @@ pub fn whole_rows_warning(path: &crate::util::fs::InputFile, whole: WholeRows) -
     let cells = count(usize::try_from(whole.cells).unwrap_or(usize::MAX), "cell");
     let verb = if whole.cells == 1 { "holds" } else { "hold" };
     Diagnostic::warning(
-        "csv-cell-holds-a-row",
+        Code::CsvCellHoldsARow,
         format!("{cells} of `{}` {verb} a whole row, the first in line {}", path.display(), whole.first_line),
     )
     .hint("if a quote is closed too late there, the rows inside the cell are read as text")

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use super::report::ListRead;
 use super::{Found, SuppressSpec};
 use crate::audience::source::csv::Table;
-use crate::domain::diagnostic::Diagnostic;
+use crate::domain::diagnostic::{Code, Diagnostic};
 use crate::domain::phone::{Identity, PhoneError, PhoneReader};
 
 /// The most suppression lists of a campaign: each has a bit in a word.
@@ -85,7 +85,7 @@ impl Suppressed {
                 error => format!("this row of `{shown}` is {error}, so it suppresses nobody"),
             };
             rows.add(
-                Diagnostic::error("suppression-not-a-number", message)
+                Diagnostic::error(Code::SuppressionNotANumber, message)
                     .hint("correct or remove the row, or set `invalid: skip` to pass over such rows")
                     .in_file(&list.path, Some(line), None),
             );
@@ -96,10 +96,10 @@ impl Suppressed {
         if read.rows > 0 && read.skipped == read.rows {
             let name = table.columns().names().get(column).map_or("", String::as_str);
             let (code, message) = if invalid == 0 {
-                ("empty-column", format!("the column `{name}` of `{}` is empty in every row", list.path.display()))
+                (Code::EmptyColumn, format!("the column `{name}` of `{}` is empty in every row", list.path.display()))
             } else {
                 (
-                    "suppression-no-number",
+                    Code::SuppressionNoNumber,
                     format!("no row of `{}` has a number in the column `{name}`", list.path.display()),
                 )
             };

@@ -2,8 +2,10 @@
 
 use clap::Args;
 
-use super::{Exit, Stop};
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
 use crate::domain::campaign::Campaign;
+use crate::domain::diagnostic::Code;
 use crate::ledger::RunRecord;
 pub use crate::plan::owner::Subject;
 use crate::plan::owner::{self, Allowed};
@@ -33,10 +35,12 @@ pub fn subject(campaign: &Campaign, sandbox: bool) -> Subject {
 }
 
 /// Refuses a plan whose record belongs to another campaign or host.
-pub fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(), Stop> {
+pub fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(), CommandError> {
     let allowed = Allowed { gateway_moved: args.gateway_moved, same_name: args.allow_same_name };
-    owner::check(runs, subject, allowed)
-        .map_err(|refused| Stop::new(Exit::Error, format!("{refused}; nothing was sent")).hint(refused.hint()))
+    owner::check(runs, subject, allowed).map_err(|refused| {
+        CommandError::new(Exit::Error, Code::CampaignMismatch, format!("{refused}; nothing was sent"))
+            .hint(refused.hint())
+    })
 }
 
 /// A manifest's path below the project's root, with `/`, whatever links lead to it.

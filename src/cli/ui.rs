@@ -4,12 +4,17 @@ use std::io::{IsTerminal, Write};
 
 use anstream::{AutoStream, ColorChoice};
 
-use super::Colour;
+use super::args::Colour;
+use super::error::{CommandError, Kind};
+use super::exit::Exit;
+use super::output::diagnostics;
 use crate::domain::diagnostic::Diagnostic;
+use crate::ledger::location;
 
 /// Standard output for data, standard error for everything else.
 pub struct Ui {
     choice: ColorChoice,
+    verbose: u8,
 }
 
 impl Ui {
@@ -30,13 +35,22 @@ impl Ui {
                 .log_internal_errors(false)
                 .try_init();
         }
-        Self { choice }
+        Self { choice, verbose }
     }
 
-    /// Prints data. A reader that closes the pipe early ends it quietly.
-    pub fn data(&self, text: &str) {
+    /// Prints data on standard output. A reader that closes the pipe early has seen enough, and the command
+    /// goes on; that nothing else can be written is an error.
+    pub fn data(&self, text: &str) -> Result<(), CommandError> {
         let mut out = AutoStream::new(std::io::stdout(), self.choice);
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::output) {
+            Err(error) if error.kind() == Kind::BrokenPipe => Ok(()),
+            written => written,
+        }
+    }
+
+    /// Prints a value as an indented JSON document.
+    pub fn json(&self, value: &impl serde::Serialize) -> Result<(), CommandError> {
+        self.data(&format!("{}\n", serde_json::to_string_pretty(value)?))
     }
 
     /// Tells something.
@@ -51,8 +65,32 @@ impl Ui {
             if position > 0 {
                 self.say("");
             }
-            self.say(&problem.render(true));
+            self.say(&diagnostics::text(problem, true));
         }
+    }
+
+    /// Prints why a command ends early, and returns how the program exits.
+    pub fn error(&self, error: &CommandError) -> Exit {
+        if error.kind() != Kind::BrokenPipe {
+            self.problems(error.problems());
+            if self.verbose > 0 {
+                error.causes().iter().for_each(|cause| self.say(&format!("  caused by: {cause}")));
+            }
+        }
+        error.exit()
+    }
+
+    /// Prints what is wrong with the command line, or the help that it asks for.
+    pub fn usage(&self, error: &clap::Error) -> Exit {
+        let text = error.render();
+        // An argument in the wrong place may be a URL with a password.
+        let redacted = location::redact(&text.to_string());
+        let text = if redacted == text.to_string() { text.ansi().to_string() } else { redacted };
+        if error.use_stderr() {
+            self.say(text.trim_end());
+            return Exit::Usage;
+        }
+        self.data(&text).map_or_else(|error| self.error(&error), |()| Exit::Done)
     }
 
     /// Whether somebody sits in front of it.

@@ -12,7 +12,7 @@ use super::codes::CodeTable;
 use crate::audience::source::csv::{Table, rows_about};
 use crate::audience::whole_rows_warning;
 use crate::domain::coupon::CouponCode;
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::util::fs::InputFile;
 use crate::util::human::count;
 
@@ -41,7 +41,7 @@ impl PoolSpec {
             None if table.columns().names().len() == 1 => 0,
             None => {
                 return Err(Diagnostic::error(
-                    "no-such-column",
+                    Code::NoSuchColumn,
                     format!("`{}` has several columns, and none is named", self.path.display()),
                 )
                 .hint("name the column of the codes with `column:`")
@@ -90,17 +90,17 @@ impl PoolSpec {
                         continue;
                     }
                     Err(first) => Diagnostic::error(
-                        "pool-duplicate",
+                        Code::PoolDuplicateCode,
                         format!("this code stands in line {} already", lines[first]),
                     )
                     .hint("each code goes to one recipient: remove one of the two"),
                 },
-                Err(error) => Diagnostic::error("pool-bad-code", error.to_string()),
+                Err(error) => Diagnostic::error(Code::InvalidCoupon, error.to_string()),
             };
             tell(problem.in_file(&self.path, Some(line), None));
         }
         if untold > 0 {
-            told.push(Diagnostic::error("and-more", format!("and {untold} more of these")));
+            told.push(Diagnostic::error(Code::MoreErrors, format!("and {untold} more of these")));
         }
         if !told.is_empty() {
             return Err(Diagnostics(told));
@@ -118,7 +118,7 @@ impl PoolSpec {
             let verb = if twins.codes == 1 { "differs" } else { "differ" };
             warnings.push(
                 Diagnostic::warning(
-                    "pool-case",
+                    Code::PoolCodesDifferByCase,
                     format!(
                         "{} of `{}` {verb} from another by case alone, the first in line {}",
                         count(twins.codes, "code"),

@@ -1,16 +1,205 @@
 //! What is wrong with a file, where, and what to do about it.
 //!
 //! A [`Diagnostic`] is data: the command line decides whether it becomes a drawn snippet, a JSON
-//! object, a GitHub annotation or SARIF. Its `code` is stable, so that a pipeline may match on it;
+//! object, a GitHub annotation or SARIF. Its [`Code`] is stable, so that a pipeline may match on it;
 //! its text is not.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::util::fs::FileError;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use schemars::JsonSchema;
 use serde::Serialize;
+
+/// Defines [`Code`]: each variant with the name that users see.
+macro_rules! codes {
+    ($($variant:ident = $name:literal,)*) => {
+        /// What a finding is about. The names are stable: they are printed as `error[NAME]` and in every
+        /// machine-readable output.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+        #[expect(missing_docs, reason = "the names say it")]
+        pub enum Code {
+            $(#[serde(rename = $name)] $variant,)*
+        }
+
+        impl Code {
+            /// All codes, in the order of their names.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name that users see, in kebab case.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    AccountRefused = "account-refused",
+    AliasBomb = "alias-bomb",
+    AlphabetTooSmall = "alphabet-too-small",
+    AmbiguousFile = "ambiguous-file",
+    AnswerMayCome = "answer-may-come",
+    CampaignMismatch = "campaign-mismatch",
+    CannotConfirm = "cannot-confirm",
+    CannotWrite = "cannot-write",
+    CodeTaken = "code-taken",
+    CouponCharacters = "coupon-characters",
+    CsvCellHoldsARow = "csv-cell-holds-a-row",
+    CsvDuplicateColumn = "csv-duplicate-column",
+    CsvEmpty = "csv-empty",
+    CsvLineBreak = "csv-line-break",
+    CsvNoHeader = "csv-no-header",
+    CsvNoRows = "csv-no-rows",
+    CsvNotUtf8 = "csv-not-utf8",
+    CsvOnlyDuplicates = "csv-only-duplicates",
+    CsvOpenQuote = "csv-open-quote",
+    CsvRagged = "csv-ragged",
+    CsvRowTooLong = "csv-row-too-long",
+    CsvTextAfterQuote = "csv-text-after-quote",
+    CsvTooManyColumns = "csv-too-many-columns",
+    CsvUnreadable = "csv-unreadable",
+    DecisionRefused = "decision-refused",
+    DomainAndBaseUrl = "domain-and-base-url",
+    DuplicateCampaignName = "duplicate-campaign-name",
+    DuplicateDecision = "duplicate-decision",
+    DuplicateKey = "duplicate-key",
+    EmptyColumn = "empty-column",
+    EmptyCommand = "empty-command",
+    EmptyFile = "empty-file",
+    ExpiryInThePast = "expiry-in-the-past",
+    ExpiryTooClose = "expiry-too-close",
+    ExpiryTooSoon = "expiry-too-soon",
+    ExpiryUnused = "expiry-unused",
+    FailureLimit = "failure-limit",
+    FileOutside = "file-outside",
+    FileTooLarge = "file-too-large",
+    InputsChanged = "inputs-changed",
+    Internal = "internal",
+    InvalidBatch = "invalid-batch",
+    InvalidCoupon = "invalid-coupon",
+    InvalidExpiry = "invalid-expiry",
+    InvalidExpression = "invalid-expression",
+    InvalidLedgerHead = "invalid-ledger-head",
+    InvalidLedgerKey = "invalid-ledger-key",
+    InvalidLedgerUrl = "invalid-ledger-url",
+    InvalidLostSend = "invalid-lost-send",
+    InvalidMediaUrl = "invalid-media-url",
+    InvalidPlaceholder = "invalid-placeholder",
+    InvalidPlanFile = "invalid-plan-file",
+    InvalidPlanHash = "invalid-plan-hash",
+    InvalidProjectFile = "invalid-project-file",
+    InvalidRate = "invalid-rate",
+    InvalidSendKey = "invalid-send-key",
+    InvalidStopWhen = "invalid-stop-when",
+    InvalidTimeout = "invalid-timeout",
+    InvalidUrl = "invalid-url",
+    InvalidUrlVariable = "invalid-url-variable",
+    InvalidVarFile = "invalid-var-file",
+    IsADatabase = "is-a-database",
+    KeyNotAString = "key-not-a-string",
+    LedgerAnother = "ledger-another",
+    LedgerChanged = "ledger-changed",
+    LedgerDamaged = "ledger-damaged",
+    LedgerExists = "ledger-exists",
+    LedgerFenced = "ledger-fenced",
+    LedgerForgotSends = "ledger-forgot-sends",
+    LedgerHeld = "ledger-held",
+    LedgerKeyMissing = "ledger-key-missing",
+    LedgerMissing = "ledger-missing",
+    LedgerMoved = "ledger-moved",
+    LedgerNotDurable = "ledger-not-durable",
+    LedgerOnEphemeralDisk = "ledger-on-ephemeral-disk",
+    LedgerRefused = "ledger-refused",
+    LedgerStorage = "ledger-storage",
+    LedgerTooNew = "ledger-too-new",
+    LedgerUnreachable = "ledger-unreachable",
+    MergeKey = "merge-key",
+    MissingAttempt = "missing-attempt",
+    MissingKey = "missing-key",
+    MissingReason = "missing-reason",
+    MissingValue = "missing-value",
+    MissingVar = "missing-var",
+    MixedAnswers = "mixed-answers",
+    MoreErrors = "more-errors",
+    MovedCampaignRecorded = "moved-campaign-recorded",
+    NoCampaignFound = "no-campaign-found",
+    NoDecision = "no-decision",
+    NoSuchColumn = "no-such-column",
+    NoSuchFile = "no-such-file",
+    NoSuchSend = "no-such-send",
+    NobodyLeft = "nobody-left",
+    NotALedger = "not-a-ledger",
+    NotAManifest = "not-a-manifest",
+    NotANumber = "not-a-number",
+    NotAnOption = "not-an-option",
+    NotConfirmed = "not-confirmed",
+    NotEvaluated = "not-evaluated",
+    NotUtf8 = "not-utf8",
+    NothingRecorded = "nothing-recorded",
+    OutOfBounds = "out-of-bounds",
+    OutcomesLost = "outcomes-lost",
+    OutcomesNotRecorded = "outcomes-not-recorded",
+    PlanMismatch = "plan-mismatch",
+    ParamCountMismatch = "param-count-mismatch",
+    PoolCodesDifferByCase = "pool-codes-differ-by-case",
+    PoolDuplicateCode = "pool-duplicate-code",
+    PoolTooSmall = "pool-too-small",
+    ProviderUnreachable = "provider-unreachable",
+    RecipientBlocked = "recipient-blocked",
+    RecipientNotFound = "recipient-not-found",
+    RepeatedMessage = "repeated-message",
+    SandboxFailed = "sandbox-failed",
+    SchemaMismatch = "schema-mismatch",
+    SecretLiteral = "secret-literal",
+    SecretUnavailable = "secret-unavailable",
+    SendLimit = "send-limit",
+    SeveralDocuments = "several-documents",
+    SuppressionEmpty = "suppression-empty",
+    SuppressionMatchesNobody = "suppression-matches-nobody",
+    SuppressionNoNumber = "suppression-no-number",
+    SuppressionNotANumber = "suppression-not-a-number",
+    TextTooLong = "text-too-long",
+    TooDeep = "too-deep",
+    TooManyDirectives = "too-many-directives",
+    TooManyEntries = "too-many-entries",
+    TooManyFailures = "too-many-failures",
+    TooManyFiles = "too-many-files",
+    TooManyKeys = "too-many-keys",
+    TooManyUnknown = "too-many-unknown",
+    TwoProjects = "two-projects",
+    UndecidedOutcomes = "undecided-outcomes",
+    UnknownKey = "unknown-key",
+    UnknownName = "unknown-name",
+    UnknownRegion = "unknown-region",
+    UnknownTemplate = "unknown-template",
+    UnknownVar = "unknown-var",
+    UnreadableDataDir = "unreadable-data-dir",
+    UnreadableFile = "unreadable-file",
+    UnsafeBaseUrl = "unsafe-base-url",
+    UnusableMediaFile = "unusable-media-file",
+    UrlParamMismatch = "url-param-mismatch",
+    Usage = "usage",
+    UseCycle = "use-cycle",
+    UseNotAllowed = "use-not-allowed",
+    UseTooDeep = "use-too-deep",
+    WouldOverwrite = "would-overwrite",
+    WrongLedgerKey = "wrong-ledger-key",
+    WrongType = "wrong-type",
+    WrongVarType = "wrong-var-type",
+    YamlSyntax = "yaml-syntax",
+    YamlTag = "yaml-tag",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// A file as it was read, kept so that a diagnostic can show the line that it speaks of.
 #[derive(Debug)]
@@ -44,7 +233,7 @@ pub enum Severity {
 
 /// Where a finding points.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum Location {
     /// A range of bytes in a file whose text may be shown.
     Span(Arc<SourceFile>, Range<usize>),
     /// A position in a file whose text holds personal data and is therefore never shown.
@@ -61,8 +250,8 @@ pub enum Place {
 /// One finding.
 #[derive(Debug, Clone)]
 pub struct Diagnostic {
-    /// A stable identifier in kebab case, such as `unknown-key`.
-    pub code: &'static str,
+    /// What it is about.
+    pub code: Code,
     /// Error or warning.
     pub severity: Severity,
     /// What is wrong, in one sentence without a full stop.
@@ -72,18 +261,18 @@ pub struct Diagnostic {
     /// What to do about it.
     pub hint: Option<String>,
     /// Where, if it is anywhere.
-    pub place: Option<Place>,
+    pub location: Option<Location>,
 }
 
 impl Diagnostic {
     /// An error with no place yet.
-    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn error(code: Code, message: impl Into<String>) -> Self {
         let message = cut(message.into());
-        Self { code, severity: Severity::Error, message, label: None, hint: None, place: None }
+        Self { code, severity: Severity::Error, message, label: None, hint: None, location: None }
     }
 
     /// A warning with no place yet.
-    pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn warning(code: Code, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(code, message) }
     }
 
@@ -110,84 +299,27 @@ impl Diagnostic {
 
     /// Adds the place.
     #[must_use]
-    pub fn at(mut self, place: Place) -> Self {
-        self.place = Some(place);
+    pub fn at(mut self, location: Location) -> Self {
+        self.location = Some(location);
         self
     }
 
     /// Points at a line of a file whose text is never shown. Lines and columns count from 1.
     #[must_use]
     pub fn in_file(self, path: impl Into<PathBuf>, line: Option<u64>, column: Option<u64>) -> Self {
-        self.at(Place::Line { path: path.into(), line, column })
+        self.at(Location::Line { path: path.into(), line, column })
     }
 
     /// The file, the line and the column, as far as they are known.
     pub fn position(&self) -> (Option<String>, Option<u64>, Option<u64>) {
-        match &self.place {
+        match &self.location {
             None => (None, None, None),
-            Some(Place::Span(file, span)) => {
+            Some(Location::Span(file, span)) => {
                 let (line, column) = file.line_column(span.start);
                 (Some(file.path.display().to_string()), Some(line as u64), Some(column as u64))
             }
-            Some(Place::Line { path, line, column }) => (Some(path.display().to_string()), *line, *column),
+            Some(Location::Line { path, line, column }) => (Some(path.display().to_string()), *line, *column),
         }
-    }
-
-    /// The finding as machine-readable data, for `--format json`.
-    pub fn to_json(&self) -> serde_json::Value {
-        let (file, line, column) = self.position();
-        serde_json::json!({
-            "code": self.code,
-            "severity": self.severity,
-            "message": self.message,
-            "hint": self.hint,
-            "file": file,
-            "line": line,
-            "column": column,
-        })
-    }
-
-    /// The finding as a drawn snippet, with ANSI styles when `styled`.
-    pub fn render(&self, styled: bool) -> String {
-        let level = match self.severity {
-            Severity::Error => Level::ERROR,
-            Severity::Warning => Level::WARNING,
-        };
-        let title = level.primary_title(self.message.as_str()).id(self.code);
-        let mut group: Group<'_> = match &self.place {
-            Some(Place::Span(file, span)) => {
-                let mut annotation = AnnotationKind::Primary.span(span.clone());
-                if let Some(label) = &self.label {
-                    annotation = annotation.label(label.as_str());
-                }
-                title.element(
-                    Snippet::source(file.text.as_str()).path(file.path.display().to_string()).annotation(annotation),
-                )
-            }
-            Some(Place::Line { path, line, column }) => {
-                let mut origin = annotate_snippets::Origin::path(path.display().to_string());
-                if let Some(line) = line {
-                    origin = origin.line(usize::try_from(*line).unwrap_or(usize::MAX));
-                    if let Some(column) = column {
-                        origin = origin.char_column(usize::try_from(*column).unwrap_or(usize::MAX));
-                    }
-                }
-                title.element(origin)
-            }
-            None => Group::with_title(title),
-        };
-        if self.place.is_none()
-            && let Some(hint) = &self.hint
-        {
-            // Without a source there is no gutter for the hint to hang on.
-            let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
-            return format!("{}\n  hint: {hint}", renderer.render(&[group]));
-        }
-        if let Some(hint) = &self.hint {
-            group = group.element(Level::HELP.with_name(Some("hint")).message(hint.as_str()));
-        }
-        let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
-        renderer.render(&[group])
     }
 }
 
@@ -205,7 +337,7 @@ pub fn limit(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     if is_full(&found) {
         found.truncate(MAX_ERRORS);
         found.push(
-            Diagnostic::error("more-errors", format!("there are more errors; the first {MAX_ERRORS} are shown"))
+            Diagnostic::error(Code::MoreErrors, format!("there are more errors; the first {MAX_ERRORS} are shown"))
                 .hint("correct these and check again"),
         );
     }
@@ -245,13 +377,34 @@ impl From<Diagnostic> for Diagnostics {
     }
 }
 
-impl std::fmt::Display for Diagnostics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Diagnostic {
+    /// One line for the finding and one for its hint. The command line draws the marked text as well.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{severity}[{}]: {}", self.code, self.message)?;
+        if let (Some(file), line, column) = self.position() {
+            write!(f, "\n  --> {file}")?;
+            for number in [line, column].into_iter().flatten() {
+                write!(f, ":{number}")?;
+            }
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, diagnostic) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n\n")?;
             }
-            f.write_str(&diagnostic.render(false))?;
+            write!(f, "{diagnostic}")?;
         }
         Ok(())
     }
@@ -282,7 +435,24 @@ pub fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -
         .map(|(_, word)| word)
 }
 
+impl Code {
+    /// Every code that a [`FileError`] has.
+    pub const OF_FILES: [Self; 5] =
+        [Self::NoSuchFile, Self::FileOutside, Self::AmbiguousFile, Self::FileTooLarge, Self::UnreadableFile];
+}
+
 impl FileError {
+    /// The code of the error's diagnostic.
+    pub fn code(&self) -> Code {
+        match self {
+            FileError::Missing(_) => Code::NoSuchFile,
+            FileError::Outside { .. } => Code::FileOutside,
+            FileError::Twice(..) => Code::AmbiguousFile,
+            FileError::TooLarge { .. } => Code::FileTooLarge,
+            FileError::NotRegular(..) | FileError::Replaced(_) | FileError::Unreadable(..) => Code::UnreadableFile,
+        }
+    }
+
     /// The error as a finding about the file as a whole.
     pub fn diagnostic(&self, path: &Path) -> Diagnostic {
         let hint = match self {
@@ -308,21 +478,37 @@ mod tests {
 
     #[test]
     fn many_errors_are_cut_and_warnings_keep_none_out() {
-        let error = || Diagnostic::error("wrong", "wrong");
-        let warnings = vec![Diagnostic::warning("odd", "odd"); 3 * MAX_ERRORS];
+        let error = || Diagnostic::error(Code::WrongType, "wrong");
+        let warnings = vec![Diagnostic::warning(Code::EmptyColumn, "odd"); 3 * MAX_ERRORS];
         assert!(!is_full(&warnings));
         let few: Vec<_> = warnings.into_iter().chain([error()]).collect();
         assert_eq!(errors(&limit(few)), 1);
         let cut = limit(vec![error(); MAX_ERRORS + 7]);
-        assert_eq!((cut.len(), cut.last().unwrap().code), (MAX_ERRORS + 1, "more-errors"));
+        assert_eq!((cut.len(), cut.last().unwrap().code), (MAX_ERRORS + 1, Code::MoreErrors));
     }
 
     #[test]
     fn a_message_that_quotes_too_much_is_cut() {
-        let message = Diagnostic::error("wrong", "é".repeat(1 << 20)).message;
+        let message = Diagnostic::error(Code::WrongType, "é".repeat(1 << 20)).message;
         assert!(message.len() < MAX_TEXT + 40 && message.ends_with("more bytes)"), "{}", message.len());
         assert_eq!(did_you_mean(&"a".repeat(1 << 20), ["aaaa"]), None);
         assert_eq!(did_you_mean("aaaa", [&*"a".repeat(1 << 20), "aaab"]), Some("aaab"));
+    }
+
+    #[test]
+    fn each_code_has_one_name_in_kebab_case_and_the_list_is_in_order() {
+        let names: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
+        for (code, name) in Code::ALL.iter().zip(&names) {
+            assert_eq!(serde_json::to_value(code).unwrap(), *name);
+            assert!(
+                name.split('-').all(|word| !word.is_empty()
+                    && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())),
+                "{name}"
+            );
+        }
+        // An exit code or a severity is no problem's name.
+        assert!(!names.iter().any(|name| ["error", "invalid", "warning", "failed"].contains(name)));
     }
 
     #[test]

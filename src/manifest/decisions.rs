@@ -10,7 +10,7 @@ use super::types::ApiVersion;
 use super::{read, schema};
 use crate::domain::canonical::ContentDigest;
 use crate::domain::coupon::CouponCode;
-use crate::domain::diagnostic::{Diagnostic, Diagnostics, limit};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics, limit};
 use crate::domain::expiry::ExpiresAt;
 use crate::domain::send::Resolution;
 use crate::domain::send::{Intent, SendKey, SendState};
@@ -166,34 +166,33 @@ pub fn load(path: &Path) -> Result<Vec<Checked>, Diagnostics> {
     if !found.is_empty() {
         return Err(Diagnostics(limit(found)));
     }
-    let wrong = |code: &'static str, message: String| {
-        Diagnostics::from(Diagnostic::error(code, message).in_file(path, None, None))
-    };
+    let wrong =
+        |code: Code, message: String| Diagnostics::from(Diagnostic::error(code, message).in_file(path, None, None));
     let file: Decisions = serde_json::from_value(document.value.clone())
-        .map_err(|error| wrong("decisions", format!("the file does not fit its schema: {error}")))?;
+        .map_err(|error| wrong(Code::SchemaMismatch, format!("the file does not fit its schema: {error}")))?;
     // Ordered, not hashed: these keys are anybody's, and equal halves of them would collide.
     let mut seen = std::collections::BTreeSet::new();
     file.decisions
         .into_iter()
         .map(|decision| {
-            let key: SendKey = decision.send.parse().map_err(|problem| wrong("send", problem))?;
+            let key: SendKey = decision.send.parse().map_err(|problem| wrong(Code::InvalidSendKey, problem))?;
             if !seen.insert(key) {
-                return Err(wrong("decided-twice", format!("there are two decisions about the send {key}")));
+                return Err(wrong(Code::DuplicateDecision, format!("there are two decisions about the send {key}")));
             }
             let reason = decision.reason.clone().or_else(|| file.reason.clone()).unwrap_or_default();
             if reason.trim().is_empty() {
-                return Err(wrong("no-reason", format!("the decision about the send {key} has no `reason`")));
+                return Err(wrong(Code::MissingReason, format!("the decision about the send {key} has no `reason`")));
             }
             let lost = match decision.lost {
                 None if decision.decided == Decided::Unknown => {
-                    return Err(wrong("nothing-decided", format!("`unknown` decides nothing about the send {key}")));
+                    return Err(wrong(Code::NoDecision, format!("`unknown` decides nothing about the send {key}")));
                 }
                 None => None,
                 Some(lost) => {
                     let attempt = decision
                         .attempt
-                        .ok_or_else(|| wrong("attempt", format!("the lost send {key} has no `attempt`")))?;
-                    let intent = lost.intent(key, attempt).map_err(|problem| wrong("lost", problem))?;
+                        .ok_or_else(|| wrong(Code::MissingAttempt, format!("the lost send {key} has no `attempt`")))?;
+                    let intent = lost.intent(key, attempt).map_err(|problem| wrong(Code::InvalidLostSend, problem))?;
                     Some((lost, intent))
                 }
             };

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 
 use crate::audience::AudienceSpec;
 use crate::domain::campaign::Campaign;
-use crate::domain::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
 
 /// What the operator gives beside the manifest.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +71,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
     }
     let manifest: types::Campaign = manifest.map_err(|error| {
         Diagnostics::from(
-            Diagnostic::error("manifest", format!("the manifest does not fit its schema: {error}"))
+            Diagnostic::error(Code::SchemaMismatch, format!("the manifest does not fit its schema: {error}"))
                 .in_file(path, None, None),
         )
     })?;
@@ -91,7 +91,8 @@ pub fn audience(path: &Path, data_dirs: &[PathBuf]) -> Result<(AudienceSpec, Dia
     let document = read::read(path, &files, schema::campaign())?;
     let audience = document.value.get("audience").cloned().unwrap_or_default();
     let audience: types::Audience = serde_json::from_value(audience).map_err(|error| {
-        Diagnostic::error("manifest", format!("`audience` does not fit its schema: {error}")).in_file(path, None, None)
+        Diagnostic::error(Code::SchemaMismatch, format!("`audience` does not fit its schema: {error}"))
+            .in_file(path, None, None)
     })?;
     lower::audience(&audience, &document, &files)
         .map(|(spec, problems)| (spec, Diagnostics(problems)))

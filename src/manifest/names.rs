@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::domain::diagnostic::Diagnostic;
+use crate::domain::diagnostic::{Code, Diagnostic};
 use crate::project;
 
 /// How many files and directories are looked at below a project's root.
@@ -105,7 +105,7 @@ pub fn shared(asked: &[PathBuf]) -> Vec<Diagnostic> {
         let (_, first) = &paths[0];
         for (_, path) in &paths[1..] {
             let problem = Diagnostic::error(
-                "same-name",
+                Code::DuplicateCampaignName,
                 format!("`{}` and `{}` are both called `{name}`", first.display(), path.display()),
             );
             found.push(

@@ -13,7 +13,7 @@ use super::lower::unevaluated;
 use super::recognise::{Keys, fits_text, may_be_used};
 use super::source::{Mount, Pointer, SourceMap, offset, token};
 use super::yaml::{self, MAX_BYTES, Refusal};
-use crate::domain::diagnostic::{self, Diagnostic, Diagnostics, Place, SourceFile};
+use crate::domain::diagnostic::{self, Code, Diagnostic, Diagnostics, Location, SourceFile};
 use crate::project::files::Files;
 use crate::util::fs::FileError;
 
@@ -63,7 +63,7 @@ pub fn read(path: &Path, files: &Files, schema: &Value) -> Result<Document, Diag
 /// the one that was typed is suggested.
 pub fn files(manifest: &Path, data_dirs: &[PathBuf]) -> Result<Files, Diagnostics> {
     Files::of_campaign(manifest, data_dirs).map_err(|mut problems| {
-        for problem in problems.0.iter_mut().filter(|problem| problem.code == "no-such-file") {
+        for problem in problems.0.iter_mut().filter(|problem| problem.code == Code::NoSuchFile) {
             problem.hint = neighbours(manifest);
         }
         problems
@@ -85,12 +85,12 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads one file, whose root stands at `at`; `asked` is where it was asked for.
-    fn file(&mut self, path: &Path, at: &Pointer, asked: Option<Place>) -> Option<Value> {
+    fn file(&mut self, path: &Path, at: &Pointer, asked: Option<Location>) -> Option<Value> {
         let text = match self.text(path) {
             Ok(text) => text,
             Err(mut problem) => {
                 if asked.is_some() {
-                    problem.place = asked;
+                    problem.location = asked;
                 }
                 self.found.push(problem);
                 return None;
@@ -100,13 +100,13 @@ impl Reader<'_> {
         if self.sources.mounts.len() >= MAX_FILES || self.bytes > MAX_BYTES_OF_ALL {
             self.exhausted = true;
             let problem = Diagnostic::error(
-                "too-many-files",
+                Code::TooManyFiles,
                 format!(
                     "this manifest is made of more than {MAX_FILES} files, or of more than {MAX_BYTES_OF_ALL} bytes"
                 ),
             )
             .hint("each `use:` counts, also of the same file; write the block out, or use fewer files");
-            self.found.push(Diagnostic { place: asked, ..problem });
+            self.found.push(Diagnostic { location: asked, ..problem });
             return None;
         }
         let file = Arc::new(SourceFile { path: path.to_owned(), text });
@@ -121,14 +121,14 @@ impl Reader<'_> {
         };
         if yaml.is_null() {
             self.found.push(
-                Diagnostic::error("empty-file", format!("`{}` is empty", path.display()))
+                Diagnostic::error(Code::EmptyFile, format!("`{}` is empty", path.display()))
                     .hint("`sendform init` writes a campaign to start from")
                     .in_file(path, None, None),
             );
             return None;
         }
         if let Err(error) = yaml.apply_merge() {
-            self.found.push(Diagnostic::error("merge-key", error.to_string()).in_file(path, None, None));
+            self.found.push(Diagnostic::error(Code::MergeKey, error.to_string()).in_file(path, None, None));
             return None;
         }
         let keys = Keys::at(self.schema, at);
@@ -172,7 +172,7 @@ impl Reader<'_> {
             Ok(text) => Ok(text.to_owned()),
             Err(error) => {
                 let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
-                Err(Diagnostic::error("not-utf8", format!("`{}` is not UTF-8", path.display()))
+                Err(Diagnostic::error(Code::NotUtf8, format!("`{}` is not UTF-8", path.display()))
                     .hint("save the file as UTF-8")
                     .in_file(path, Some(line), None))
             }
@@ -187,15 +187,15 @@ impl Reader<'_> {
             Yaml::Null => {
                 // A key that was left empty is never meant: `where:` without an expression would
                 // send to everybody.
-                let problem = Diagnostic::error("no-value", format!("`{at}` has no value"))
+                let problem = Diagnostic::error(Code::MissingValue, format!("`{at}` has no value"))
                     .hint("give it one, or remove the key");
-                self.found.push(Diagnostic { place: self.sources.key(at), ..problem });
+                self.found.push(Diagnostic { location: self.sources.key(at), ..problem });
                 None
             }
             Yaml::Bool(value) => Some(Value::Bool(value)),
             Yaml::String(value) if value.len() > MAX_TEXT => {
                 let problem = Diagnostic::error(
-                    "text-too-long",
+                    Code::TextTooLong,
                     format!("`{at}` has {} bytes; a text has at most {MAX_TEXT}", value.len()),
                 );
                 self.report(problem, at);
@@ -228,7 +228,7 @@ impl Reader<'_> {
             }
             Yaml::Tagged(tagged) => {
                 let problem = Diagnostic::error(
-                    "yaml-tag",
+                    Code::YamlTag,
                     format!("`{}` is a YAML tag, which a manifest does not use", tagged.tag),
                 )
                 .hint("remove the tag");
@@ -247,7 +247,7 @@ impl Reader<'_> {
             number.as_f64().and_then(serde_json::Number::from_f64).map(Value::Number)
         };
         if value.is_none() {
-            self.report(Diagnostic::error("not-a-number", format!("`{number}` is no finite number")), at);
+            self.report(Diagnostic::error(Code::NotANumber, format!("`{number}` is no finite number")), at);
         }
         value
     }
@@ -256,14 +256,14 @@ impl Reader<'_> {
         match key {
             Yaml::String(key) if key == "<<" => {
                 let problem =
-                    Diagnostic::error("merge-key", "this merge key merges something that itself has a merge key")
+                    Diagnostic::error(Code::MergeKey, "this merge key merges something that itself has a merge key")
                         .hint("write the keys out, or move the block to a file of its own and `use:` it");
                 self.report(problem, at);
                 None
             }
             Yaml::String(key) if key.len() > MAX_KEY => {
                 let problem = Diagnostic::error(
-                    "text-too-long",
+                    Code::TextTooLong,
                     format!("a key of `{at}` has {} bytes; a key has at most {MAX_KEY}", key.len()),
                 );
                 self.report(problem, at);
@@ -273,7 +273,7 @@ impl Reader<'_> {
             other => {
                 let written = serde_yaml::to_string(other).unwrap_or_default();
                 let written = written.trim();
-                let problem = Diagnostic::error("key-not-text", format!("the key `{written}` is not a text"))
+                let problem = Diagnostic::error(Code::KeyNotAString, format!("the key `{written}` is not a text"))
                     .hint(format!("quote it: `\"{written}\"`"));
                 self.report(problem, at);
                 None
@@ -287,28 +287,28 @@ impl Reader<'_> {
         }
         let place = self.sources.value(&at.join("use"));
         if !may_be_used(at) {
-            let mut problem = Diagnostic::error("use-not-here", format!("`use:` cannot stand for `{at}`"))
+            let mut problem = Diagnostic::error(Code::UseNotAllowed, format!("`use:` cannot stand for `{at}`"))
                 .hint("a block such as `gateway` or `audience`, or a template, may stand in a file of its own");
-            problem.place = place;
+            problem.location = place;
             self.found.push(problem);
             return None;
         }
         if let Some(opener) = unevaluated::opener(path) {
             let problem = unevaluated::problem(&at.join("use").to_string(), opener);
-            self.found.push(Diagnostic { place, ..problem });
+            self.found.push(Diagnostic { location: place, ..problem });
             return None;
         }
         let resolved = self.sources.directory(at).join(path);
         let problem = if self.trail.contains(&resolved) {
-            Some(Diagnostic::error("use-cycle", format!("`{path}` uses itself, directly or through others")))
+            Some(Diagnostic::error(Code::UseCycle, format!("`{path}` uses itself, directly or through others")))
         } else if self.trail.len() >= MAX_DEPTH {
             let message = format!("`{path}` is used through {MAX_DEPTH} files, which is the most");
-            Some(Diagnostic::error("use-too-deep", message).hint("use it from a file further up"))
+            Some(Diagnostic::error(Code::UseTooDeep, message).hint("use it from a file further up"))
         } else {
             None
         };
         if let Some(problem) = problem {
-            self.found.push(Diagnostic { place, ..problem });
+            self.found.push(Diagnostic { location: place, ..problem });
             return None;
         }
         self.file(&resolved, at, place)
@@ -318,7 +318,7 @@ impl Reader<'_> {
         if diagnostic::is_full(&self.found) {
             return;
         }
-        problem.place = self.sources.value(at);
+        problem.location = self.sources.value(at);
         self.found.push(problem);
     }
 }
@@ -338,20 +338,20 @@ fn not_a_manifest(path: &Path, at: &Pointer, yaml: &Yaml) -> Diagnostic {
     let what = if at.0.is_empty() { "the manifest".to_owned() } else { format!("`{at}`") };
     let is = match yaml {
         Yaml::Mapping(_) => {
-            return Diagnostic::error("not-a-manifest", format!("`{shown}` has hardly any of the keys of {what}"));
+            return Diagnostic::error(Code::NotAManifest, format!("`{shown}` has hardly any of the keys of {what}"));
         }
         Yaml::Sequence(_) => "a list",
         _ => "a single value",
     };
-    Diagnostic::error("not-a-manifest", format!("{what} must be a mapping, but this is {is}: `{shown}`"))
+    Diagnostic::error(Code::NotAManifest, format!("{what} must be a mapping, but this is {is}: `{shown}`"))
 }
 
 /// A syntax error in a file that does not look like a manifest: its kind and its position only.
 fn without_content(problem: Diagnostic) -> Diagnostic {
     let (file, line, column) = problem.position();
     let message = match problem.code {
-        "syntax" => "this file is not valid YAML".to_owned(),
-        "duplicate-key" => "a mapping of this file has a key twice".to_owned(),
+        Code::YamlSyntax => "this file is not valid YAML".to_owned(),
+        Code::DuplicateKey => "a mapping of this file has a key twice".to_owned(),
         _ => problem.message,
     };
     Diagnostic { message, label: None, hint: None, ..problem }.in_file(file.unwrap_or_default(), line, column)
@@ -372,16 +372,16 @@ fn refused(file: &Arc<SourceFile>, refusal: &Refusal) -> Diagnostic {
     let (problem, at) = match refusal {
         Refusal::Yaml(error) => return syntax(file, error),
         Refusal::TooDeep(at) => {
-            (Diagnostic::error("too-deep", "this file is nested more deeply than a manifest can be"), *at)
+            (Diagnostic::error(Code::TooDeep, "this file is nested more deeply than a manifest can be"), *at)
         }
-        Refusal::Directives(at) => (Diagnostic::error("directives", "this file has too many lines that start with `%`"), *at),
+        Refusal::Directives(at) => (Diagnostic::error(Code::TooManyDirectives, "this file has too many lines that start with `%`"), *at),
         Refusal::TooMuch => (
-            Diagnostic::error("alias-bomb", "this file holds more than a manifest can hold, counting what its aliases repeat")
+            Diagnostic::error(Code::AliasBomb, "this file holds more than a manifest can hold, counting what its aliases repeat")
                 .hint("write the repeated blocks out, or move them to a file of their own and `use:` it; recipients and codes belong in CSV files"),
             0,
         ),
     };
-    problem.at(Place::Span(Arc::clone(file), token(&file.text, at)))
+    problem.at(Location::Span(Arc::clone(file), token(&file.text, at)))
 }
 
 /// A syntax error in words: the parser's own message, with a hint for what people get wrong most.
@@ -393,26 +393,26 @@ fn syntax(file: &Arc<SourceFile>, error: &serde_yaml::Error) -> Diagnostic {
     let line = location.as_ref().and_then(|at| file.text.lines().nth(at.line() - 1)).unwrap_or_default();
 
     let mut diagnostic = if raw.contains("more than one document") {
-        Diagnostic::error("several-documents", "this file holds more than one YAML document")
+        Diagnostic::error(Code::SeveralDocuments, "this file holds more than one YAML document")
             .hint("keep one campaign in each file: remove what follows the second `---`")
     } else if raw.contains("duplicate entry") {
-        Diagnostic::error("duplicate-key", message.clone()).hint("keep one of the two")
+        Diagnostic::error(Code::DuplicateKey, message.clone()).hint("keep one of the two")
     } else if raw.contains("recursion limit") {
-        Diagnostic::error("too-deep", "this file is nested more deeply than a manifest can be")
+        Diagnostic::error(Code::TooDeep, "this file is nested more deeply than a manifest can be")
     } else if line[..line.len() - line.trim_start().len()].contains('\t') || line.trim_end().ends_with('\t') {
-        Diagnostic::error("syntax", message).hint("YAML does not allow tabs for indentation: use spaces")
+        Diagnostic::error(Code::YamlSyntax, message).hint("YAML does not allow tabs for indentation: use spaces")
     } else if line.contains("{{") && !line.contains("\"{{") && !line.contains("'{{") {
-        Diagnostic::error("syntax", message).hint("a value that starts with `{{` must be quoted: \"{{ … }}\"")
+        Diagnostic::error(Code::YamlSyntax, message).hint("a value that starts with `{{` must be quoted: \"{{ … }}\"")
     } else {
-        Diagnostic::error("syntax", message)
+        Diagnostic::error(Code::YamlSyntax, message)
     };
 
     let span = match diagnostic.code {
-        "several-documents" => second_document(&file.text),
-        "duplicate-key" => duplicate(&file.text, &raw, start),
+        Code::SeveralDocuments => second_document(&file.text),
+        Code::DuplicateKey => duplicate(&file.text, &raw, start),
         _ => token(&file.text, start),
     };
-    diagnostic.place = Some(Place::Span(Arc::clone(file), span));
+    diagnostic.location = Some(Location::Span(Arc::clone(file), span));
     diagnostic
 }
 

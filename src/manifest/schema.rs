@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::read::Document;
 use super::source::{Pointer, Step};
 use super::types;
-use crate::domain::diagnostic::{Diagnostic, MAX_ERRORS, did_you_mean, is_full};
+use crate::domain::diagnostic::{Code, Diagnostic, MAX_ERRORS, did_you_mean, is_full};
 
 /// What `sendform schema KIND` can print, and the files under `schema/` are called.
 pub const KINDS: [&str; 10] =
@@ -103,7 +103,7 @@ fn prepare<T: JsonSchema>() -> Result<(Value, Validator), String> {
 fn violations(prepared: &Result<(Value, Validator), String>, document: &Document) -> Vec<Diagnostic> {
     let (schema, validator) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return vec![Diagnostic::error("internal", format!("the schema is broken: {error}"))],
+        Err(error) => return vec![Diagnostic::error(Code::Internal, format!("the schema is broken: {error}"))],
     };
     let telling = Telling { document, schema };
     let mut found = Vec::new();
@@ -137,15 +137,15 @@ impl Telling<'_> {
                 let places = self.document.sources.keys(&at, &keys);
                 for (key, place) in keys.into_iter().zip(places) {
                     let place = place.or_else(|| self.document.sources.key(&at.join(key)));
-                    found.push(Diagnostic { place, ..unknown_key(key, &at, node) });
+                    found.push(Diagnostic { location: place, ..unknown_key(key, &at, node) });
                 }
             }
             ValidationErrorKind::Required { property } => {
                 let property = property.as_str().unwrap_or_default();
                 let described = node["properties"][property]["description"].as_str().map(first_sentence);
                 let problem =
-                    Diagnostic::error("missing-key", format!("{name} needs `{property}`")).maybe_hint(described);
-                found.push(Diagnostic { place: self.document.sources.key(&at), ..problem });
+                    Diagnostic::error(Code::MissingKey, format!("{name} needs `{property}`")).maybe_hint(described);
+                found.push(Diagnostic { location: self.document.sources.key(&at), ..problem });
             }
             ValidationErrorKind::Type { .. } => found.push(self.wrong_type(&at, &name, error.instance(), node)),
             ValidationErrorKind::Enum { options } => {
@@ -170,8 +170,8 @@ impl Telling<'_> {
         };
         let wanted_words: Vec<&str> = wanted.iter().map(|kind| noun(kind)).collect();
         let message = format!("{name} must be {}, but this is {}", wanted_words.join(" or "), noun(kind_of(instance)));
-        let mut problem = Diagnostic::error("wrong-type", message);
-        problem.place = self.document.sources.value(at);
+        let mut problem = Diagnostic::error(Code::WrongType, message);
+        problem.location = self.document.sources.value(at);
         let expected = node["x-expected"].as_str().map(|expected| format!("expected {expected}"));
         if wanted.contains(&"string") && (instance.is_number() || instance.is_boolean()) {
             let written = self.document.sources.written(at).unwrap_or_else(|| instance.to_string());
@@ -194,8 +194,8 @@ impl Telling<'_> {
             _ if names.len() > 1 => format!("expected one of {known}"),
             _ => format!("expected {known}"),
         };
-        let problem = Diagnostic::error("not-an-option", format!("`{at}` cannot be `{written}`")).hint(hint);
-        Diagnostic { place: self.document.sources.value(at), ..problem }
+        let problem = Diagnostic::error(Code::NotAnOption, format!("`{at}` cannot be `{written}`")).hint(hint);
+        Diagnostic { location: self.document.sources.value(at), ..problem }
     }
 
     fn out_of_bounds(&self, at: &Pointer, name: &str, instance: &Value, node: &Value) -> Diagnostic {
@@ -219,8 +219,8 @@ impl Telling<'_> {
             }
         });
         let problem =
-            Diagnostic::error("out-of-bounds", message).maybe_hint(bounds.map(|bounds| format!("expected {bounds}")));
-        Diagnostic { place: self.document.sources.value(at), ..problem }
+            Diagnostic::error(Code::OutOfBounds, message).maybe_hint(bounds.map(|bounds| format!("expected {bounds}")));
+        Diagnostic { location: self.document.sources.value(at), ..problem }
     }
 
     /// Alternatives are told apart by the key that a block has, or by the kind of a value: the
@@ -261,15 +261,15 @@ impl Telling<'_> {
         let problem = match instance.as_object() {
             None if names.contains(&"env") && instance.is_string() => {
                 // The line holds what should be secret, so it is not shown, only named.
-                let literal = Diagnostic::error("secret-literal", format!("{name} holds the secret itself"))
+                let literal = Diagnostic::error(Code::SecretLiteral, format!("{name} holds the secret itself"))
                     .hint("write `{ env: NAME }`, `{ file: PATH }` or `{ exec: [COMMAND] }`; what was in Git is no secret any more: replace it at the provider");
                 let (file, line, column) =
-                    Diagnostic { place: self.document.sources.value(at), ..literal.clone() }.position();
+                    Diagnostic { location: self.document.sources.value(at), ..literal.clone() }.position();
                 found.push(literal.in_file(file.unwrap_or_default(), line, column));
                 return;
             }
             None => Diagnostic::error(
-                "wrong-type",
+                Code::WrongType,
                 format!("{name} must be a mapping with one of {known}, but this is {}", noun(kind_of(instance))),
             )
             .maybe_hint(names.first().map(|first| format!("write `{{ {first}: … }}`"))),
@@ -290,16 +290,16 @@ impl Telling<'_> {
                             None => format!("expected one of {known}"),
                         };
                         let problem =
-                            Diagnostic::error("unknown-key", format!("{name} has no key `{typed}`")).hint(hint);
-                        found.push(Diagnostic { place: self.document.sources.key(&at.join(typed)), ..problem });
+                            Diagnostic::error(Code::UnknownKey, format!("{name} has no key `{typed}`")).hint(hint);
+                        found.push(Diagnostic { location: self.document.sources.key(&at.join(typed)), ..problem });
                         return;
                     }
-                    _ => Diagnostic::error("too-many-keys", format!("{name} must have exactly one of {known}"))
+                    _ => Diagnostic::error(Code::TooManyKeys, format!("{name} must have exactly one of {known}"))
                         .hint("keep one key, remove the others"),
                 }
             }
         };
-        found.push(Diagnostic { place: self.document.sources.value(at), ..problem });
+        found.push(Diagnostic { location: self.document.sources.value(at), ..problem });
     }
 }
 
@@ -315,7 +315,7 @@ fn unknown_key(key: &str, at: &Pointer, node: &Value) -> Diagnostic {
     } else {
         format!("known keys: {}", list(&known))
     };
-    Diagnostic::error("unknown-key", format!("{holder} has no key `{key}`")).hint(hint)
+    Diagnostic::error(Code::UnknownKey, format!("{holder} has no key `{key}`")).hint(hint)
 }
 
 /// A bare number where a time is expected is the vendor's own example taken at its word.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::domain::diagnostic::{Place, SourceFile};
+use crate::domain::diagnostic::{Location, SourceFile};
 
 /// One step from a value to a value inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,25 +104,25 @@ impl SourceMap {
     }
 
     /// The place of the value at `pointer`, or of the nearest value around it.
-    pub fn value(&self, pointer: &Pointer) -> Option<Place> {
+    pub fn value(&self, pointer: &Pointer) -> Option<Location> {
         self.locate(pointer, false)
     }
 
     /// The place of the last key of `pointer`, or of the nearest value around it.
-    pub fn key(&self, pointer: &Pointer) -> Option<Place> {
+    pub fn key(&self, pointer: &Pointer) -> Option<Location> {
         self.locate(pointer, true)
     }
 
     /// The text of the scalar at `pointer`, exactly as the user wrote it.
     pub fn written(&self, pointer: &Pointer) -> Option<String> {
         match self.value(pointer)? {
-            Place::Span(file, span) => file.text.get(span).map(str::to_owned),
-            Place::Line { .. } => None,
+            Location::Span(file, span) => file.text.get(span).map(str::to_owned),
+            Location::Line { .. } => None,
         }
     }
 
     /// The places of several keys of one mapping, by one search. `None` for a key that came there by a merge.
-    pub fn keys(&self, mapping: &Pointer, names: &[&str]) -> Vec<Option<Place>> {
+    pub fn keys(&self, mapping: &Pointer, names: &[&str]) -> Vec<Option<Location>> {
         let mut places = vec![None; names.len()];
         let Some((mount, steps)) = self.mount(mapping).filter(|(mount, _)| self.may_search(mount)) else {
             return places;
@@ -134,7 +134,7 @@ impl SourceMap {
         let lines = Lines::of(&mount.file.text);
         for (index, line, column) in found {
             let span = token(&mount.file.text, lines.offset(line, column));
-            places[index] = Some(Place::Span(Arc::clone(&mount.file), span));
+            places[index] = Some(Location::Span(Arc::clone(&mount.file), span));
         }
         places
     }
@@ -149,19 +149,19 @@ impl SourceMap {
         may
     }
 
-    fn locate(&self, pointer: &Pointer, key: bool) -> Option<Place> {
+    fn locate(&self, pointer: &Pointer, key: bool) -> Option<Location> {
         let (mount, mut steps) = self.mount(pointer)?;
         if !self.may_search(mount) {
-            return Some(Place::Line { path: mount.file.path.clone(), line: None, column: None });
+            return Some(Location::Line { path: mount.file.path.clone(), line: None, column: None });
         }
         let mut key = key && matches!(steps.last(), Some(Step::Key(_)));
         loop {
             if let Some(start) = find(&mount.file.text, &steps, key) {
                 let span = token(&mount.file.text, start);
-                return Some(Place::Span(Arc::clone(&mount.file), span));
+                return Some(Location::Span(Arc::clone(&mount.file), span));
             }
             if steps.pop().is_none() {
-                return Some(Place::Span(Arc::clone(&mount.file), token(&mount.file.text, 0)));
+                return Some(Location::Span(Arc::clone(&mount.file), token(&mount.file.text, 0)));
             }
             // What was looked for is not there, so the thing around it is named, by its key.
             key = matches!(steps.last(), Some(Step::Key(_)));
@@ -541,11 +541,11 @@ merged:
         let file = Arc::new(SourceFile { path: "m.yaml".into(), text: TEXT.to_owned() });
         let map = SourceMap { mounts: vec![Mount { at: Pointer::root(), file }], ..SourceMap::default() };
         match map.locate(&Pointer(pointer.to_vec()), key).unwrap() {
-            Place::Span(file, span) => {
+            Location::Span(file, span) => {
                 let (line, column) = file.line_column(span.start);
                 (line, column, file.text[span].to_owned())
             }
-            Place::Line { .. } => unreachable!(),
+            Location::Line { .. } => unreachable!(),
         }
     }
 
@@ -573,8 +573,8 @@ merged:
             (vec![], vec!["a", "b"]),
         ] {
             let mapping = Pointer(mapping);
-            let span = |place: Option<Place>| match place {
-                Some(Place::Span(_, span)) => Some(span),
+            let span = |place: Option<Location>| match place {
+                Some(Location::Span(_, span)) => Some(span),
                 _ => None,
             };
             let places = map.keys(&mapping, &names);
@@ -590,7 +590,7 @@ merged:
         let file =
             Arc::new(SourceFile { path: "m.yaml".into(), text: format!("a: {}\n", "x".repeat(MAX_SEARCHED / 4)) });
         let map = SourceMap { mounts: vec![Mount { at: Pointer::root(), file }], ..SourceMap::default() };
-        let with_line = (0..100).filter(|_| matches!(map.value(&Pointer::root()), Some(Place::Span(..)))).count();
+        let with_line = (0..100).filter(|_| matches!(map.value(&Pointer::root()), Some(Location::Span(..)))).count();
         assert_eq!(with_line, 3);
     }
 

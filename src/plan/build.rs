@@ -17,7 +17,7 @@ use super::{
 use crate::audience::{LeftOut, ReadReport, Reason};
 use crate::coupons::PoolAhead;
 use crate::domain::campaign::{Campaign, CouponSpec};
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::expiry::{ExpiryRule, MessageExpiry};
 use crate::domain::phone::E164;
 use crate::ledger::{LedgerKey, Snapshot};
@@ -335,7 +335,7 @@ fn check_time(
             "choose a later end, a higher rate, or a smaller `at_least`".to_owned()
         };
         return Err(PlanError::Input(
-            Diagnostic::error("expiry-too-soon", problem).hint(hint).in_file(&campaign.path, None, None).into(),
+            Diagnostic::error(Code::ExpiryTooSoon, problem).hint(hint).in_file(&campaign.path, None, None).into(),
         ));
     }
     Ok(Some(leave_by))
@@ -423,7 +423,7 @@ impl Tally {
             let needed = self.counts.send + self.without_code;
             let problem = match (&campaign.coupons, free) {
                 (CouponSpec::Pool(pool), Some(free)) => Diagnostic::error(
-                    "pool-too-small",
+                    Code::PoolTooSmall,
                     format!(
                         "the pool lacks {}: it has {free} free, and {needed} are needed",
                         count(usize::try_from(self.without_code).unwrap_or(usize::MAX), "code")
@@ -432,7 +432,7 @@ impl Tally {
                 .hint("a code goes to one recipient, for ever; add codes to the file")
                 .in_file(&pool.path, None, None),
                 _ => Diagnostic::error(
-                    "alphabet-too-small",
+                    Code::AlphabetTooSmall,
                     format!("prefix, alphabet and length cannot give {needed} different codes"),
                 )
                 .hint("raise `length`, or add characters to `alphabet`")
@@ -445,7 +445,7 @@ impl Tally {
         {
             let detail = first.detail.clone().unwrap_or_else(|| first.reason.words().to_owned());
             let problem = Diagnostic::error(
-                "nobody-left",
+                Code::NobodyLeft,
                 format!("none of the {} rows can get a message; the first: {detail}", self.rows),
             )
             .hint("`sendform plan --list-blocked` tells why for each row, once one of them can be sent")

@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::project;
 use crate::util::fs::{FileError, InputFile, is_of_the_kernel, read_at_most, shown};
 
@@ -71,7 +71,7 @@ impl Files {
             .map(|directory| {
                 let named = directory.display();
                 let problem = |message| {
-                    Diagnostic::error("data-dir", message)
+                    Diagnostic::error(Code::UnreadableDataDir, message)
                         .hint("`--data-dir` and `SENDFORM_DATA_DIR` name directories that hold CSV files")
                 };
                 let tree = Tree::new(directory.clone())

@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::{DIRECTORY, FILE, Project, Search, settings};
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 
 /// Finds the project of a path: a campaign's file, or the directory that a command starts from.
@@ -33,7 +33,7 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
             canonical.display(),
             root.display()
         );
-        return Err(Diagnostic::error("two-projects", problem)
+        return Err(Diagnostic::error(Code::TwoProjects, problem)
             .hint("each project has a ledger of its own, and people would get the campaign twice; name the campaign by the path that it is always sent with, without links")
             .into());
     }

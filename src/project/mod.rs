@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 use crate::manifest::yaml::{self, Refusal};
 pub use find::{as_typed, find};
@@ -135,11 +135,11 @@ fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagn
         Some(LedgerSetting::Pinned(pinned)) => (pinned.url, Some(pinned.id)),
     };
     let location = LedgerLocation::parse(&url, root)
-        .map_err(|problem| Diagnostic::error("ledger", problem.to_string()).in_file(&file, None, None))?;
+        .map_err(|problem| Diagnostic::error(Code::InvalidLedgerUrl, problem.to_string()).in_file(&file, None, None))?;
     match &location {
         // This file is checked in.
         LedgerLocation::Database(url) if url.has_password() => {
-            Err(Diagnostic::error("literal-secret", "the ledger's URL holds a password")
+            Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL holds a password")
                 .hint("give the URL in the environment variable `SENDFORM_LEDGER`, from where your secrets are")
                 .in_file(&file, None, None)
                 .into())
@@ -149,8 +149,9 @@ fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagn
 }
 
 fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
-    let problem =
-        |message: String| Diagnostics::from(Diagnostic::error("project-file", message).in_file(file, None, None));
+    let problem = |message: String| {
+        Diagnostics::from(Diagnostic::error(Code::InvalidProjectFile, message).in_file(file, None, None))
+    };
     let text = yaml::read(file).map_err(|error| problem(format!("cannot read `{}`: {error}", file.display())))?;
     if text.trim().is_empty() {
         return Ok(ProjectFile::default());
@@ -160,7 +161,9 @@ fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
         let Refusal::Yaml(error) = refusal else { return problem(format!("`{shown}` is wrong: {refusal}")) };
         let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
         let why = what_is_wrong(&text, &error.to_string());
-        Diagnostic::error("project-file", format!("`{shown}` is wrong: {why}")).in_file(file, line, column).into()
+        Diagnostic::error(Code::InvalidProjectFile, format!("`{shown}` is wrong: {why}"))
+            .in_file(file, line, column)
+            .into()
     })
 }
 

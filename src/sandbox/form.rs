@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::extract::Multipart;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The one code for dozens of validation failures. Source: `docs/whatsapp-error-codes`.
 pub const CODE_INVALID: &str = "E13001";
@@ -193,18 +193,47 @@ pub fn check(fields: &Fields, now: Timestamp) -> Result<Vec<Accepted>, Problem> 
         .collect())
 }
 
-/// The success body of the page.
-pub fn answer(accepted: &[Accepted]) -> Value {
-    let id = accepted.first().map_or("", |first| first.message_id.split(':').next().unwrap_or_default());
-    let created = accepted
-        .first()
-        .map_or_else(String::new, |first| format!("{:.0}", first.received_at).replace('T', " ").replace('Z', "+00:00"));
-    let data: Vec<Value> = accepted
-        .iter()
-        .map(|message| json!({ "message_id": message.message_id, "recipient": masked(&message.to) }))
-        .collect();
-    json!({ "id": id, "type": "mediatemplate", "body": null, "createdDateTime": created, "totalCount": accepted.len(), "data": data, "error": {} })
+/// The success body of the page, as JSON.
+pub fn answer(accepted: &[Accepted]) -> String {
+    let first = accepted.first();
+    let created = first.map(|first| format!("{:.0}", first.received_at).replace('T', " ").replace('Z', "+00:00"));
+    let answer = Answer {
+        id: first.and_then(|first| first.message_id.split(':').next()).unwrap_or_default(),
+        kind: "mediatemplate",
+        body: None,
+        created: created.unwrap_or_default(),
+        total: accepted.len(),
+        data: accepted
+            .iter()
+            .map(|message| Entry { message_id: &message.message_id, recipient: masked(&message.to) })
+            .collect(),
+        error: NoError {},
+    };
+    serde_json::to_string(&answer).expect("texts and a number can be JSON")
 }
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    body: Option<()>,
+    #[serde(rename = "createdDateTime")]
+    created: String,
+    #[serde(rename = "totalCount")]
+    total: usize,
+    data: Vec<Entry<'a>>,
+    error: NoError,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    message_id: &'a str,
+    recipient: String,
+}
+
+#[derive(Serialize)]
+struct NoError {}
 
 /// The one number in `limited_time_offer`.
 fn expiration(text: &str) -> Result<i64, String> {

@@ -7,11 +7,12 @@
 //! the name by it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -22,9 +23,21 @@ const NONCE: &str = "{{nonce}}";
 const POLICY: &str = "default-src 'none'; script-src 'nonce-{{nonce}}'; style-src 'nonce-{{nonce}}'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// The address of a sandbox, as its clients write it in `Host`.
+#[derive(Clone)]
+pub(super) struct Host(Arc<str>);
+
+impl Host {
+    pub(super) fn of(address: SocketAddr) -> Self {
+        Self(address.to_string().into())
+    }
+}
+
 /// Answers only requests to a loopback name.
-pub(super) async fn check_host(State(address): State<SocketAddr>, request: Request, next: Next) -> Response {
-    if !asks_for_loopback(&request) {
+pub(super) async fn check_host(State(Host(address)): State<Host>, request: Request, next: Next) -> Response {
+    if !asks_for_loopback(&request, &address) {
         let message = format!("The sandbox answers requests to http://{address} only, not to the name in `Host`.\n");
         return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
     }
@@ -32,14 +45,18 @@ pub(super) async fn check_host(State(address): State<SocketAddr>, request: Reque
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Pages of other origins may not load what is here as a script or an image either.
-    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
 }
 
-/// Whether a request names loopback, in its `Host` and in its first line if that has a name too.
-fn asks_for_loopback(request: &Request) -> bool {
+/// Whether a request names loopback, in its `Host` and in its first line if that has a name too. `own` is the
+/// loopback address of this sandbox, which nearly all requests name.
+fn asks_for_loopback(request: &Request, own: &str) -> bool {
     let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let line = request.uri().authority().map(Authority::as_str);
+    if header == Some(own) && line.is_none() {
+        return true;
+    }
     (header.is_some() || line.is_some()) && header.into_iter().chain(line).all(is_loopback)
 }
 

@@ -4,7 +4,7 @@
 //! so that a file that is swapped in between is noticed.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::ops::Deref;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -64,25 +64,22 @@ impl FileError {
             _ => FileError::Unreadable(shown(path), error),
         }
     }
-
-    /// Every code that [`FileError::code`] gives.
-    pub const CODES: [&str; 5] = ["no-such-file", "file-outside", "file-twice", "file-too-large", "unreadable-file"];
-
-    /// A stable code for diagnostics.
-    pub fn code(&self) -> &'static str {
-        match self {
-            FileError::Missing(_) => "no-such-file",
-            FileError::Outside { .. } => "file-outside",
-            FileError::Twice(..) => "file-twice",
-            FileError::TooLarge { .. } => "file-too-large",
-            FileError::NotRegular(..) | FileError::Replaced(_) | FileError::Unreadable(..) => "unreadable-file",
-        }
-    }
 }
 
 /// Whether a file belongs to a file system of the kernel.
 pub(crate) fn is_of_the_kernel(canonical: &Path) -> bool {
     KERNEL.iter().any(|directory| canonical.starts_with(directory)) && !canonical.starts_with("/dev/shm")
+}
+
+/// Writes a file that appears whole or not at all, with these permissions.
+pub fn write_atomically(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .tempfile_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
 }
 
 /// A path as it is shown in messages.

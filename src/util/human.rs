@@ -84,6 +84,11 @@ pub fn is_format(character: char) -> bool {
     )
 }
 
+/// A duration rounded up to whole seconds, at least one.
+pub fn whole_seconds(duration: Duration) -> Duration {
+    Duration::from_secs((duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

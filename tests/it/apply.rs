@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Counts, Project, Sandbox, output};
+use crate::support::{Counts, Project, Sandbox, nothing_twice, output};
 
 #[test]
 fn running_again_sends_nothing_and_a_new_row_is_sent_alone() {
@@ -246,35 +246,6 @@ fn ctrl_c_waits_for_what_is_under_way_and_the_rest_is_resumed() {
 }
 
 #[test]
-fn the_rate_holds_within_two_percent_over_ten_seconds() {
-    let measure = || {
-        let sandbox = Sandbox::start(&["--latency", "50ms"]);
-        let project = Project::with_sandbox(&sandbox);
-        project.campaign(&[("rate: 2000/s", "rate: 100/s")]);
-        let rows: String = (0..1_002).map(|row| format!("98{row:08},A\n")).collect();
-        project.people(&format!("mobile,first_name\n{rows}"));
-        project.apply(&[]).expect(0);
-        let times: Vec<jiff::Timestamp> = sandbox
-            .messages()
-            .iter()
-            .map(|message| message["received_at"].as_str().unwrap().parse().unwrap())
-            .collect();
-        // The first leaves alone; from the second on it is the rate.
-        1_000.0 / times[1_001].duration_since(times[1]).as_secs_f64()
-    };
-    // Time that a busy machine takes away is not caught up, so it may be slower; never faster.
-    let rates: Vec<f64> = (0..3)
-        .map(|_| measure())
-        .scan(false, |held, rate| {
-            let before = *held;
-            *held |= rate >= 98.0;
-            (!before).then_some(rate)
-        })
-        .collect();
-    assert!(rates.iter().all(|rate| *rate <= 102.0) && rates.iter().any(|rate| *rate >= 98.0), "{rates:.1?}");
-}
-
-#[test]
 fn a_batch_shares_a_request_and_bounds_what_is_in_doubt() {
     let sandbox = Sandbox::start(&[]);
     let project = Project::with_sandbox(&sandbox);
@@ -353,4 +324,30 @@ fn a_link_that_leads_nowhere_is_no_missing_ledger() {
     let output = project.apply(&["--ledger", "sqlite:link.db"]).expect(1);
     assert!(output.stderr.contains("cannot be found"), "{}", output.stderr);
     assert!(sandbox.messages().is_empty());
+}
+
+#[test]
+fn a_provider_that_loses_three_of_ten_answers_stops_a_run_early() {
+    let sandbox = Sandbox::start(&["--latency", "5ms", "--fault", "500-after=30%"]);
+    let project = Project::with_sandbox(&sandbox);
+    project.crowd(2_000, &[]);
+    let stopped = project.apply(&[]).expect(6);
+    for told in [
+        "sends ended unknown, and a run stops when more than 40 did",
+        "`sendform sends list campaign.yaml --state unknown` shows the reason of each",
+        "`delivery.stop_when.unknown` sets another bound; `100%` sets none",
+    ] {
+        assert!(stopped.stderr.contains(told), "{told}: {}", stopped.stderr);
+    }
+    let counts = project.counts();
+    assert!((41..=61).contains(&counts.unknown) && counts.pending > 1_500, "{counts:?}");
+    nothing_twice(&sandbox);
+    // Whoever knows better switches it off.
+    let sandbox = Sandbox::start(&["--latency", "5ms", "--fault", "500-after=30%"]);
+    let project = Project::with_sandbox(&sandbox);
+    project.crowd(300, &[("concurrency: 20 }", "concurrency: 20, stop_when: { unknown: 100% } }")]);
+    let ended = project.apply(&[]).expect(7);
+    let counts = project.counts();
+    assert!(counts.pending == 0 && counts.unknown > 60, "{counts:?}: {}", ended.stderr);
+    nothing_twice(&sandbox);
 }

@@ -54,11 +54,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("project/mod.rs", "manifest::yaml"),
     ("render/compose.rs", "audience::Reason"),
     ("render/compose.rs", "audience::Row"),
-    ("cli/commands/apply/forgotten.rs", "cli::commands::plan"),
-    ("cli/commands/apply/send.rs", "cli::commands::plan"),
-    ("cli/commands/ledger/files.rs", "cli::commands::status"),
-    ("cli/commands/ledger/mod.rs", "cli::commands::resolve"),
-    ("cli/commands/sends.rs", "cli::commands::status"),
 ];
 
 #[test]
@@ -109,7 +104,7 @@ fn no_command_imports_another_command() {
             else {
                 continue;
             };
-            if other != command && !EXCEPTIONS.iter().any(|(name, what)| *name == file && used.starts_with(what)) {
+            if other != command {
                 wrong.push(format!("{file} uses {used}"));
             }
         }

@@ -214,55 +214,6 @@ fn a_gateway_that_is_not_there() {
     assert_eq!((counts.accepted, counts.unknown, counts.pending), (0, 0, 3));
 }
 
-/// Runs `apply` where the ledger's directory is a file system of its own, mounted with `options`
-/// in a mount namespace that goes with the process.
-fn with_ledger_mount(project: &Project, options: &str) -> crate::support::Output {
-    std::fs::create_dir_all(project.path().join("disk")).unwrap();
-    let program = env!("CARGO_BIN_EXE_sendform");
-    // SAFETY: the call has no preconditions.
-    let flags = if unsafe { libc::geteuid() } == 0 { "-m" } else { "-rm" };
-    let script = format!(
-        "mount -t tmpfs -o {options} tmpfs disk && exec {program} apply campaign.yaml --auto-approve --new-ledger --ledger sqlite:disk/ledger.db"
-    );
-    let mut command = std::process::Command::new("unshare");
-    command
-        .args([flags, "sh", "-c", &script])
-        .current_dir(project.path())
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("KALEYRA_SID", "HXSANDBOX")
-        .env("KALEYRA_API_KEY", "sandbox-key");
-    output(&mut command)
-}
-
-#[test]
-fn a_read_only_ledger_directory() {
-    let sandbox = Sandbox::start(&[]);
-    let project = Project::with_sandbox(&sandbox);
-    let output = with_ledger_mount(&project, "ro").expect(1);
-    assert!(output.stderr.contains("Read-only file system"), "{}", output.stderr);
-    assert!(sandbox.messages().is_empty());
-}
-
-#[test]
-fn a_full_disk_stops_the_run_and_loses_nothing() {
-    let sandbox = Sandbox::start(&[]);
-    let project = Project::with_sandbox(&sandbox);
-    let rows: String = (0..3_000).map(|row| format!("98{row:08},A\n")).collect();
-    project.people(&format!("mobile,first_name\n{rows}"));
-    let output = with_ledger_mount(&project, "size=400k");
-    assert!([1, 5, 7].contains(&output.code), "{}: {}", output.code, output.stderr);
-    assert!(output.stderr.contains("disk is full") || output.stderr.contains("disk I/O"), "{}", output.stderr);
-    assert!(output.stderr.contains("nothing more was sent"), "{}", output.stderr);
-    assert!(sandbox.messages().len() < 3_000);
-
-    // Too small for a ledger at all: nothing is sent.
-    let sandbox = Sandbox::start(&[]);
-    let project = Project::with_sandbox(&sandbox);
-    with_ledger_mount(&project, "size=8k").expect(1);
-    assert!(sandbox.messages().is_empty());
-}
-
 #[test]
 fn a_ledger_from_a_newer_version_or_of_another_kind() {
     let sandbox = Sandbox::start(&[]);

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -86,7 +85,7 @@ fn a_suppression_list_that_suppresses_nobody_is_refused() {
     for (list, words) in [
         (&unclosed, &["csv-open-quote", "out.csv:2", "never closed"][..]),
         (&closed_later, &["csv-line-break", "out.csv:2", "multiline: true"]),
-        (&text_behind, &["csv-quote", "out.csv:5", "behind its closing quote"]),
+        (&text_behind, &["csv-text-after-quote", "out.csv:5", "behind its closing quote"]),
         (&other_column, &["empty-column", "the column `mobile` of `out.csv` is empty in every row"]),
         (&no_header, &["csv-no-header", "seven or more digits"]),
         (
@@ -414,7 +413,7 @@ fn whatever_a_path_leads_to_is_refused_at_once_and_never_shown() {
     let mut project = Project::new();
     project.environment.push(("SECRET_OF_THE_JOB", SECRET.to_owned()));
     let pipe = project.path().join("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    support::pipe(&pipe);
     std::fs::File::create(project.path().join("sparse")).unwrap().set_len(5 << 30).unwrap();
     std::fs::create_dir(project.path().join("directory")).unwrap();
     project.write("shadow", format!("root:{SECRET}:19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\n"));
@@ -497,7 +496,7 @@ fn a_secret_file_is_read_by_apply_alone() {
     let outside = Outside::new();
     let sandbox = Sandbox::start(&[]);
     let project = Project::with_sandbox(&sandbox);
-    assert!(Command::new("mkfifo").arg(outside.path("pipe")).status().unwrap().success());
+    support::pipe(Path::new(&outside.path("pipe")));
     let from = |name: &str| format!("api_key: {{ file: \"{}\" }}", outside.path(name));
     project.campaign(&[("api_key: { env: KALEYRA_API_KEY }", &from("pipe"))]);
     soon(&project, &["campaign.yaml"]).expect(0);

@@ -2,25 +2,12 @@
 
 use std::path::Path;
 
-use crate::support::Project;
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
+use crate::support::{Project, copy_directory};
 
 #[test]
 fn examples_are_validated_planned_and_applied() {
     let project = Project::empty();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), &project.path().join("examples"));
+    copy_directory(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), &project.path().join("examples"));
     let mut seen = 0;
     for entry in std::fs::read_dir(project.path().join("examples")).unwrap() {
         let manifest = entry.unwrap().path().join("campaign.yaml");

@@ -52,7 +52,7 @@ fn nested_brackets_are_refused_before_they_take_minutes() {
         &format!("a: [{}]", unit.repeat(full / unit.len() - 1)),
         "holds more than a manifest",
     );
-    validated("directives", &"%TAG !a! b\n".repeat(full / 11), "lines that start with `%`");
+    validated("too-many-directives", &"%TAG !a! b\n".repeat(full / 11), "lines that start with `%`");
 }
 
 #[test]

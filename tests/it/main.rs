@@ -9,15 +9,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../each_ledger/mod.rs"]
+mod each_ledger;
+
 mod apply;
+mod apply_in_process;
 mod approval;
 mod architecture;
 mod audience;
 mod bad_input;
 mod data_files;
 mod examples;
+mod formats;
 mod hardening;
 mod identity;
+mod ledger_files;
 mod manifest;
 mod offer;
 mod plan;
@@ -25,3 +31,7 @@ mod record;
 mod replies;
 mod sandbox;
 mod which_ledger;
+mod wire;
+
+/// The kind of ledger with which `each_ledger` runs here.
+const LEDGER: support::Kind = support::Kind::Sqlite;

@@ -2,52 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Project, Sandbox, postgres};
-
-/// A project with three people, one of whom ends in doubt; on each kind of ledger.
-fn in_doubt(check: impl Fn(Project, Sandbox, String)) {
-    for database in [false, true] {
-        // The answer for the second one is lost after it was accepted.
-        let sandbox = Sandbox::start(&["--fault", "reset-after=+919876543211"]);
-        let mut project = Project::with_sandbox(&sandbox);
-        if database {
-            project.on_postgres(&postgres::shared().database());
-        }
-        project.apply(&[]).expect(7);
-        let list = project.run(&["sends", "list", "--state", "unknown", "--format", "json"]).expect(0).json();
-        assert_eq!(list["found"], 1, "{list}");
-        let send = list["sends"][0]["send"].as_str().unwrap().to_owned();
-        assert_eq!(list["sends"][0]["to"], "+91••••••••11");
-        check(project, sandbox, send);
-    }
-}
-
-#[test]
-fn a_decision_settles_a_doubt_and_is_recorded() {
-    in_doubt(|project, sandbox, send| {
-        let output = project
-            .run(&["resolve", &send, "--as", "accepted", "--reason", "in the console", "--actor", "asha"])
-            .expect(0);
-        assert!(output.stdout.contains("settled: accepted"), "{}", output.stdout);
-        let counts = project.counts();
-        assert_eq!((counts.accepted, counts.unknown), (3, 0));
-        project.apply(&[]).expect(0);
-        assert_eq!(sandbox.messages().len(), 3);
-        let shown = project.run(&["sends", "show", &send]).expect(0).stdout;
-        for told in
-            ["attempt 1  intent", "unknown", "decision of asha", "in the console", "run 1 of test-offer", "plan v2:"]
-        {
-            assert!(shown.contains(told), "{told}: {shown}");
-        }
-        // It overrules nothing.
-        let output = project.run(&["resolve", &send, "--as", "not-sent", "--reason", "changed my mind"]).expect(1);
-        assert!(output.stdout.contains("refused: its outcome is known: accepted"), "{}", output.stdout);
-        project.run(&["resolve", &"0".repeat(32), "--as", "accepted", "--reason", "x"]).expect(1);
-        project.run(&["resolve", "nonsense", "--as", "accepted", "--reason", "x"]).expect(64);
-        project.run(&["resolve", &send, "--as", "accepted", "--reason", " "]).expect(64);
-        project.run(&["ledger", "check"]).expect(0);
-    });
-}
+use crate::support::{Project, Sandbox};
 
 #[test]
 fn what_was_decided_not_sent_is_sent_under_a_new_attempt() {
@@ -80,41 +35,6 @@ fn what_was_decided_not_sent_is_sent_under_a_new_attempt() {
         .collect();
     assert_eq!(told, [("intent", 1), ("unknown", 1), ("not-sent", 1), ("intent", 2), ("accepted", 2)]);
     project.run(&["ledger", "check"]).expect(0);
-}
-
-#[test]
-fn decisions_come_from_a_reviewed_file() {
-    in_doubt(|project, _sandbox, send| {
-        let file = project.run(&["sends", "list", "--state", "unknown", "--format", "decisions"]).expect(0).stdout;
-        assert!(file.contains(&send) && file.contains("kind: Decisions"), "{file}");
-        // As it is printed nothing is decided yet.
-        project.write("decisions.yaml", &file);
-        let output = project.run(&["resolve", "--file", "decisions.yaml"]).expect(3);
-        assert!(output.stderr.contains("decisions.yaml:"), "{}", output.stderr);
-        let filled =
-            file.replace("as: #", "as: rejected #").replace("reason: \"\"", "reason: the report of 23 November");
-        project.write("decisions.yaml", &filled);
-        let early = project.run(&["resolve", "--file", "decisions.yaml"]).expect(1);
-        assert!(early.stderr.contains("may still come"), "{}", early.stderr);
-        let output =
-            project.run(&["resolve", "--file", "decisions.yaml", "--force", "--format", "json"]).expect(0).json();
-        assert_eq!((&output["settled"], &output["refused"]), (&Value::from(1), &Value::from(0)));
-        // Again: it says the same already. Twice the same send, a wrong word, no reason: refused whole.
-        project.run(&["resolve", "--file", "decisions.yaml"]).expect(0);
-        let counts = project.counts();
-        assert_eq!((counts.accepted, counts.rejected, counts.unknown), (2, 1, 0));
-        for (old, new) in [
-            ("as: rejected", "as: lost"),
-            ("reason: the report of 23 November", "reason: \" \""),
-            ("attempt: 1", "attmept: 1"),
-        ] {
-            project.write("decisions.yaml", filled.replace(old, new));
-            project.run(&["resolve", "--file", "decisions.yaml"]).expect(3);
-        }
-        project.write("decisions.yaml", filled.replace("attempt: 1", "attempt: 2"));
-        let output = project.run(&["resolve", "--file", "decisions.yaml"]).expect(1);
-        assert!(output.stdout.contains("the last attempt is 1"), "{}", output.stdout);
-    });
 }
 
 #[test]
@@ -185,19 +105,6 @@ fn a_record_that_was_changed_by_hand_is_not_sound() {
             assert_eq!(project.plan_json()["counts"]["sent"], 3, "the plan has lost somebody");
         }
     }
-}
-
-#[test]
-fn the_record_is_exported_as_lines_without_numbers_or_codes() {
-    in_doubt(|project, _sandbox, _send| {
-        let export = project.run(&["ledger", "export"]).expect(0).stdout;
-        let lines: Vec<Value> = export.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let of = |kind: &str| lines.iter().filter(|line| line["type"] == kind).count();
-        assert_eq!((of("ledger"), of("run"), of("entry")), (1, 1, 6));
-        assert!(!export.contains("9876543") && !export.contains("HELLO25"), "{export}");
-        let full = project.run(&["ledger", "export", "--full"]).expect(0).stdout;
-        assert!(full.contains("HELLO25") && !full.contains("9876543"));
-    });
 }
 
 #[test]
@@ -336,44 +243,5 @@ fn a_ledger_of_the_first_format_is_brought_up_to_date() {
     for command in [["plan", "campaign.yaml"], ["status", "campaign.yaml"], ["ledger", "check"]] {
         let output = project.run(&command).expect(1);
         assert!(output.stderr.contains("the ledger has format 99"), "{}", output.stderr);
-    }
-}
-
-#[test]
-fn the_record_holds_no_number_in_the_clear() {
-    let sandbox = Sandbox::start(&["--fault", "garbled=+919876543212", "--fault", "500-after=+919876543211"]);
-    let mut project = Project::with_sandbox(&sandbox);
-    let url = postgres::shared().database();
-    project.on_postgres(&url);
-    let _ = project.apply(&[]);
-    let dump = ["send", "journal", "run", "code", "campaign"].map(|table| {
-        postgres::shared().query(url.rsplit_once('/').unwrap().1, &format!("SELECT t::text FROM sendform.{table} t"))
-    });
-    let dump = dump.join("\n");
-    assert!(dump.contains("+91••••••••11"), "{dump}");
-    for number in ["9876543210", "9876543211", "9876543212"] {
-        assert!(!dump.contains(number), "{number} is in {dump}");
-    }
-    project.environment[1].1 = "6b".repeat(32);
-    let output = project.apply(&[]).expect(1);
-    assert!(output.stderr.contains("made with another key"), "{}", output.stderr);
-    project.run(&["plan", "campaign.yaml"]).expect(1);
-}
-
-#[test]
-fn nobody_holds_a_ledger_that_is_not_in_use() {
-    in_doubt(|project, _sandbox, _send| {
-        let output = project.run(&["ledger", "unlock"]).expect(0);
-        assert!(output.stdout.contains("nobody holds the ledger"), "{}", output.stdout);
-        project.run(&["ledger", "unlock", "--run", "1"]).expect(0);
-    });
-    let nothing = Project::new();
-    for command in [
-        &["ledger", "check"][..],
-        &["sends", "list"],
-        &["resolve", &"0".repeat(32), "--as", "accepted", "--reason", "x"],
-    ] {
-        let output = nothing.run(command).expect(1);
-        assert!(output.stderr.contains("there is no ledger at"), "{}", output.stderr);
     }
 }

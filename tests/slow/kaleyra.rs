@@ -184,13 +184,3 @@ fn the_sandbox_refuses_what_kaleyra_refuses() {
     shell(&good);
     assert_eq!(sandbox.messages().len(), 1);
 }
-
-#[test]
-fn a_redirect_is_not_followed() {
-    let server = Recorder::start(|_| (307, String::new()));
-    let mut project = Project::new();
-    project.base_url = server.url();
-    project.campaign(&[]);
-    project.apply(&[]).expect(7);
-    assert_eq!(server.count(), 3);
-}

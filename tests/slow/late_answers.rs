@@ -180,31 +180,3 @@ fn a_database_that_does_not_keep_its_commits_is_refused_or_warned_of() {
     assert!(warned.stderr.contains("warning: the database has `full_page_writes` off"), "{}", warned.stderr);
     assert!(warned.stderr.contains("none of them is synchronous"), "{}", warned.stderr);
 }
-
-#[test]
-fn generated_codes_are_unique_in_a_ledger() {
-    for database in [false, true] {
-        let sandbox = Sandbox::start(&[]);
-        let mut project = Project::with_sandbox(&sandbox);
-        if database {
-            project.on_postgres(&postgres::shared().database());
-        }
-        // Sixteen codes there are; without care some would be given away twice.
-        let generated = ("coupons: { code: HELLO25 }", "coupons: { generate: { alphabet: AB, length: 4 } }");
-        let people = |prefix: &str, many: u32| {
-            let rows: String = (0..many).map(|row| format!("{prefix}000000{row:02},Person {row}\n")).collect();
-            project.people(&format!("mobile,first_name\n{rows}"));
-        };
-        people("98", 5);
-        project.campaign(&[generated]);
-        project.apply(&[]).expect(0);
-        project.campaign(&[generated, ("name: test-offer", "name: test-offer\nedition: 2")]);
-        project.apply(&["--allow-repeat"]).expect(0);
-        people("97", 4);
-        project.campaign(&[generated, ("name: test-offer", "name: other-offer")]);
-        project.apply(&["--allow-repeat"]).expect(0);
-        let codes = sandbox.accepted("coupon_code");
-        let different: std::collections::HashSet<_> = codes.iter().collect();
-        assert_eq!((codes.len(), different.len()), (14, 14), "{codes:?}");
-    }
-}

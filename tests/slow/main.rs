@@ -9,9 +9,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../each_ledger/mod.rs"]
+mod each_ledger;
+
+mod disks;
+mod explore;
+mod formats;
 mod kaleyra;
 mod late_answers;
-mod ledger;
+mod moves;
+mod owners;
+mod postgres;
+mod rate;
 mod stopping;
 mod torture;
 mod wire;
+
+/// The kind of ledger with which `each_ledger` runs here.
+const LEDGER: support::Kind = support::Kind::Postgres;

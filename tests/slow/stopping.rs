@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use sendform::ledger::RunStart;
 
-use crate::ledger::stage;
-use crate::support::{Counts, Output, Project, Sandbox, nothing_twice, output, postgres, signal, until, wait};
+use crate::each_ledger::stage;
+use crate::support::{Counts, Project, Sandbox, nothing_twice, postgres, signal, until, wait};
 
 const APPLY: [&str; 3] = ["apply", "campaign.yaml", "--auto-approve"];
 
@@ -97,32 +97,6 @@ fn a_log_that_nobody_can_read_any_more_puts_nobody_in_doubt() {
     wait(child).expect(0);
     assert_eq!(project.counts(), Counts { accepted: 400, rejected: 0, unknown: 0, pending: 0 });
     assert_eq!(nothing_twice(&sandbox), 400);
-}
-
-#[test]
-fn a_provider_that_loses_three_of_ten_answers_stops_a_run_early() {
-    let sandbox = Sandbox::start(&["--latency", "5ms", "--fault", "500-after=30%"]);
-    let project = Project::with_sandbox(&sandbox);
-    project.crowd(2_000, &[]);
-    let stopped = project.apply(&[]).expect(6);
-    for told in [
-        "sends ended unknown, and a run stops when more than 40 did",
-        "`sendform sends list campaign.yaml --state unknown` shows the reason of each",
-        "`delivery.stop_when.unknown` sets another bound; `100%` sets none",
-    ] {
-        assert!(stopped.stderr.contains(told), "{told}: {}", stopped.stderr);
-    }
-    let counts = project.counts();
-    assert!((41..=61).contains(&counts.unknown) && counts.pending > 1_500, "{counts:?}");
-    nothing_twice(&sandbox);
-    // Whoever knows better switches it off.
-    let sandbox = Sandbox::start(&["--latency", "5ms", "--fault", "500-after=30%"]);
-    let project = Project::with_sandbox(&sandbox);
-    project.crowd(300, &[("concurrency: 20 }", "concurrency: 20, stop_when: { unknown: 100% } }")]);
-    let ended = project.apply(&[]).expect(7);
-    let counts = project.counts();
-    assert!(counts.pending == 0 && counts.unknown > 60, "{counts:?}: {}", ended.stderr);
-    nothing_twice(&sandbox);
 }
 
 /// A cable between the program and a sandbox, which can be cut.
@@ -250,96 +224,4 @@ fn what_live_appliers_have_reserved_is_waited_for_and_nobody_gets_the_same_time_
             assert!((delay - seconds).abs() < 5.0, "{delay} instead of {seconds}");
         }
     });
-}
-
-/// A campaign whose second and third person end unknown: its project and what `sends list` says.
-fn two_unknown(database: bool) -> (Sandbox, Project) {
-    let faults = ["--fault", "500-after=+919876543211", "--fault", "500-after=+919876543212"];
-    let sandbox = Sandbox::start(&faults);
-    let mut project = Project::with_sandbox(&sandbox);
-    if database {
-        project.on_postgres(&postgres::shared().database());
-    }
-    project.apply(&[]).expect(7);
-    (sandbox, project)
-}
-
-fn list(project: &Project, more: &[&str]) -> Output {
-    project.run(&[&["sends", "list", "campaign.yaml", "--state", "unknown"], more].concat()).expect(0)
-}
-
-#[test]
-fn unknown_sends_are_found_in_the_audience() {
-    for database in [false, true] {
-        let (_sandbox, project) = two_unknown(database);
-        let text = list(&project, &[]);
-        let lines: Vec<&str> = text.stdout.lines().collect();
-        assert!(lines.len() == 2 && text.stderr.is_empty(), "{text:?}");
-        for (end, row) in [("11", "people.csv:3"), ("12", "people.csv:4")] {
-            let line = lines.iter().find(|line| line.contains(&format!("••{end} "))).unwrap();
-            assert!(line.contains(&format!(" test-offer  {row}  ")), "{line}");
-        }
-        // Rows move, other files come first, numbers are written otherwise; one person is gone.
-        project.write("more.csv", "mobile,first_name\n+91 98765-43219,Dev\n098765 43212,Meera\n");
-        project.people("mobile,first_name\n9876543212,Meera again\n9876543210,Asha\n");
-        project.campaign(&[
-            ("{ csv: people.csv }", "{ csv: more.csv }, { csv: people.csv }"),
-            // The offer is over, and what an expression reads is gone: what was sent can be looked up.
-            ("2099-12-31T23:59:59", "2020-12-31T23:59:59"),
-            ("recipient.first_name", "recipient.nickname"),
-        ]);
-        project.run(&["validate", "campaign.yaml"]).expect(3);
-        let sends = list(&project, &["--format", "json"]).json()["sends"].clone();
-        let row = |end: &str| {
-            let send = sends.as_array().unwrap().iter().find(|send| send["to"].as_str().unwrap().ends_with(end));
-            send.unwrap().as_object().unwrap().get("row").cloned()
-        };
-        assert_eq!((row("12"), row("11")), (Some("more.csv:3".into()), Some(serde_json::Value::Null)), "{sends}");
-        assert!(list(&project, &[]).stdout.contains("test-offer  not in the audience now  "));
-        let decisions = list(&project, &["--format", "decisions"]).stdout;
-        assert!(decisions.contains("12 of test-offer, more.csv:3, 20"), "{decisions}");
-        assert!(decisions.contains("11 of test-offer, not in the audience now, 20"), "{decisions}");
-        // Renamed, and not sent since.
-        project.campaign(&[("name: test-offer", "name: new-name\nmoved: { from: test-offer }")]);
-        assert_eq!(list(&project, &["--format", "json"]).json()["found"], 2);
-        let filled = decisions.replace("as: #", "as: rejected #").replace("reason: \"\"", "reason: the report");
-        project.write("decisions.yaml", filled);
-        project.run(&["resolve", "--file", "decisions.yaml", "--force"]).expect(0);
-    }
-}
-
-#[test]
-fn without_the_key_sends_are_listed_without_their_rows() {
-    let (_sandbox, project) = two_unknown(true);
-    let mut command = project.command(&["sends", "list", "campaign.yaml", "--format", "json"]);
-    for (key, why) in [(None, "is not in `SENDFORM_KEY`"), (Some("6b".repeat(32)), "made with another key")] {
-        let command = match key {
-            None => command.env_remove("SENDFORM_KEY"),
-            Some(key) => command.env("SENDFORM_KEY", key),
-        };
-        let listed = output(command).expect(0);
-        assert_eq!(listed.stderr.matches("rows of these sends are not shown").count(), 1, "{}", listed.stderr);
-        assert!(listed.stderr.contains(why), "{}", listed.stderr);
-        let sends = listed.json()["sends"].as_array().unwrap().clone();
-        assert!(sends.len() == 3 && sends.iter().all(|send| send.get("row").is_none()), "{sends:?}");
-    }
-    // By its name a campaign has no audience.
-    let named = output(project.command(&["sends", "list", "test-offer"]).env_remove("SENDFORM_KEY")).expect(0);
-    assert!(named.stderr.is_empty() && !named.stdout.contains("people.csv"), "{named:?}");
-}
-
-#[test]
-fn nobody_is_called_gone_while_a_part_of_the_audience_cannot_be_read() {
-    let (_sandbox, project) = two_unknown(false);
-    let mut broken = b"mobile,first_name\n9876543210,Asha\n98765\xff43219,X\n9876543212,Meera\n".to_vec();
-    broken.extend(b"1,2,3,4\n");
-    project.write("people.csv", broken);
-    let text = list(&project, &[]);
-    assert!(text.stdout.contains("people.csv:4") && text.stdout.contains("row not found"), "{text:?}");
-    assert!(text.stderr.contains("could not be read as a whole"), "{}", text.stderr);
-    assert!(!text.stdout.contains("not in the audience now"), "{}", text.stdout);
-    std::fs::remove_file(project.path().join("people.csv")).unwrap();
-    let text = list(&project, &[]);
-    assert!(text.stderr.contains("there is no file `people.csv`"), "{}", text.stderr);
-    assert_eq!(text.stdout.matches("row not found").count(), 2, "{}", text.stdout);
 }

@@ -4,13 +4,11 @@
 //! in doubt as were under way when a process died. A few minutes' worth runs with all tests;
 //! `SENDFORM_TORTURE=5000` makes it that many kills (see `benches/README.md`).
 
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::{Counts, Project, Sandbox, nothing_twice, output, postgres, signal, until, wait};
+use crate::support::{Counts, Project, Sandbox, nothing_twice, postgres, signal, until, wait};
 
-const CONCURRENCY: u64 = 20;
+pub const CONCURRENCY: u64 = 20;
 
 /// How many kills one campaign sees, before another begins.
 const KILLS_OF_ONE: u64 = 25;
@@ -21,17 +19,17 @@ fn kills() -> u64 {
 }
 
 /// Small random numbers, the same for the same seed.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn new(salt: u64) -> Self {
+    pub fn new(salt: u64) -> Self {
         let seed = std::env::var("SENDFORM_TORTURE_SEED")
             .ok()
             .map_or_else(|| u64::from(std::process::id()), |seed| seed.parse().expect("a number"));
         Self(seed ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
@@ -43,7 +41,7 @@ impl Random {
 
 /// What holds at any time: everybody is accounted for.
 #[track_caller]
-fn accounted(project: &Project, people: u64) -> Counts {
+pub fn accounted(project: &Project, people: u64) -> Counts {
     let counts = project.counts();
     if counts.total() > 0 {
         assert_eq!(counts.total(), people, "somebody is lost: {counts:?}");
@@ -53,7 +51,7 @@ fn accounted(project: &Project, people: u64) -> Counts {
 
 /// What holds at the end: nobody is left, nobody got it twice, and the record says what the provider says.
 #[track_caller]
-fn complete(project: &Project, sandbox: &Sandbox, people: u64) -> Counts {
+pub fn complete(project: &Project, sandbox: &Sandbox, people: u64) -> Counts {
     let counts = accounted(project, people);
     assert_eq!(counts.pending, 0, "{counts:?}");
     let got = nothing_twice(sandbox);
@@ -229,74 +227,6 @@ fn several_at_once_on_one_file() {
     codes.sort_unstable();
     assert_eq!(codes, [0, 8, 8, 8]);
     assert_eq!(complete(&project, &sandbox, 400).accepted, 400);
-}
-
-/// A library that stands before the C library's, and fails a disk: each write or flush of the ledger
-/// from a given one on says `EIO`.
-const FAILING_DISK: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-static int fails(int fd) {
-  static long calls;
-  char link[64], path[4096];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  ssize_t n = readlink(link, path, sizeof path - 1);
-  if (n <= 0) return 0;
-  path[n] = 0;
-  if (!strstr(path, "ledger.db-wal")) return 0;
-  const char *from = getenv("FAIL_FROM");
-  return from && ++calls >= atol(from);
-}
-#define FAIL do { errno = EIO; return -1; } while (0)
-int fsync(int fd) { if (fails(fd)) FAIL; return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd); }
-int fdatasync(int fd) { if (fails(fd)) FAIL; return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd); }
-ssize_t pwrite(int fd, const void *b, size_t n, off_t o) {
-  if (fails(fd)) FAIL; return ((ssize_t (*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite"))(fd, b, n, o);
-}
-ssize_t pwrite64(int fd, const void *b, size_t n, off64_t o) {
-  if (fails(fd)) FAIL; return ((ssize_t (*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64"))(fd, b, n, o);
-}
-"#;
-
-fn failing_disk(project: &Project) -> PathBuf {
-    let source = project.write("disk.c", FAILING_DISK);
-    let library = project.path().join("disk.so");
-    let compiled = output(
-        std::process::Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl"),
-    );
-    assert_eq!(compiled.code, 0, "{}", compiled.stderr);
-    library
-}
-
-#[test]
-fn a_disk_that_fails_stops_the_run_and_the_next_one_knows() {
-    let sandbox = Sandbox::start(&["--latency", "20ms"]);
-    let project = Project::with_sandbox(&sandbox);
-    project.crowd(800, &[]);
-    let library = failing_disk(&project);
-    let (mut failures, mut random) = (0, Random::new(3));
-    for _ in 0..12 {
-        let from = 12 + random.below(60);
-        let mut child = project.command(&["apply", "campaign.yaml", "--auto-approve"]);
-        child.env("LD_PRELOAD", &library).env("FAIL_FROM", from.to_string());
-        let failed = output(child.stdout(Stdio::null()).stderr(Stdio::piped()));
-        assert!([0, 1, 5, 7].contains(&failed.code), "{}: {}", failed.code, failed.stderr);
-        if failed.stderr.contains("cannot be written") {
-            failures += 1;
-            assert!(failed.stderr.contains("I/O error"), "{}", failed.stderr);
-        }
-        let counts = accounted(&project, 800);
-        assert!(counts.unknown <= failures * CONCURRENCY, "{counts:?} after {failures} failures");
-    }
-    assert!(failures > 3, "the disk failed {failures} times only");
-    let last = project.apply(&[]);
-    assert!([0, 7].contains(&last.code), "{}", last.stderr);
-    complete(&project, &sandbox, 800);
 }
 
 #[test]

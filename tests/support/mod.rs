@@ -5,9 +5,10 @@
 
 pub mod postgres;
 pub mod recorder;
+pub mod wire;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,13 @@ impl Output {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
+}
+
+/// A kind of ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
 }
 
 /// A directory with a campaign.
@@ -106,10 +114,15 @@ impl Project {
         self.environment = vec![("SENDFORM_LEDGER", url.to_owned()), ("SENDFORM_KEY", "5a".repeat(32))];
     }
 
+    /// People with these numbers.
+    pub fn numbered(&self, numbers: std::ops::Range<u64>) {
+        let rows: String = numbers.map(|number| format!("98{number:08},Person {number}\n")).collect();
+        self.people(&format!("mobile,first_name\n{rows}"));
+    }
+
     /// So many people, with a code of a pool for each.
     pub fn crowd(&self, people: u64, replacements: &[(&str, &str)]) {
-        let rows: String = (0..people).map(|row| format!("98{row:08},Person {row}\n")).collect();
-        self.people(&format!("mobile,first_name\n{rows}"));
+        self.numbered(0..people);
         let codes: String = (0..people).map(|row| format!("CODE{row}\n")).collect();
         self.write("codes.csv", format!("code\n{codes}"));
         let pool = ("coupons: { code: HELLO25 }", "coupons: { pool: { csv: codes.csv } }");
@@ -292,6 +305,13 @@ expiry: { at: "2099-12-31T23:59:59", timezone: Asia/Kolkata }
 delivery: { rate: 2000/s, concurrency: 20 }
 "#;
 
+/// Makes a named pipe.
+pub fn pipe(path: &Path) {
+    let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    // SAFETY: a plain system call with a string that ends in a zero byte.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+}
+
 /// Sends a signal to a process.
 pub fn signal(child: &Child, signal: i32) {
     // SAFETY: a plain system call, on a process that this test has started and not yet waited for.
@@ -341,4 +361,63 @@ pub fn nothing_twice(sandbox: &Sandbox) -> u64 {
         assert_eq!(different.len(), messages.len(), "`{field}` was accepted twice");
     }
     messages.len() as u64
+}
+
+/// How many messages each recipient got.
+pub fn per_recipient(sandbox: &Sandbox) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for to in sandbox.accepted("to") {
+        *counts.entry(to).or_default() += 1;
+    }
+    counts
+}
+
+/// Holds that these many people got one message each.
+#[track_caller]
+pub fn once_each(sandbox: &Sandbox, people: usize) {
+    let counts = per_recipient(sandbox);
+    assert_eq!(
+        (counts.len(), counts.values().max().copied().unwrap_or(0)),
+        (people, usize::from(people > 0)),
+        "{counts:?}"
+    );
+}
+
+/// Kills a run in which each answer takes some time, after these many messages.
+pub fn kill_after(project: &Project, sandbox: &Sandbox, messages: usize) {
+    let mut child: Child = project.start(&[]);
+    until("some are sent", || sandbox.messages().len() >= messages);
+    signal(&child, libc::SIGKILL);
+    child.wait().unwrap();
+}
+
+/// A campaign for three people in the directory `b`, with an empty directory `a` beside it.
+pub fn two_directories(sandbox: &Sandbox) -> Project {
+    let project = Project::with_sandbox(sandbox).without_ledger();
+    std::fs::create_dir(project.path().join("a")).unwrap();
+    std::fs::create_dir(project.path().join("b")).unwrap();
+    for file in ["campaign.yaml", "people.csv"] {
+        std::fs::rename(project.path().join(file), project.path().join("b").join(file)).unwrap();
+    }
+    project
+}
+
+/// `apply PATH --auto-approve` and more, in a directory of the project.
+pub fn apply_in(project: &Project, directory: &str, path: &str, more: &[&str]) -> Output {
+    let arguments = [&["apply", path, "--auto-approve"], more].concat();
+    output(project.command(&arguments).current_dir(project.path().join(directory)))
+}
+
+/// Copies a directory with everything in it.
+pub fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

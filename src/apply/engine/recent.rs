@@ -18,7 +18,7 @@ const MAX_ALONE: usize = 4_096;
 
 /// An outcome of which the ledger holds no intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forgotten {
+pub struct LostOutcome {
     /// What the run saw.
     pub settlement: Settlement,
     /// The intent, as it was recorded before the request started.
@@ -60,11 +60,11 @@ impl Recent {
         last
     }
 
-    /// An outcome that the ledger has forgotten, with its intent if it is remembered.
-    pub(super) fn forgotten(&self, settlement: Settlement) -> Forgotten {
+    /// An outcome that the ledger has lost, with its intent if it is remembered.
+    pub(super) fn lost(&self, settlement: Settlement) -> LostOutcome {
         let mut claims = self.batches.iter().rev().flat_map(|batch| &batch.claim);
         let intent =
             claims.find(|intent| intent.key == settlement.key && intent.attempt == settlement.attempt).cloned();
-        Forgotten { settlement, intent }
+        LostOutcome { settlement, intent }
     }
 }

@@ -12,7 +12,8 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{Engine, Waiting};
+use super::QueuedSend;
+use super::state::State;
 use crate::apply::{Event, RunEnding};
 use crate::domain::phone::E164;
 use crate::gateway::{NotSent, Outcome, Reply};
@@ -24,6 +25,8 @@ const REMEMBERED: usize = 1_024;
 /// An acceptance, by its id.
 struct Acceptance {
     id: String,
+    /// The hash of the id.
+    hash: u64,
     key: SendKey,
     attempt: u32,
     address: E164,
@@ -47,29 +50,32 @@ impl RecentIds {
         self.ring.get(*found)
     }
 
-    fn add(&mut self, acceptance: Acceptance) {
+    fn add(&mut self, id: &str, key: SendKey, attempt: u32, address: E164) {
         let Self { ring, oldest, index, hasher, .. } = self;
-        let hash = hasher.hash_one(acceptance.id.as_str());
+        let hash = hasher.hash_one(id);
         let position = if ring.len() < REMEMBERED {
-            ring.push(acceptance);
+            ring.push(Acceptance { id: id.to_owned(), hash, key, attempt, address });
             ring.len() - 1
         } else {
             let position = *oldest;
             *oldest = (position + 1) % REMEMBERED;
-            let forgotten = hasher.hash_one(ring[position].id.as_str());
-            if let Ok(entry) = index.find_entry(forgotten, |other| *other == position) {
+            let slot = &mut ring[position];
+            if let Ok(entry) = index.find_entry(slot.hash, |other| *other == position) {
                 entry.remove();
             }
-            ring[position] = acceptance;
+            // Takes the room of the id that it replaces.
+            slot.id.clear();
+            slot.id.push_str(id);
+            *slot = Acceptance { id: std::mem::take(&mut slot.id), hash, key, attempt, address };
             position
         };
-        index.insert_unique(hash, position, |position| hasher.hash_one(ring[*position].id.as_str()));
+        index.insert_unique(hash, position, |position| ring[*position].hash);
     }
 }
 
-impl Engine {
+impl State {
     /// The reply as far as it can be believed: as it is, unless an id came twice in this run.
-    pub(super) fn believed(&mut self, carried: &[Waiting], reply: Reply) -> Reply {
+    pub(super) fn believed(&mut self, carried: &[QueuedSend], reply: Reply) -> Reply {
         if self.recent_ids.mixed_up {
             return distrusted(carried.len(), reply);
         }
@@ -83,14 +89,10 @@ impl Engine {
             self.answers_are_mixed_up(&id, key, attempt, address);
             return distrusted(carried.len(), reply);
         }
-        for (waiting, outcome) in carried.iter().zip(outcomes) {
+        for (send, outcome) in carried.iter().zip(outcomes) {
             if let Outcome::Accepted { message_id } = outcome {
-                self.recent_ids.add(Acceptance {
-                    id: message_id.clone(),
-                    key: waiting.desired.key,
-                    attempt: waiting.attempt,
-                    address: waiting.desired.address,
-                });
+                let desired = &send.desired;
+                self.recent_ids.add(message_id, desired.key, send.attempt, desired.address);
             }
         }
         reply
@@ -105,15 +107,15 @@ impl Engine {
         )));
         let unknown = || AttemptResult::Outcome(Outcome::Unknown { reason: distrust() });
         let mut earlier_is_durable = true;
-        for settlement in &mut self.unsettled {
+        for settlement in &mut self.unrecorded_outcomes {
             let counted = match &settlement.result {
                 AttemptResult::Outcome(Outcome::Accepted { .. }) => &mut self.progress.accepted,
                 AttemptResult::Outcome(Outcome::Rejected { .. }) => &mut self.progress.rejected,
                 AttemptResult::Outcome(Outcome::Unknown { .. }) => continue,
                 AttemptResult::NotSent { .. } => {
-                    let waiting = self.queue.len();
-                    self.queue.retain(|waiting| waiting.desired.key != settlement.key);
-                    let other_attempt = self.queue.len() < waiting;
+                    let queued = self.intake.queue.len();
+                    self.intake.queue.retain(|send| send.desired.key != settlement.key);
+                    let other_attempt = self.intake.queue.len() < queued;
                     let given_up = match (other_attempt, account_refused) {
                         (true, _) => &mut self.progress.retries,
                         (false, true) => &mut self.progress.not_sent,
@@ -130,12 +132,12 @@ impl Engine {
             earlier_is_durable &= (settlement.key, settlement.attempt) != (key, attempt);
         }
         if earlier_is_durable {
-            self.unsettled.push(Settlement { key, attempt, result: unknown() });
+            self.unrecorded_outcomes.push(Settlement { key, attempt, result: unknown() });
             self.progress.accepted = self.progress.accepted.saturating_sub(1);
             self.progress.unknown += 1;
         }
-        let _ = self.events.send(Event::Trouble { to: address.masked(), outcome: "unknown", reason: distrust() });
-        let _ = self.events.send(Event::Stopping);
+        self.report(Event::Trouble { to: address.masked(), outcome: "unknown", reason: distrust() });
+        self.report(Event::Stopping);
     }
 }
 
@@ -164,7 +166,7 @@ mod tests {
             assert!(recent.get(&id).is_none());
             let mut key = [0; 16];
             key[..4].copy_from_slice(&number.to_le_bytes());
-            recent.add(Acceptance { id, key: SendKey(key), attempt: number, address });
+            recent.add(&id, SendKey(key), number, address);
             for (back, known) in [(0, true), (1, true), (1_023, true), (1_024, false), (2_000, false)] {
                 let Some(earlier) = number.checked_sub(back) else { continue };
                 let found = recent.get(&format!("r{earlier}:0")).map(|acceptance| acceptance.attempt);

@@ -18,6 +18,7 @@ use super::{Engine, Event, Progress, RunEnding, Setup, ShutdownRequest};
 use crate::audience::RowPlace;
 use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::domain::canonical::ContentDigest;
+use crate::domain::clock::SystemClock;
 use crate::domain::coupon::CouponCode;
 use crate::domain::media::{MediaFile, MediaKind};
 use crate::domain::message::{Digester, Media, Message, TemplateHead};
@@ -369,7 +370,8 @@ impl Scene {
             delivery: self.delivery,
             approved: Arc::new(approved),
             leave_by: None,
-            stop,
+            clock: Arc::new(SystemClock),
+            shutdown: stop,
             events,
             figures: watch::Sender::default(),
         });

@@ -20,7 +20,7 @@ use hashbrown::HashMap;
 
 use self::lines::Lines;
 use self::quotes::Flaw;
-use crate::domain::diagnostic::{Diagnostic, did_you_mean};
+use crate::domain::diagnostic::{Code, Diagnostic, did_you_mean};
 use crate::util::fs::{FileError, InputFile, MAX_DATA_BYTES};
 
 /// The longest row. What is longer is another kind of file, or has a quote that is never closed.
@@ -106,16 +106,16 @@ impl Table {
         let problem = |code, message| Diagnostic::error(code, message).in_file(&self.file, Some(line), None);
         if header.len() > MAX_COLUMNS {
             let message = format!("`{shown}` has {} columns; a table has at most {MAX_COLUMNS}", header.len());
-            return Err(problem("csv-too-many-columns", message));
+            return Err(problem(Code::CsvTooManyColumns, message));
         }
         let names: Vec<String> = header.iter().map(str::to_owned).collect();
         if names.iter().all(String::is_empty) {
-            return Err(Diagnostic::error("csv-empty", format!("`{shown}` is empty: there is no header row"))
+            return Err(Diagnostic::error(Code::CsvEmpty, format!("`{shown}` is empty: there is no header row"))
                 .in_file(&self.file, None, None));
         }
         if names.iter().any(|name| looks_like_a_number(name)) {
             return Err(problem(
-                "csv-no-header",
+                Code::CsvNoHeader,
                 format!("the first row of `{shown}` holds a number of seven or more digits, so it is no header"),
             )
             .hint("put a row with the columns' names at the top; a name has fewer than seven digits"));
@@ -130,7 +130,7 @@ impl Table {
                     false => format!("columns {} and {} of the same name", first + 1, position + 1),
                 };
                 return Err(
-                    problem("csv-duplicate-column", format!("`{shown}` has {which}")).hint("rename one of them")
+                    problem(Code::CsvDuplicateColumn, format!("`{shown}` has {which}")).hint("rename one of them")
                 );
             }
         }
@@ -175,7 +175,7 @@ impl Table {
             let more = if names.len() > MAX_LISTED { ", …" } else { "" };
             format!("columns: {}{more}", listed.join(", "))
         };
-        Diagnostic::error("no-such-column", format!("`{}` has no column `{column}`", self.file.display()))
+        Diagnostic::error(Code::NoSuchColumn, format!("`{}` has no column `{column}`", self.file.display()))
             .hint(hint)
             .in_file(&self.file, Some(1), None)
     }
@@ -236,13 +236,13 @@ impl Table {
         let problem = |code, message, line| Diagnostic::error(code, message).in_file(&self.file, line, None);
         match error.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => problem(
-                "csv-ragged",
+                Code::CsvRagged,
                 format!("a row of `{shown}` has {len} cells where the header has {expected_len}"),
                 Some(line),
             )
             .hint("a cell that holds the delimiter must be quoted"),
             csv::ErrorKind::Utf8 { err, .. } => problem(
-                "csv-not-utf8",
+                Code::CsvNotUtf8,
                 format!("cell {} of this row of `{shown}` is not UTF-8", err.field() + 1),
                 Some(line),
             )
@@ -251,19 +251,16 @@ impl Table {
                 self.broken = true;
                 match error.get_ref().is_some_and(|source| source.is::<RowTooLong>()) {
                     true => Diagnostic::error(
-                        "csv-row-too-long",
+                        Code::CsvRowTooLong,
                         format!("a row of `{shown}` has more than {MAX_ROW_BYTES} bytes"),
                     )
                     .hint("this is another kind of file, or a quote is never closed")
                     .in_file(&self.file, Some(line), None),
-                    false => Diagnostic::error("unreadable-file", format!("cannot read `{shown}`: {error}")).in_file(
-                        &self.file,
-                        Some(line),
-                        None,
-                    ),
+                    false => Diagnostic::error(Code::UnreadableFile, format!("cannot read `{shown}`: {error}"))
+                        .in_file(&self.file, Some(line), None),
                 }
             }
-            _ => problem("csv", format!("`{shown}` is not readable as CSV"), Some(line)),
+            _ => problem(Code::CsvUnreadable, format!("`{shown}` is not readable as CSV"), Some(line)),
         }
     }
 }
@@ -284,19 +281,19 @@ fn explain_flaw(file: &InputFile, flaw: Flaw, line: u64) -> Diagnostic {
     let shown = file.display();
     let (code, message, hint, line) = match flaw {
         Flaw::NeverClosed { breaks_before } => (
-            "csv-open-quote",
+            Code::CsvOpenQuote,
             format!("`{shown}` ends inside a quoted cell: the quote that opens it here is never closed"),
             "close the quote; a quote inside a quoted cell is written twice (`\"\"`)",
             line + breaks_before,
         ),
         Flaw::LineBreak { breaks_before } => (
-            "csv-line-break",
+            Code::CsvLineBreak,
             format!("a quoted cell of `{shown}` that opens here holds a line break"),
             "close its quote; if cells of this file may hold line breaks, set `multiline: true`",
             line + breaks_before,
         ),
         Flaw::TextBehind { breaks_before } => (
-            "csv-quote",
+            Code::CsvTextAfterQuote,
             format!("a quoted cell of `{shown}` goes on behind its closing quote"),
             "a quote inside a quoted cell is written twice (`\"\"`)",
             line + breaks_before,

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, Stop};
+use crate::domain::diagnostic::Code;
 
 /// What is written: the campaign, and the people it is for.
 const FILES: [(&str, &str); 2] =
@@ -24,18 +26,21 @@ pub struct InitArgs {
     directory: PathBuf,
 }
 
-pub fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, Stop> {
+pub fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, CommandError> {
     let shown = args.directory.display();
     let existing: Vec<&str> =
         FILES.iter().map(|(name, _)| *name).filter(|name| args.directory.join(name).exists()).collect();
     if !existing.is_empty() {
-        return Err(Stop::new(
+        return Err(CommandError::new(
             Exit::Error,
+            Code::WouldOverwrite,
             format!("{} in `{shown}` would be overwritten; nothing was written", existing.join(" and ")),
         )
         .hint("name another directory"));
     }
-    let fail = |error: std::io::Error| Stop::new(Exit::Error, format!("cannot write to `{shown}`: {error}"));
+    let fail = |error: std::io::Error| {
+        CommandError::new(Exit::Error, Code::CannotWrite, format!("cannot write to `{shown}`: {error}"))
+    };
     std::fs::create_dir_all(&args.directory).map_err(fail)?;
     let campaign_name = name(&args.directory);
     for (file, text) in FILES {

@@ -1,19 +1,27 @@
 //! `sendform plan`
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use jiff::Timestamp;
 
-use crate::cli::located::locate;
+use crate::cli::args::Format;
+use crate::cli::args::LedgerArgs;
+use crate::cli::args::VarArgs;
+use crate::cli::clock;
+use crate::cli::env;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::owner;
 use crate::cli::owner::OwnerArgs;
+use crate::cli::session;
+use crate::cli::session::locate::locate;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, Format, LedgerArgs, Stop, VarArgs, context, env, owner};
+use crate::domain::diagnostic::Code;
 use crate::ledger::LedgerLocation;
 use crate::plan::build::{Inputs, build};
 use crate::plan::view::text;
 use crate::plan::{PlanFile, rename_guard};
+use crate::util::fs::write_atomically;
 
 /// Show who would get what, and why
 #[derive(Debug, Args)]
@@ -53,17 +61,17 @@ pub struct PlanArgs {
     owner: OwnerArgs,
 }
 
-pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
-    let now = Timestamp::now();
-    let given = context::given(&args.vars)?;
-    let mut campaign = context::campaign(ui, &args.campaign, &given, now)?;
+pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
+    let now = clock::now();
+    let given = args.vars.read()?;
+    let mut campaign = session::campaign(ui, &args.campaign, &given, now)?;
     let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
-    let runtime = context::runtime()?;
-    let pool = context::pool_ahead(&campaign);
+    let runtime = session::runtime()?;
+    let pool = session::pool_ahead(&campaign);
     let place = &located.ledger;
     let mut record = match args.no_ledger {
-        true => context::read_nothing(place, &campaign)?,
-        false => runtime.block_on(context::read(&located, &mut campaign))?,
+        true => session::read_nothing(place, &campaign)?,
+        false => runtime.block_on(session::read(&located, &mut campaign))?,
     };
     if record.ledger.is_none() {
         without_a_record(ui, place, args)?;
@@ -86,12 +94,16 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
     let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
     let plan = built.file.with_ledger(record.head, repeats);
     match args.format {
-        Format::Text => ui.data(&text::render(&plan)),
-        Format::Json => ui.data(&json(&plan)),
+        Format::Text => ui.data(&text::render(&plan))?,
+        Format::Json => ui.data(&json(&plan))?,
     }
     if let Some(out) = &args.out {
-        write(out, &json(&plan), 0o644).map_err(|error| {
-            Stop::new(Exit::Error, format!("the plan cannot be written to `{}`: {error}", out.display()))
+        write_atomically(out, &json(&plan), 0o644).map_err(|error| {
+            CommandError::new(
+                Exit::Error,
+                Code::CannotWrite,
+                format!("the plan cannot be written to `{}`: {error}", out.display()),
+            )
         })?;
         ui.say(&format!("Written to {}. To send it: sendform apply --plan {}", out.display(), out.display()));
     }
@@ -99,12 +111,11 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, Stop> {
 }
 
 /// A plan that is compared with nothing must be meant so: in a pipeline a missing ledger is a missing setting.
-fn without_a_record(ui: &Ui, place: &LedgerLocation, args: &PlanArgs) -> Result<(), Stop> {
+fn without_a_record(ui: &Ui, place: &LedgerLocation, args: &PlanArgs) -> Result<(), CommandError> {
     match (place, env::pipeline()) {
         _ if args.no_ledger || args.ledger.sandbox => {}
         (LedgerLocation::File(path), Some(variable)) => {
-            return Err(Stop::new(
-                Exit::Invalid,
+            return Err(CommandError::new(Exit::Invalid, Code::LedgerMissing,
                 format!(
                     "there is no ledger at `{}`, so this plan would show everybody as new (`{variable}` is set)",
                     path.display()
@@ -120,15 +131,4 @@ fn without_a_record(ui: &Ui, place: &LedgerLocation, args: &PlanArgs) -> Result<
 
 fn json(plan: &PlanFile) -> String {
     format!("{}\n", serde_json::to_string_pretty(plan).unwrap_or_default())
-}
-
-/// A file appears whole or not at all.
-pub fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
-        .tempfile_in(directory)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path).map(drop).map_err(|error| error.error)
 }

@@ -9,11 +9,16 @@ use jiff::Timestamp;
 
 use crate::audience::RowPlace;
 use crate::audience::source::csv::Table;
-use crate::cli::located::locate;
+use crate::cli::args::LedgerArgs;
+use crate::cli::args::VarArgs;
+use crate::cli::clock;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::session;
+use crate::cli::session::locate::locate;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, LedgerArgs, Stop, VarArgs, context};
 use crate::domain::campaign::Campaign;
-use crate::domain::diagnostic::Diagnostics;
+use crate::domain::diagnostic::{Code, Diagnostics};
 use crate::domain::expiry::in_zone;
 use crate::gateway::Request;
 use crate::gateway::kaleyra::multipart::Value;
@@ -41,12 +46,12 @@ pub struct PreviewArgs {
     ledger: LedgerArgs,
 }
 
-pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
-    let now = Timestamp::now();
-    let mut campaign = context::campaign(ui, &args.campaign, &context::given(&args.vars)?, now)?;
+pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
+    let now = clock::now();
+    let mut campaign = session::campaign(ui, &args.campaign, &args.vars.read()?, now)?;
     let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
-    let pool = context::pool_ahead(&campaign);
-    let context::Record { key, snapshot, .. } = context::runtime()?.block_on(context::read(&located, &mut campaign))?;
+    let pool = session::pool_ahead(&campaign);
+    let session::Record { key, snapshot, .. } = session::runtime()?.block_on(session::read(&located, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
     let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false, pool)?;
     let wanted = match &args.recipient {
@@ -74,19 +79,24 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, Stop> {
                 let why = left_out.detail.as_deref().unwrap_or_else(|| left_out.reason.words());
                 let problem =
                     format!("`{}` is blocked: {} ({why})", row(&campaign, left_out.place), left_out.reason.code());
-                Stop::new(Exit::Invalid, problem).hint("it gets no message, so there is none to show")
+                CommandError::new(Exit::Invalid, Code::RecipientBlocked, problem)
+                    .hint("it gets no message, so there is none to show")
             }
-            (None, Some(_)) => Stop::new(Exit::Invalid, "no code is left for this row, so there is no message to show"),
-            (_, None) => Stop::new(Exit::Invalid, "nobody gets a message")
+            (None, Some(_)) => CommandError::new(
+                Exit::Invalid,
+                Code::RecipientBlocked,
+                "no code is left for this row, so there is no message to show",
+            ),
+            (_, None) => CommandError::new(Exit::Invalid, Code::NobodyLeft, "nobody gets a message")
                 .hint("`sendform plan --list-blocked` tells why each row gets none"),
         });
     };
-    ui.data(&describe(&campaign, &desired, now)?);
+    ui.data(&describe(&campaign, &desired, now)?)?;
     Ok(Exit::Done)
 }
 
 /// Where the rows of a recipient stand: FILE:LINE, or the rows that hold this id.
-fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, Stop> {
+fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, CommandError> {
     let sources = &campaign.audience.sources;
     let mut places = Vec::new();
     let mut names_a_file = false;
@@ -111,7 +121,7 @@ fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, Stop> {
     if !places.is_empty() {
         return Ok(places);
     }
-    let stop = |problem: String| Stop::new(Exit::Invalid, problem);
+    let stop = |problem: String| CommandError::new(Exit::Invalid, Code::RecipientNotFound, problem);
     Err(match &campaign.audience.id {
         _ if names_a_file => stop(format!("there is no row at `{wanted}`")).hint("line 1 is the header"),
         Some(column) => stop(format!("no row has `{wanted}` in the column `{column}`"))
@@ -126,13 +136,13 @@ fn row(campaign: &Campaign, place: RowPlace) -> String {
     format!("{}:{}", file.unwrap_or_default(), place.line)
 }
 
-fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<String, Stop> {
+fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<String, CommandError> {
     let message = &desired.message;
     let expires = message.expiry.map(|expiry| expiry.at(now));
     let reference = Some(desired.key.to_string());
     let request = Request { to: vec![desired.address], message, expires, reference, lease: None };
-    let fields =
-        form(&campaign.gateway, &request, now).map_err(|expired| Stop::new(Exit::Invalid, expired.to_string()))?;
+    let fields = form(&campaign.gateway, &request, now)
+        .map_err(|expired| CommandError::new(Exit::Invalid, Code::ExpiryInThePast, expired.to_string()))?;
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(out, "{}, {}\n", desired.address.masked(), row(campaign, desired.place));

@@ -2,15 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 
-use crate::cli::located::refuse_moved;
+use crate::cli::args::Format;
+use crate::cli::args::LedgerArgs;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::session;
+use crate::cli::session::locate::refuse_moved;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, Format, LedgerArgs, Stop, context};
+use crate::domain::diagnostic::Code;
 use crate::domain::send::Resolution;
 use crate::ledger::protocol::Finding;
 use crate::ledger::{Evidence, EvidenceSource, Ledger, LostSend, RunRecord, SendKey, SendState, actor, report};
@@ -66,7 +70,7 @@ fn resolution() -> impl TypedValueParser<Value = Resolution> {
     })
 }
 
-pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, Stop> {
+pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, CommandError> {
     let actor = args.actor.clone().unwrap_or_else(actor);
     let mut decisions = Decisions::default();
     match (&args.file, args.send, args.resolution, &args.reason) {
@@ -82,19 +86,19 @@ pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, Stop> {
                 reason: reason.clone(),
             });
         }
-        _ => return Err(Stop::new(Exit::Usage, "a decision needs a reason")),
+        _ => return Err(CommandError::usage("a decision needs a reason")),
     }
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, std::path::Path::new("."))?;
+    let place = session::ledger_place(&args.ledger, args.ledger.sandbox, std::path::Path::new("."))?;
     let Decisions { evidence, lost } = decisions;
-    let (findings, restored) = context::runtime()?.block_on(async {
-        let mut ledger = context::open_recorded(&place).await?;
+    let (findings, restored) = session::runtime()?.block_on(async {
+        let mut ledger = session::open_recorded(&place).await?;
         refuse_moved(ledger.as_mut(), &place).await?;
         if !args.force {
             refuse_early(ledger.as_mut(), &evidence).await?;
         }
         let restored = if lost.is_empty() { Vec::new() } else { ledger.restore_sends(&lost).await? };
         let findings = if evidence.is_empty() { Vec::new() } else { ledger.evidence(&evidence).await? };
-        Ok::<_, Stop>((findings, restored))
+        Ok::<_, CommandError>((findings, restored))
     })?;
     let told: Vec<Told> = evidence
         .iter()
@@ -149,7 +153,7 @@ impl Decisions {
 }
 
 /// Refuses to call a send rejected or not sent while a request of its run may still live.
-async fn refuse_early(ledger: &mut dyn Ledger, evidence: &[Evidence]) -> Result<(), Stop> {
+async fn refuse_early(ledger: &mut dyn Ledger, evidence: &[Evidence]) -> Result<(), CommandError> {
     let keys: HashSet<SendKey> =
         evidence.iter().filter(|piece| piece.resolution != Resolution::Accepted).map(|piece| piece.key).collect();
     if keys.is_empty() {
@@ -167,24 +171,18 @@ async fn refuse_early(ledger: &mut dyn Ledger, evidence: &[Evidence]) -> Result<
     else {
         return Ok(());
     };
-    Err(Stop::new(
-        Exit::Error,
+    Err(CommandError::new(Exit::Error, Code::AnswerMayCome,
         format!(
             "the answer to the send {} may still come: run {} gave its last sign {} ago; nothing was recorded",
             send.last.key,
             run.id,
-            human::duration(whole_seconds(run.silent))
+            human::duration(human::whole_seconds(run.silent))
         ),
     )
     .hint(format!(
         "in {} no request of that run can live any more: decide then by what the provider's report says; `--force` decides now",
-        human::duration(whole_seconds(run.may_live_for()))
+        human::duration(human::whole_seconds(run.may_live_for()))
     )))
-}
-
-/// Rounded up, and never nothing.
-pub(super) fn whole_seconds(duration: Duration) -> Duration {
-    Duration::from_secs((duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1))
 }
 
 /// What a decision came to.
@@ -196,7 +194,7 @@ struct Told {
     lost: bool,
 }
 
-fn show(ui: &Ui, format: Format, list: &[Told]) -> Result<Exit, Stop> {
+fn show(ui: &Ui, format: Format, list: &[Told]) -> Result<Exit, CommandError> {
     let findings: Vec<Finding> = list.iter().map(|told| told.finding).collect();
     let settled = findings.iter().filter(|finding| **finding == Finding::Settled).count();
     let kept = |told: &&Told| {
@@ -213,16 +211,16 @@ fn show(ui: &Ui, format: Format, list: &[Told]) -> Result<Exit, Stop> {
             ui.data(&format!(
                 "{:#}\n",
                 json!({ "format_version": FORMAT_VERSION, "settled": settled, "refused": refused, "decisions": list })
-            ));
+            ))?;
         }
         Format::Text => {
             for told in list {
-                ui.data(&format!("{}  {}\n", told.key, told.sentence()));
+                ui.data(&format!("{}  {}\n", told.key, told.sentence()))?;
             }
         }
     }
     if refused > 0 {
-        return Err(Stop::new(Exit::Error, format!("{refused} of {} decisions were not recorded", findings.len()))
+        return Err(CommandError::new(Exit::Error, Code::DecisionRefused, format!("{refused} of {} decisions were not recorded", findings.len()))
             .hint("a decision settles an unknown outcome and overrules no other; `sendform sends show SEND` tells what is recorded"));
     }
     Ok(Exit::Done)

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, Stop};
+use crate::domain::diagnostic::Code;
 use crate::domain::expiry::parse_duration;
 use crate::sandbox::fault::Rule;
 use crate::sandbox::{self, Config, Faults, Sandbox};
@@ -49,8 +51,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|_| "write a time with its unit, such as `50ms`".to_owned())
 }
 
-pub fn run(ui: &Ui, args: &SandboxArgs) -> Result<Exit, Stop> {
-    let faults = Faults::new(&args.faults, args.seed).map_err(|problem| Stop::new(Exit::Usage, problem))?;
+pub fn run(ui: &Ui, args: &SandboxArgs) -> Result<Exit, CommandError> {
+    let faults = Faults::new(&args.faults, args.seed).map_err(|problem| CommandError::usage(problem))?;
     let config = Config {
         listen: args.listen,
         sid: args.sid.clone(),
@@ -59,13 +61,17 @@ pub fn run(ui: &Ui, args: &SandboxArgs) -> Result<Exit, Stop> {
         faults,
         ..Config::default()
     };
-    let runtime =
-        tokio::runtime::Runtime::new().map_err(|error| Stop::new(Exit::Error, format!("cannot start: {error}")))?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| CommandError::new(Exit::Error, Code::Internal, format!("cannot start: {error}")))?;
     runtime.block_on(async {
         let sandbox = Sandbox::start(config).await.map_err(|error| {
-            Stop::new(Exit::Error, format!("the sandbox cannot listen on {}: {error}", args.listen))
+            CommandError::new(
+                Exit::Error,
+                Code::SandboxFailed,
+                format!("the sandbox cannot listen on {}: {error}", args.listen),
+            )
         })?;
-        ui.data(&format!("{}\n", sandbox.url()));
+        ui.data(&format!("{}\n", sandbox.url()))?;
         ui.say(&format!(
             "SID {}, key {}. Open the address in a browser for the inbox. Ctrl-C stops.",
             args.sid, args.api_key

@@ -8,10 +8,16 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::status;
-use crate::cli::rows::{Row, Rows};
+use crate::cli::args::DataArgs;
+use crate::cli::args::Format;
+use crate::cli::args::LedgerArgs;
+use crate::cli::campaign_argument;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::recipients::{Row, Rows};
+use crate::cli::session;
 use crate::cli::ui::Ui;
-use crate::cli::{DataArgs, Exit, Format, LedgerArgs, Stop, context};
+use crate::domain::diagnostic::Code;
 use crate::domain::phone::E164;
 use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, SendRecord};
@@ -90,18 +96,18 @@ fn state() -> impl TypedValueParser<Value = SendState> {
         .map(|name| SendState::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(SendState::Intent))
 }
 
-pub fn run(ui: &Ui, args: &SendsArgs) -> Result<Exit, Stop> {
-    let runtime = context::runtime()?;
+pub fn run(ui: &Ui, args: &SendsArgs) -> Result<Exit, CommandError> {
+    let runtime = session::runtime()?;
     match &args.command {
         SendsCommand::List(args) => runtime.block_on(list(ui, args)),
         SendsCommand::Show(args) => runtime.block_on(show(ui, args)),
     }
 }
 
-async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, Stop> {
-    let (start, name, edition) = status::campaign(args.campaign.as_deref())?;
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &start)?;
-    let mut ledger = context::open_recorded(&place).await?;
+async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, CommandError> {
+    let (start, name, edition) = campaign_argument::parse(args.campaign.as_deref())?;
+    let place = session::ledger_place(&args.ledger, args.ledger.sandbox, &start)?;
+    let mut ledger = session::open_recorded(&place).await?;
     let keys = match &args.to {
         Some(number) => Some(keys_of(ledger.as_mut(), &place, number).await?),
         None => None,
@@ -124,7 +130,7 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, Stop> {
             let listed: HashSet<i64> = sends.iter().map(|send| send.run).collect();
             let runs: Vec<&RunRecord> = runs.iter().filter(|run| listed.contains(&run.id)).collect();
             let wanted = sends.iter().map(|send| send.last.key).collect();
-            Rows::find(ui, &place, &start, &context::data_dirs(&args.data), &runs, &wanted).await?
+            Rows::find(ui, &place, &start, &args.data.directories(), &runs, &wanted).await?
         }
         _ => None,
     };
@@ -132,17 +138,17 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, Stop> {
     match args.format {
         ListFormat::Json => {
             let list: Vec<Value> = sends.iter().map(|send| describe(send, rows)).collect();
-            ui.data(&format!("{:#}\n", json!({ "format_version": FORMAT_VERSION, "found": found, "sends": list })));
+            ui.data(&format!("{:#}\n", json!({ "format_version": FORMAT_VERSION, "found": found, "sends": list })))?;
         }
         ListFormat::Text => {
             for send in &sends {
-                ui.data(&line(send, rows));
+                ui.data(&line(send, rows))?;
             }
             if sends.is_empty() {
                 ui.say("No such sends");
             }
         }
-        ListFormat::Decisions => ui.data(&decisions(&sends, rows)?),
+        ListFormat::Decisions => ui.data(&decisions(&sends, rows)?)?,
     }
     if sends.len() < found {
         ui.say(&format!("{} more; raise `--limit`", found - sends.len()));
@@ -155,12 +161,12 @@ async fn keys_of(
     ledger: &mut dyn Ledger,
     place: &crate::ledger::LedgerLocation,
     number: &str,
-) -> Result<HashSet<SendKey>, Stop> {
+) -> Result<HashSet<SendKey>, CommandError> {
     let address = E164::parse_exact(number).ok_or_else(|| {
-        Stop::new(Exit::Usage, format!("`{number}` is not a number"))
+        CommandError::usage(format!("`{number}` is not a number"))
             .hint("with its country code, such as `+919876543210`")
     })?;
-    let key = context::key_of_recorded(place).await?;
+    let key = session::key_of_recorded(place).await?;
     let runs = ledger.runs().await?;
     let scopes: HashSet<(String, u32)> = runs.into_iter().map(|run| (run.campaign, run.edition)).collect();
     Ok(scopes.into_iter().map(|(campaign, edition)| key.send_keys(&campaign, edition).of(address.identity())).collect())
@@ -204,12 +210,12 @@ fn describe(send: &SendRecord, rows: Option<&Rows>) -> Value {
 }
 
 /// A file to fill in: each decision is a comment until somebody has made it.
-fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Stop> {
+fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, CommandError> {
     if let Some(send) = sends.iter().find(|send| send.state != SendState::Unknown) {
-        return Err(Stop::new(
-            Exit::Usage,
-            format!("the send {} is {}, so there is nothing to decide", send.last.key, send.state),
-        )
+        return Err(CommandError::usage(format!(
+            "the send {} is {}, so there is nothing to decide",
+            send.last.key, send.state
+        ))
         .hint("add `--state unknown`"));
     }
     let mut out = String::from(
@@ -234,12 +240,16 @@ fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Stop> 
     Ok(out)
 }
 
-async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, Stop> {
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
-    let mut ledger = context::open_recorded(&place).await?;
+async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, CommandError> {
+    let place = session::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
+    let mut ledger = session::open_recorded(&place).await?;
     let entries = report::history(ledger.as_mut(), args.send).await?;
     if entries.is_empty() {
-        return Err(Stop::new(Exit::Error, format!("nothing is recorded of the send {}", args.send)));
+        return Err(CommandError::new(
+            Exit::Error,
+            Code::NothingRecorded,
+            format!("nothing is recorded of the send {}", args.send),
+        ));
     }
     let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
     let contradictions = report::contradictions(ledger.as_mut(), args.send).await?;
@@ -255,9 +265,9 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, Stop> {
                 "{:#}\n",
                 json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs,
                     "contradictions": contradictions.iter().map(ContradictionJson::from).collect::<Vec<_>>() })
-            ));
+            ))?;
         }
-        Format::Text => ui.data(&story(args.send, &entries, &runs, &contradictions)),
+        Format::Text => ui.data(&story(args.send, &entries, &runs, &contradictions))?,
     }
     Ok(Exit::Done)
 }

@@ -1,16 +1,18 @@
 //! `sendform status`
 
-use std::path::{Path, PathBuf};
-
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cli::args::Format;
+use crate::cli::args::LedgerArgs;
+use crate::cli::campaign_argument;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::session;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, Format, LedgerArgs, Stop, context};
 use crate::ledger::RunRecord;
 use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::report::{self, CampaignStatus};
-use crate::manifest::{read, schema};
 use crate::plan::FORMAT_VERSION;
 use crate::util::human::grouped;
 
@@ -31,10 +33,10 @@ pub struct StatusArgs {
     format: Format,
 }
 
-pub fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit, Stop> {
-    let (start, name, edition) = campaign(args.campaign.as_deref())?;
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, &start)?;
-    let mut campaigns = context::runtime()?.block_on(async {
+pub fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit, CommandError> {
+    let (start, name, edition) = campaign_argument::parse(args.campaign.as_deref())?;
+    let place = session::ledger_place(&args.ledger, args.ledger.sandbox, &start)?;
+    let mut campaigns = session::runtime()?.block_on(async {
         match place.open(None).await? {
             Some(mut ledger) => report::status(ledger.as_mut(), name.as_deref()).await,
             None => Ok(Vec::new()),
@@ -52,55 +54,16 @@ pub fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit, Stop> {
                 }
             };
             value["format_version"] = Value::from(FORMAT_VERSION);
-            ui.data(&format!("{value:#}\n"));
+            ui.data(&format!("{value:#}\n"))?;
         }
         Format::Json => {
             let list: Vec<Value> = campaigns.iter().map(describe).collect();
-            ui.data(&format!("{:#}\n", json!({ "format_version": FORMAT_VERSION, "campaigns": list })));
+            ui.data(&format!("{:#}\n", json!({ "format_version": FORMAT_VERSION, "campaigns": list })))?;
         }
         Format::Text if campaigns.is_empty() => ui.say(&format!("Nothing is recorded in {place} yet")),
-        Format::Text => campaigns.iter().for_each(|campaign| ui.data(&text(campaign))),
+        Format::Text => ui.data(&campaigns.iter().map(text).collect::<String>())?,
     }
     Ok(Exit::Done)
-}
-
-/// A campaign that is named by its file or its name: where its project starts, its name, its edition.
-pub fn campaign(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<u32>), Stop> {
-    let here = || PathBuf::from(".");
-    match named {
-        None => Ok((here(), None, None)),
-        Some(text) if Path::new(text).is_file() => {
-            let (name, edition) = recorded_identity(Path::new(text))?;
-            Ok((PathBuf::from(text), Some(name), Some(edition)))
-        }
-        Some(name) => Ok((here(), Some(name.to_owned()), None)),
-    }
-}
-
-/// Name and edition of a manifest that may have other mistakes: what was sent stays true.
-pub fn identity(path: &Path) -> Result<(String, u32), Stop> {
-    identity_in(path, &manifest(path)?)
-}
-
-/// The name that a manifest's sends are found under, and its edition. A campaign that was renamed and
-/// not sent since is recorded under its name before.
-fn recorded_identity(path: &Path) -> Result<(String, u32), Stop> {
-    let manifest = manifest(path)?;
-    let (name, edition) = identity_in(path, &manifest)?;
-    Ok((manifest["moved"]["from"].as_str().map_or(name, ToOwned::to_owned), edition))
-}
-
-/// A manifest as it is written, with what it uses.
-fn manifest(path: &Path) -> Result<Value, Stop> {
-    Ok(read::read(path, &read::files(path, &[])?, schema::campaign())?.value)
-}
-
-fn identity_in(path: &Path, manifest: &Value) -> Result<(String, u32), Stop> {
-    let name = manifest["name"]
-        .as_str()
-        .ok_or_else(|| Stop::new(Exit::Invalid, format!("`{}` has no `name`", path.display())))?;
-    let edition = manifest["edition"].as_u64().and_then(|edition| u32::try_from(edition).ok()).unwrap_or(1);
-    Ok((name.to_owned(), edition))
 }
 
 /// Without an outcome: not started yet, or under way.

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::audience;
+use crate::cli::args::VarArgs;
+use crate::cli::clock;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::output::diagnostics;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, Stop, VarArgs, context};
 use crate::domain::campaign::{Campaign, CouponSpec};
-use crate::domain::diagnostic::{Diagnostic, Severity};
+use crate::domain::diagnostic::{Code, Diagnostic, Severity};
 use crate::manifest::{self, names};
 use crate::util::human::count;
 
@@ -44,9 +47,9 @@ enum Format {
     Sarif,
 }
 
-pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
-    let given = context::given(&args.vars)?;
-    let now = Timestamp::now();
+pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, CommandError> {
+    let given = args.vars.read()?;
+    let now = clock::now();
     let mut found: Vec<Diagnostic> = Vec::new();
     let paths = campaigns(&args.paths, &mut found);
     for path in &paths {
@@ -71,11 +74,11 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, Stop> {
             }
         }
         Format::Json => {
-            let list: Vec<_> = found.iter().map(Diagnostic::to_json).collect();
-            ui.data(&format!("{:#}\n", json!({ "format_version": "1.0", "valid": errors == 0, "diagnostics": list })));
+            let list: Vec<Value> = found.iter().map(diagnostics::json).collect();
+            ui.data(&format!("{:#}\n", json!({ "format_version": "1.0", "valid": errors == 0, "diagnostics": list })))?;
         }
-        Format::Github => found.iter().for_each(|finding| ui.data(&github(finding))),
-        Format::Sarif => ui.data(&format!("{:#}\n", sarif(&found))),
+        Format::Github => ui.data(&found.iter().map(diagnostics::github).collect::<String>())?,
+        Format::Sarif => ui.data(&format!("{:#}\n", diagnostics::sarif(&found)))?,
     }
     Ok(if errors == 0 { Exit::Done } else { Exit::Invalid })
 }
@@ -103,7 +106,7 @@ fn campaigns(paths: &[PathBuf], found: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
         let below = names::below(path);
         if below.is_empty() {
             found.push(
-                Diagnostic::error("no-campaign", format!("there is no campaign below `{}`", path.display()))
+                Diagnostic::error(Code::NoCampaignFound, format!("there is no campaign below `{}`", path.display()))
                     .hint("a campaign is a YAML file with `apiVersion: sendform/v1` and `kind: Campaign`"),
             );
         }
@@ -114,47 +117,4 @@ fn campaigns(paths: &[PathBuf], found: &mut Vec<Diagnostic>) -> Vec<PathBuf> {
         }));
     }
     campaigns
-}
-
-/// A workflow command. In its text `%`, carriage return and line feed are escaped.
-fn github(finding: &Diagnostic) -> String {
-    let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-    let level = if finding.severity == Severity::Error { "error" } else { "warning" };
-    let (file, line, column) = finding.position();
-    let mut place = Vec::new();
-    place.extend(file.map(|file| format!("file={}", escape(&file).replace(':', "%3A").replace(',', "%2C"))));
-    place.extend(line.map(|line| format!("line={line}")));
-    place.extend(column.map(|column| format!("col={column}")));
-    place.push(format!("title={}", finding.code));
-    let hint = finding.hint.as_deref().map_or_else(String::new, |hint| format!(" ({hint})"));
-    format!("::{level} {}::{}\n", place.join(","), escape(&format!("{}{hint}", finding.message)))
-}
-
-fn sarif(found: &[Diagnostic]) -> serde_json::Value {
-    let results: Vec<_> = found
-        .iter()
-        .map(|finding| {
-            let (file, line, column) = finding.position();
-            let hint = finding.hint.as_deref().map_or_else(String::new, |hint| format!(". {hint}"));
-            let region = line.map(|line| json!({ "startLine": line, "startColumn": column.unwrap_or(1) }));
-            let location = file.map(|file| {
-                let mut physical = json!({ "artifactLocation": { "uri": file } });
-                if let Some(region) = region {
-                    physical["region"] = region;
-                }
-                json!({ "physicalLocation": physical })
-            });
-            json!({
-                "ruleId": finding.code,
-                "level": if finding.severity == Severity::Error { "error" } else { "warning" },
-                "message": { "text": format!("{}{hint}", finding.message) },
-                "locations": location.into_iter().collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{ "tool": { "driver": { "name": "sendform", "version": env!("CARGO_PKG_VERSION") } }, "results": results }],
-    })
 }

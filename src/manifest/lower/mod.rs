@@ -21,14 +21,14 @@ use super::types;
 use crate::audience::source::csv::Table;
 use crate::audience::{AudienceSpec, MAX_LISTS, SourceSpec, SuppressSpec};
 use crate::domain::campaign::{Bound, Campaign, Delivery, Rate, StopWhen};
-use crate::domain::diagnostic::{Diagnostic, Severity, did_you_mean, is_full};
+use crate::domain::diagnostic::{Code, Diagnostic, Severity, did_you_mean, is_full};
 use crate::domain::expiry::{self, Encoding};
 use crate::domain::phone::{E164, PhoneReader};
 use crate::domain::secret::SecretRef;
 use crate::gateway::kaleyra::{Callback, KaleyraSpec};
 use crate::project::files::Files;
 use crate::render::compose::{Composer, Field, MediaSpec, NAMES, References};
-use crate::util::fs::{FileError, InputFile};
+use crate::util::fs::InputFile;
 
 /// How long one request may take unless the manifest says otherwise. Other clients of this API
 /// use 8 to 50 seconds.
@@ -75,21 +75,21 @@ pub fn check(
     if manifest.templates.is_empty() {
         check.error(
             &at!("templates"),
-            "missing-key",
+            Code::MissingKey,
             "`templates` is empty",
             "describe at least one approved template",
         );
     }
     if manifest.templates.len() > MAX_TEMPLATES {
         let message = format!("the campaign has {} templates; it can have {MAX_TEMPLATES}", manifest.templates.len());
-        check.error(&at!("templates"), "too-many", message, "one for each language and variant is enough");
+        check.error(&at!("templates"), Code::TooManyEntries, message, "one for each language and variant is enough");
     }
     let mut media_bytes = 0;
     for (key, template) in manifest.templates.iter().take(MAX_TEMPLATES) {
         if media_bytes > MAX_MEDIA_BYTES {
             let message = format!("the headers of the templates before this one have {media_bytes} bytes together");
             let hint = format!("they are kept in memory, and may have {MAX_MEDIA_BYTES}; use URLs for some of them");
-            check.error(&at!("templates", key.as_str()), "too-many", message, hint);
+            check.error(&at!("templates", key.as_str()), Code::TooManyEntries, message, hint);
             break;
         }
         if let Some(spec) = check.template(key, template, &mut composer, &declared) {
@@ -140,7 +140,7 @@ pub fn audience(
     let mut check = Check::new(document, files, Timestamp::UNIX_EPOCH);
     let mut composer = Composer::new("", 1, &BTreeMap::new());
     let Some(spec) = check.audience(audience, 1, &mut composer, &BTreeSet::new()) else { return Err(check.found) };
-    let about_file = |problem: &Diagnostic| FileError::CODES.contains(&problem.code);
+    let about_file = |problem: &Diagnostic| Code::OF_FILES.contains(&problem.code);
     Ok((spec, check.found.into_iter().filter(about_file).collect()))
 }
 
@@ -175,11 +175,11 @@ impl Check<'_> {
         if is_full(&self.found) {
             return;
         }
-        problem.place = self.document.sources.value(at);
+        problem.location = self.document.sources.value(at);
         self.found.push(problem);
     }
 
-    fn error(&mut self, at: &Pointer, code: &'static str, message: impl Into<String>, hint: impl Into<String>) {
+    fn error(&mut self, at: &Pointer, code: Code, message: impl Into<String>, hint: impl Into<String>) {
         let hint = hint.into();
         let problem = Diagnostic::error(code, message);
         self.report(at, if hint.is_empty() { problem } else { problem.hint(hint) });
@@ -213,7 +213,7 @@ impl Check<'_> {
         {
             let kind = if value.is_null() { "nothing" } else { "a list or a mapping" };
             self.found.push(
-                Diagnostic::error("var-type", format!("the value given for variable `{name}` is {kind}"))
+                Diagnostic::error(Code::WrongVarType, format!("the value given for variable `{name}` is {kind}"))
                     .hint("a variable is a text, a number, or true or false"),
             );
             if is_full(&self.found) {
@@ -227,7 +227,7 @@ impl Check<'_> {
                     Some(value) => drop(vars.insert(name.clone(), value)),
                     None => self.error(
                         &at!("vars", name.as_str()),
-                        "var-type",
+                        Code::WrongVarType,
                         format!("the value given for variable `{name}` is of another kind than its default"),
                         "give a value of the same kind: a number, `true` or `false`, or text",
                     ),
@@ -236,7 +236,7 @@ impl Check<'_> {
                 (None, None) => {
                     self.error(
                         &at!("vars", name.as_str()),
-                        "var-missing",
+                        Code::MissingVar,
                         format!("variable `{name}` has no default, and no value was given"),
                         format!("pass `--var {name}=…`"),
                     );
@@ -254,7 +254,7 @@ impl Check<'_> {
             }
             let near = did_you_mean(name, manifest.vars.keys().map(String::as_str));
             self.found.push(
-                Diagnostic::error("var-unknown", format!("the campaign has no variable `{name}`"))
+                Diagnostic::error(Code::UnknownVar, format!("the campaign has no variable `{name}`"))
                     .maybe_hint(near.map(|near| format!("did you mean `{near}`?"))),
             );
         }
@@ -276,7 +276,12 @@ impl Check<'_> {
             Ok(compiled) => compiled,
             Err(error) => {
                 let line = error.line.map_or_else(String::new, |line| format!(", in line {line} of this text"));
-                self.error(at, "expression", format!("this expression is wrong: {}{line}", error.message), "");
+                self.error(
+                    at,
+                    Code::InvalidExpression,
+                    format!("this expression is wrong: {}{line}", error.message),
+                    "",
+                );
                 return None;
             }
         };
@@ -287,14 +292,14 @@ impl Check<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("a column is `recipient.{unknown}`, a variable is `vars.{unknown}`"),
             };
-            self.error(at, "unknown-name", format!("there is no `{unknown}` here"), hint);
+            self.error(at, Code::UnknownName, format!("there is no `{unknown}` here"), hint);
         }
         for var in references.vars.iter().filter(|var| !full && !vars.contains(var.as_str())) {
             let hint = match did_you_mean(var, vars.iter().copied()) {
                 Some(near) => format!("did you mean `vars.{near}`?"),
                 None => format!("add it under `vars:`, as `{var}: {{ default: … }}`"),
             };
-            self.error(at, "unknown-var", format!("there is no variable `{var}`"), hint);
+            self.error(at, Code::UnknownVar, format!("there is no variable `{var}`"), hint);
         }
         for column in references.columns {
             self.columns.entry(column).or_insert_with(|| at.clone());
@@ -312,7 +317,7 @@ impl Check<'_> {
                 if words.is_empty() {
                     self.error(
                         &at.join("exec"),
-                        "empty-command",
+                        Code::EmptyCommand,
                         "`exec` names no program",
                         "such as `exec: [pass, show, kaleyra]`",
                     );
@@ -337,7 +342,7 @@ impl Check<'_> {
             (Some(_), Some(_)) => {
                 self.error(
                     &root.join("base_url"),
-                    "domain-twice",
+                    Code::DomainAndBaseUrl,
                     "`domain` and `base_url` both say where to send",
                     "remove one of them",
                 );
@@ -346,7 +351,7 @@ impl Check<'_> {
             (None, None) => {
                 self.error(
                     &root,
-                    "missing-key",
+                    Code::MissingKey,
                     "`gateway.kaleyra` needs `domain` or `base_url`",
                     "the console shows the account's \"API Domain\": `in`, `sg`, `eu` or `na`",
                 );
@@ -367,7 +372,7 @@ impl Check<'_> {
                 if let Err(problem) = checked {
                     self.error(
                         &root.join("callback").join("url"),
-                        "url",
+                        Code::InvalidUrl,
                         problem,
                         "such as `https://hooks.example.com/whatsapp`; plain http is for tests on this machine",
                     );
@@ -396,11 +401,16 @@ impl Check<'_> {
     fn base_url(&mut self, at: &Pointer, text: &str) -> Option<Url> {
         let Ok(url) = Url::parse(text) else {
             let shown = crate::ledger::location::redact(text);
-            self.error(at, "url", format!("`{shown}` is not a web address"), "such as `https://api.in.kaleyra.io`");
+            self.error(
+                at,
+                Code::InvalidUrl,
+                format!("`{shown}` is not a web address"),
+                "such as `https://api.in.kaleyra.io`",
+            );
             return None;
         };
         if let Err(problem) = crate::gateway::kaleyra::check_base_url(&url) {
-            self.error(at, "base-url", problem, "use `https://`; plain http is for a sandbox on this machine");
+            self.error(at, Code::UnsafeBaseUrl, problem, "use `https://`; plain http is for a sandbox on this machine");
             return None;
         }
         Some(url)
@@ -410,7 +420,7 @@ impl Check<'_> {
         let timeout = self.duration(at, text)?;
         if timeout > MAX_TIMEOUT {
             let hint = "an upload that makes progress may take ten times as long";
-            self.error(at, "timeout", format!("`{text}` is more than an hour"), hint);
+            self.error(at, Code::InvalidTimeout, format!("`{text}` is more than an hour"), hint);
             return None;
         }
         Some(timeout)
@@ -438,7 +448,7 @@ impl Check<'_> {
         for (key, number, most) in [("sources", sources, MAX_TABLES), ("suppress", lists, MAX_LISTS)] {
             if number > most {
                 let message = format!("`audience.{key}` has {number} files; it can have {most}");
-                self.error(&root.join(key), "too-many", message, "join some of them into one");
+                self.error(&root.join(key), Code::TooManyEntries, message, "join some of them into one");
                 return None;
             }
         }
@@ -447,7 +457,7 @@ impl Check<'_> {
             let region = audience.default_region.as_deref().unwrap_or_default();
             self.error(
                 &root.join("default_region"),
-                "unknown-region",
+                Code::UnknownRegion,
                 format!("there is no region `{region}`"),
                 "a country as two capital letters, such as `IN`",
             );
@@ -470,7 +480,7 @@ impl Check<'_> {
                             .map(|near| format!("did you mean `{near}`?"));
                         self.report(
                             &at,
-                            Diagnostic::error("unknown-template", format!("there is no template `{key}`"))
+                            Diagnostic::error(Code::UnknownTemplate, format!("there is no template `{key}`"))
                                 .maybe_hint(near),
                         );
                     }
@@ -479,7 +489,7 @@ impl Check<'_> {
             }
             None if templates > 1 => self.error(
                 &root,
-                "missing-key",
+                Code::MissingKey,
                 "with several templates, `audience.template` must say who gets which",
                 "such as `template: \"{{ 'hi' if recipient.lang == 'hi' else 'en' }}\"`",
             ),
@@ -553,7 +563,11 @@ impl Check<'_> {
                 && let Ok(Some((row, line))) = crate::audience::first_row(table)
             {
                 for problem in composer.trial(&row) {
-                    self.found.push(Diagnostic::error("expression", problem).in_file(&source.path, Some(line), None));
+                    self.found.push(Diagnostic::error(Code::InvalidExpression, problem).in_file(
+                        &source.path,
+                        Some(line),
+                        None,
+                    ));
                 }
             }
         }
@@ -584,7 +598,7 @@ impl Check<'_> {
                 if rate.is_none() {
                     self.error(
                         &root.join("rate"),
-                        "rate",
+                        Code::InvalidRate,
                         format!("`{text}` is not a rate"),
                         "such as `80/s`, `600/m` or `5000/h`",
                     );
@@ -597,7 +611,7 @@ impl Check<'_> {
         if batch > 1 && !matches!(coupons, types::Coupons::Code(_)) {
             self.error(
                 &root.join("batch"),
-                "batch",
+                Code::InvalidBatch,
                 "several recipients in one request share one code, and this campaign gives each a code of their own",
                 "remove `batch`, or use `coupons.code`",
             );
@@ -605,7 +619,7 @@ impl Check<'_> {
         if batch > concurrency {
             self.error(
                 &root.join("batch"),
-                "batch",
+                Code::InvalidBatch,
                 format!("`batch` is {batch}, but only {concurrency} messages may be under way at once"),
                 "raise `concurrency`",
             );
@@ -625,13 +639,13 @@ impl Check<'_> {
             match bound {
                 None => self.error(
                     &root.join(name),
-                    "stop-when",
+                    Code::InvalidStopWhen,
                     format!("`{text}` is neither a number nor a share"),
                     "such as `20` or `5%`",
                 ),
                 Some(Bound::Count(count)) if count > within as u64 => self.error(
                     &root.join(name),
-                    "stop-when",
+                    Code::InvalidStopWhen,
                     format!("`{text}` is never reached within {within} sends"),
                     "raise `within`, or lower the number",
                 ),
@@ -642,7 +656,12 @@ impl Check<'_> {
         let (rejected, unknown) = (bound("rejected", &stop_when.rejected), bound("unknown", &stop_when.unknown));
         let (rejected, unknown) = (rejected?, unknown?);
         if rejected.is_none() && unknown.is_none() {
-            self.error(root, "stop-when", "`stop_when` has no bound".to_owned(), "set `rejected`, `unknown`, or both");
+            self.error(
+                root,
+                Code::InvalidStopWhen,
+                "`stop_when` has no bound".to_owned(),
+                "set `rejected`, `unknown`, or both",
+            );
             return None;
         }
         Some(StopWhen { within, rejected, unknown })

@@ -7,7 +7,7 @@ use super::{Check, DEFAULT_AT_LEAST, at, byte, types};
 use crate::coupons::pool::PoolSpec;
 use crate::domain::campaign::CouponSpec;
 use crate::domain::coupon::{self, CouponCode};
-use crate::domain::diagnostic::{Diagnostic, did_you_mean};
+use crate::domain::diagnostic::{Code, Diagnostic, did_you_mean};
 use crate::domain::expiry::{self, ExpiryError, ExpiryRule, WrittenEnd};
 use crate::manifest::source::Pointer;
 use crate::util::human;
@@ -24,7 +24,7 @@ impl Check<'_> {
                     Some(CouponSpec::Code(code))
                 }
                 Err(error) => {
-                    self.error(&root.join("code"), "coupon", error.to_string(), "");
+                    self.error(&root.join("code"), Code::InvalidCoupon, error.to_string(), "");
                     None
                 }
             },
@@ -52,27 +52,32 @@ impl Check<'_> {
         if alphabet.len() != generate.alphabet.chars().count() {
             self.error(
                 &at.join("alphabet"),
-                "coupon",
+                Code::InvalidCoupon,
                 "the alphabet has a character twice",
                 "some codes would be likelier than others",
             );
         } else if alphabet.len() < 2 {
-            self.error(&at.join("alphabet"), "coupon", "the alphabet needs at least two characters", "");
+            self.error(&at.join("alphabet"), Code::InvalidCoupon, "the alphabet needs at least two characters", "");
         }
         if let Err(error) =
             coupon::check(&format!("{}{}", generate.prefix, generate.alphabet.chars().next().unwrap_or('A')))
         {
-            self.error(&at.join("prefix"), "coupon", error.to_string(), "");
+            self.error(&at.join("prefix"), Code::InvalidCoupon, error.to_string(), "");
         } else if total > coupon::MAX_CHARACTERS {
             self.error(
                 &at.join("length"),
-                "coupon",
+                Code::InvalidCoupon,
                 format!("prefix and length together give codes of {total} characters; WhatsApp allows at most 15"),
                 "shorten one of them",
             );
         }
         if generate.alphabet.chars().any(coupon::is_invisible) {
-            self.error(&at.join("alphabet"), "coupon", "the alphabet holds white space or an invisible character", "");
+            self.error(
+                &at.join("alphabet"),
+                Code::InvalidCoupon,
+                "the alphabet holds white space or an invisible character",
+                "",
+            );
         }
         if self.errors() > before {
             return None;
@@ -100,7 +105,7 @@ impl Check<'_> {
             if timed {
                 self.error(
                     &at!("templates"),
-                    "missing-key",
+                    Code::MissingKey,
                     "a template has `has_expiration: true`, and there is no `expiry`",
                     "add `expiry: { after: 14d }`, or `at:` with a `timezone`",
                 );
@@ -110,7 +115,7 @@ impl Check<'_> {
         if !timed {
             self.error(
                 &root,
-                "expiry-unused",
+                Code::ExpiryUnused,
                 "no template has `has_expiration: true`, so `expiry` would never be shown",
                 "remove it, or set `has_expiration` as the template was approved",
             );
@@ -124,7 +129,7 @@ impl Check<'_> {
                 if expiry.from.is_some() {
                     self.error(
                         &root.join("from"),
-                        "expiry",
+                        Code::InvalidExpiry,
                         "`from` goes with `after`; `at` is an instant already",
                         "remove `from`",
                     );
@@ -139,7 +144,7 @@ impl Check<'_> {
                 if expiry.timezone.is_some() {
                     self.error(
                         &root.join("timezone"),
-                        "expiry",
+                        Code::InvalidExpiry,
                         "`timezone` goes with `at`; `after` needs none",
                         "remove `timezone`",
                     );
@@ -150,7 +155,7 @@ impl Check<'_> {
                 {
                     self.error(
                         &root.join("after"),
-                        "expiry-too-soon",
+                        Code::ExpiryTooSoon,
                         format!(
                             "an offer of {after} never runs for {} when a message leaves",
                             human::duration(at_least)
@@ -164,13 +169,18 @@ impl Check<'_> {
                 })
             }
             (Some(_), Some(_)) => {
-                self.error(&root, "expiry", "`at` and `after` both say when the offer ends", "keep one of them");
+                self.error(
+                    &root,
+                    Code::InvalidExpiry,
+                    "`at` and `after` both say when the offer ends",
+                    "keep one of them",
+                );
                 None
             }
             (None, None) => {
                 self.error(
                     &root,
-                    "missing-key",
+                    Code::MissingKey,
                     "`expiry` needs `at` or `after`",
                     "such as `after: 14d`, or `at: \"2026-12-31T23:59:59\"` with `timezone: Asia/Kolkata`",
                 );
@@ -201,16 +211,21 @@ impl Check<'_> {
         if instant.instant().as_second() < 86_400 * 365 {
             self.error(
                 &at,
-                "expiry-past",
+                Code::ExpiryInThePast,
                 format!("{instant} is in 1970"),
                 "a number of milliseconds is not an instant; for a duration use `after: 14d`",
             );
         } else if instant.instant() <= self.now {
-            self.error(&at, "expiry-past", format!("the offer ended at {instant}"), "choose an instant in the future");
+            self.error(
+                &at,
+                Code::ExpiryInThePast,
+                format!("the offer ended at {instant}"),
+                "choose an instant in the future",
+            );
         } else if instant.remaining(self.now) < at_least {
             self.error(
                 &at,
-                "expiry-too-soon",
+                Code::ExpiryTooSoon,
                 format!("the offer ends at {instant}, in less than {}", human::duration(at_least)),
                 "choose a later end, or set `at_least`",
             );
@@ -243,12 +258,12 @@ impl Check<'_> {
             ExpiryError::Fold(..) => "say which one with an offset, such as `+02:00`, and remove `timezone`".to_owned(),
             ExpiryError::NotADuration(_) => "durations are written `14d`, `36h` or `90m`".to_owned(),
         };
-        self.error(at, "expiry", error.to_string(), hint);
+        self.error(at, Code::InvalidExpiry, error.to_string(), hint);
     }
 }
 
 fn plain_warning() -> Diagnostic {
-    Diagnostic::warning("coupon-characters", "this code has characters other than letters and digits")
+    Diagnostic::warning(Code::CouponCharacters, "this code has characters other than letters and digits")
         .hint("Meta states no character set; some clients refuse others, so send one to yourself first")
 }
 

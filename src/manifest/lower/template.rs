@@ -6,6 +6,7 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{Check, at, types};
+use crate::domain::diagnostic::Code;
 use crate::domain::media::{MediaError, MediaFile, MediaKind};
 use crate::domain::message::TemplateHead;
 use crate::manifest::source::Pointer;
@@ -32,7 +33,7 @@ impl Check<'_> {
             let given = template.body.params.len();
             self.error(
                 &body.join(if template.body.params.is_empty() { "text" } else { "params" }),
-                "param-count",
+                Code::ParamCountMismatch,
                 format!("`body.text` has {} but `body.params` has {given}", count(wanted, "placeholder")),
                 "WhatsApp refuses a message whose parameters do not match the template (its error 132000)",
             );
@@ -79,7 +80,7 @@ impl Check<'_> {
                 {
                     self.error(
                         &at,
-                        "media-url",
+                        Code::InvalidMediaUrl,
                         format!("this URL {problem}"),
                         "Kaleyra takes a public URL with a file extension, such as `https://cdn.example.com/offer.mp4`",
                     );
@@ -101,7 +102,7 @@ impl Check<'_> {
                             MediaError::File(FileError::Outside { .. }) => "put the file below the project's root",
                             _ => "",
                         };
-                        self.error(&at, "media-file", error.to_string(), hint);
+                        self.error(&at, Code::UnusableMediaFile, error.to_string(), hint);
                         None
                     }
                 }
@@ -118,7 +119,7 @@ impl Check<'_> {
                 Ok(number) if number >= 1 && part.contains("}}") => drop(numbers.insert(number)),
                 _ => self.error(
                     at,
-                    "placeholder",
+                    Code::InvalidPlaceholder,
                     format!("`{{{{{inside}` is no placeholder: the approved text has `{{{{1}}}}`, `{{{{2}}}}`…"),
                     "write the text as it was approved, and the expressions into `params`",
                 ),
@@ -128,7 +129,7 @@ impl Check<'_> {
         if highest != numbers.len() {
             self.error(
                 at,
-                "placeholder",
+                Code::InvalidPlaceholder,
                 format!("the placeholders must be numbered 1 to {}, without gaps", numbers.len()),
                 "",
             );
@@ -149,14 +150,14 @@ impl Check<'_> {
         if variables > 1 || (variables == 1 && !button.url.ends_with("{{1}}")) {
             self.error(
                 &url_at,
-                "url-variable",
+                Code::InvalidUrlVariable,
                 "a button's URL may hold one variable, `{{1}}`, and only at its end",
                 "this is how WhatsApp approves templates; put the rest into `param`",
             );
         } else if !Url::parse(&plain).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             self.error(
                 &url_at,
-                "url",
+                Code::InvalidUrl,
                 format!("`{}` is not a web address", button.url),
                 "such as `https://shop.example.com/{{1}}`",
             );
@@ -166,7 +167,7 @@ impl Check<'_> {
             (Some(_), _) => {
                 self.error(
                     &at.join("param"),
-                    "url-param",
+                    Code::UrlParamMismatch,
                     "there is nothing for `param` to fill: the URL has no `{{1}}`",
                     "end the URL with `{{1}}`, or remove `param`",
                 );
@@ -175,7 +176,7 @@ impl Check<'_> {
             (None, 1..) => {
                 self.error(
                     &url_at,
-                    "url-param",
+                    Code::UrlParamMismatch,
                     "the URL ends in `{{1}}`, and no `param` fills it",
                     "add `param:` beside `url:`",
                 );

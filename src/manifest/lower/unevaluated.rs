@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::domain::diagnostic::Diagnostic;
+use crate::domain::diagnostic::{Code, Diagnostic};
 use crate::manifest::read::Document;
 use crate::manifest::source::{Pointer, Step};
 
@@ -64,7 +64,7 @@ pub fn opener(text: &str) -> Option<&'static str> {
 /// What is said of an expression in `name`, where nothing evaluates it.
 pub fn problem(name: &str, opener: &str) -> Diagnostic {
     Diagnostic::error(
-        "not-evaluated",
+        Code::NotEvaluated,
         format!(
             "`{name}` holds `{opener}`, but expressions are not evaluated there: customers would see it as it stands"
         ),
@@ -83,7 +83,7 @@ pub fn find(document: &Document, most: usize) -> Vec<Diagnostic> {
             && let Some(opener) = refused(pointer).iter().find(|opener| text.contains(**opener))
         {
             let problem = problem(&pointer.to_string(), opener);
-            found.push(Diagnostic { place: document.sources.value(pointer), ..problem });
+            found.push(Diagnostic { location: document.sources.value(pointer), ..problem });
         }
     });
     found

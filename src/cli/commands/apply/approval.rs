@@ -1,7 +1,9 @@
 //! What was approved before this command, and how it differs from the plan as it is now.
 
-use super::{ApplyArgs, Exit};
-use crate::cli::Stop;
+use super::ApplyArgs;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::domain::diagnostic::Code;
 use crate::plan::fingerprint::{self, Options};
 use crate::plan::{Built, NotAPlanHash, PlanFile, PlanHash};
 use crate::util::human::grouped;
@@ -14,24 +16,36 @@ pub(super) struct Approval {
 
 impl Approval {
     /// Reads `--plan` and `--plan-hash`.
-    pub(super) fn read(args: &ApplyArgs) -> Result<Self, Stop> {
+    pub(super) fn read(args: &ApplyArgs) -> Result<Self, CommandError> {
         let file = match &args.plan {
             None => None,
             Some(path) => {
                 let shown = path.display();
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| Stop::new(Exit::Invalid, format!("cannot read the plan `{shown}`: {error}")))?;
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    CommandError::new(
+                        Exit::Invalid,
+                        Code::InvalidPlanFile,
+                        format!("cannot read the plan `{shown}`: {error}"),
+                    )
+                })?;
                 let hint = "make it anew with `sendform plan CAMPAIGN --out FILE`";
                 Some(PlanFile::parse(&text).map_err(|problem| {
-                    Stop::new(Exit::Invalid, format!("the plan `{shown}` cannot be used: {problem}")).hint(hint)
+                    CommandError::new(
+                        Exit::Invalid,
+                        Code::InvalidPlanFile,
+                        format!("the plan `{shown}` cannot be used: {problem}"),
+                    )
+                    .hint(hint)
                 })?)
             }
         };
         let parse = |text: &str, exit| {
             text.parse::<PlanHash>().map_err(|problem| match problem {
-                NotAPlanHash::Older(_) => Stop::new(Exit::Differs, format!("{problem}; nothing was sent"))
-                    .hint("run `sendform plan` again, and have the new plan approved"),
-                NotAPlanHash::Other(_) => Stop::new(exit, problem.to_string()),
+                NotAPlanHash::Older(_) => {
+                    CommandError::new(Exit::PlanMismatch, Code::InvalidPlanHash, format!("{problem}; nothing was sent"))
+                        .hint("run `sendform plan` again, and have the new plan approved")
+                }
+                NotAPlanHash::Other(_) => CommandError::new(exit, Code::InvalidPlanHash, problem.to_string()),
             })
         };
         let of_file = file.as_ref().map(|plan| parse(&plan.hash, Exit::Invalid)).transpose()?;
@@ -39,8 +53,9 @@ impl Approval {
         if let (Some(of_file), Some(given)) = (&of_file, &given)
             && of_file != given
         {
-            return Err(Stop::new(
-                Exit::Differs,
+            return Err(CommandError::new(
+                Exit::PlanMismatch,
+                Code::PlanMismatch,
                 format!("the plan file has the hash {of_file}, and `--plan-hash` is {given}"),
             ));
         }
@@ -48,7 +63,7 @@ impl Approval {
     }
 
     /// Refuses a plan that is not the approved one, and names what changed as far as the approval tells.
-    pub(super) fn check(&self, built: &Built) -> Result<(), Stop> {
+    pub(super) fn check(&self, built: &Built) -> Result<(), CommandError> {
         match &self.hash {
             Some(approved) if *approved != built.hash => Err(differs(approved, built, self.file.as_ref())),
             _ => Ok(()),
@@ -56,7 +71,7 @@ impl Approval {
     }
 }
 
-fn differs(approved: &PlanHash, built: &Built, file: Option<&PlanFile>) -> Stop {
+fn differs(approved: &PlanHash, built: &Built, file: Option<&PlanFile>) -> CommandError {
     let words = match file {
         Some(old) => {
             let changes = changes(old, &built.file);
@@ -64,8 +79,12 @@ fn differs(approved: &PlanHash, built: &Built, file: Option<&PlanFile>) -> Stop 
         }
         None => guess(approved, built),
     };
-    Stop::new(Exit::Differs, format!("this is not the plan that was approved; nothing was sent. Changed: {words}"))
-        .hint(format!("review the plan as it is now: its hash is {}", built.hash))
+    CommandError::new(
+        Exit::PlanMismatch,
+        Code::PlanMismatch,
+        format!("this is not the plan that was approved; nothing was sent. Changed: {words}"),
+    )
+    .hint(format!("review the plan as it is now: its hash is {}", built.hash))
 }
 
 /// What differs between two plans.

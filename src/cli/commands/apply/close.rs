@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Exit, count};
+use super::count;
 use crate::apply::{Progress, RunEnding, RunSummary};
-use crate::cli::Stop;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
 use crate::cli::ui::Ui;
-use crate::domain::diagnostic::Diagnostics;
+use crate::domain::diagnostic::{Code, Diagnostics};
 use crate::ledger::location::{DatabaseUrl, redact};
 use crate::util::human::{self, grouped};
 
@@ -52,7 +53,7 @@ pub(super) struct Report<'a> {
 
 impl Report<'_> {
     /// Shows how the run ended, and turns it into an exit code.
-    pub(super) fn close(self) -> Result<Exit, Stop> {
+    pub(super) fn close(self) -> Result<Exit, CommandError> {
         let summary = &self.summary;
         let done = summary.progress;
         if nothing_began(&summary.ending) && done == Progress::default() {
@@ -104,7 +105,7 @@ impl Report<'_> {
         command(list.into_iter().chain(["--state".to_owned(), "unknown".to_owned()]).chain(ledger))
     }
 
-    fn exit(self) -> Result<Exit, Stop> {
+    fn exit(self) -> Result<Exit, CommandError> {
         let summary = &self.summary;
         let (done, unknown) = (summary.progress, summary.unknown);
         if self.lost.is_some() || summary.ending == RunEnding::LedgerLostSends {
@@ -120,7 +121,7 @@ impl Report<'_> {
             } else if unknown > 0 {
                 Exit::Unknown
             } else {
-                Exit::Partly
+                Exit::Partial
             }
         };
         Err(match summary.ending.clone() {
@@ -132,66 +133,58 @@ impl Report<'_> {
                 return Ok(if unknown > 0 {
                     Exit::Unknown
                 } else if done.rejected > 0 || summary.pending > 0 {
-                    Exit::Partly
+                    Exit::Partial
                 } else {
                     Exit::Done
                 });
             }
             RunEnding::AccountRefused(reason) => {
-                Stop::new(Exit::Account, format!("the provider refuses the account or the kind of request: {reason}"))
+                CommandError::new(Exit::Account, Code::AccountRefused, format!("the provider refuses the account or the kind of request: {reason}"))
                     .hint("check the SID, the key, the balance, the IP addresses that the key may be used from, and `base_url`")
             }
-            RunEnding::MixedAnswers(reason) => Stop::new(Exit::Unknown, format!("{reason}; nothing more was sent")).hint(
+            RunEnding::MixedAnswers(reason) => CommandError::new(Exit::Unknown, Code::MixedAnswers, format!("{reason}; nothing more was sent")).hint(
                 "ask the provider, and the operator of any proxy on the way; compare what this run recorded with the provider's report before the next one",
             ),
             RunEnding::ExpiryTooClose(reason) => {
-                Stop::new(Exit::Limit, reason).hint("raise `edition` with a later end to reach the rest")
+                CommandError::new(Exit::Limit, Code::ExpiryTooClose, reason).hint("raise `edition` with a later end to reach the rest")
             }
-            RunEnding::TooManyUnknown(reason) => Stop::new(Exit::Limit, reason).hint(format!(
+            RunEnding::TooManyUnknown(reason) => CommandError::new(Exit::Limit, Code::TooManyUnknown, reason).hint(format!(
                 "`{}` shows the reason of each. Run the same command again once the cause is gone: it sends what is left. \
                  `delivery.stop_when.unknown` sets another bound; `100%` sets none",
                 self.list_unknown()
             )),
-            RunEnding::LimitReached(reason) => Stop::new(Exit::Limit, reason)
+            RunEnding::LimitReached(reason) => CommandError::new(Exit::Limit, Code::FailureLimit, reason)
                 .hint("`sendform sends list` shows the reason of each send; run it again once the cause is gone"),
-            RunEnding::TooManyFailures(reason) => Stop::new(
-                if unknown > 0 { Exit::Unknown } else { Exit::Limit },
+            RunEnding::TooManyFailures(reason) => CommandError::new(if unknown > 0 { Exit::Unknown } else { Exit::Limit }, Code::TooManyFailures,
                 reason,
             )
             .hint(
                 "compare the template, the parameters and the address with the provider's console before the next try",
             ),
             RunEnding::Unreachable(reason) => {
-                Stop::new(partly(), format!("the provider cannot be reached, or takes nothing more: {reason}"))
+                CommandError::new(partly(), Code::ProviderUnreachable, format!("the provider cannot be reached, or takes nothing more: {reason}"))
             }
-            RunEnding::LedgerFailed(problem) => Stop::new(partly(), format!("{}; nothing more was sent", *problem)),
-            RunEnding::Fenced(problem) => Stop::new(Exit::Held, format!("{}; nothing more was sent", *problem))
+            RunEnding::LedgerFailed(problem) => CommandError::new(partly(), Code::LedgerUnreachable, format!("{}; nothing more was sent", *problem)),
+            RunEnding::Fenced(problem) => CommandError::new(Exit::Held, Code::LedgerFenced, format!("{}; nothing more was sent", *problem))
                 .hint("run it again: it sends what is left, and nobody gets it twice"),
-            RunEnding::InputsChanged => Stop::new(
-                partly(),
+            RunEnding::InputsChanged => CommandError::new(partly(), Code::InputsChanged,
                 "the campaign's files changed while it was sent; what was not approved was not sent",
             ),
             RunEnding::InputsUnreadable(diagnostics) => {
-                let mut stop = Stop::from(Diagnostics(diagnostics.0.clone()));
-                if !nothing_sent {
-                    stop.exit = partly();
-                }
-                stop
+                let error = CommandError::from(Diagnostics(diagnostics.0.clone()));
+                if nothing_sent { error } else { error.with_exit(partly()) }
             }
             RunEnding::LedgerLostSends => self.has_forgotten(),
-            RunEnding::CodeTaken => Stop::new(
-                if nothing_sent { Exit::Differs } else { partly() },
+            RunEnding::CodeTaken => CommandError::new(if nothing_sent { Exit::PlanMismatch } else { partly() }, Code::CodeTaken,
                 "a code of the plan went to somebody else since the plan was made; nothing more was sent",
             )
             .hint("another campaign shares the pool; make a new plan"),
-            RunEnding::PlanSuperseded => Stop::new(
-                Exit::Differs,
+            RunEnding::PlanSuperseded => CommandError::new(Exit::PlanMismatch, Code::PlanMismatch,
                 "another plan of this campaign was applied after this one was made; nothing was sent",
             )
             .hint("make a new plan"),
             RunEnding::Internal(problem) => {
-                Stop::new(partly(), format!("internal error: {problem}; nothing more was sent"))
-                    .hint("run it again: it sends what is left, and nobody gets it twice; please report this")
+                CommandError::internal(format_args!("{problem}; nothing more was sent")).with_exit(partly())
             }
         })
     }
@@ -203,9 +196,10 @@ fn nothing_began(ending: &RunEnding) -> bool {
 }
 
 impl Report<'_> {
-    fn has_forgotten(&self) -> Stop {
-        let stop = Stop::new(
+    fn has_forgotten(&self) -> CommandError {
+        let stop = CommandError::new(
             Exit::Unknown,
+            Code::OutcomesLost,
             "the ledger has lost sends of this run that it had called durable, as after a failover to a standby; nothing more was sent",
         );
         match &self.lost {
@@ -220,9 +214,10 @@ impl Report<'_> {
         }
     }
 
-    fn was_overruled(&self) -> Stop {
-        Stop::new(
+    fn was_overruled(&self) -> CommandError {
+        CommandError::new(
             Exit::Held,
+            Code::OutcomesNotRecorded,
             format!(
                 "{} of this run could not be recorded: somebody had settled {} otherwise before the answer came",
                 human::count(usize::try_from(self.summary.overruled).unwrap_or(usize::MAX), "outcome"),

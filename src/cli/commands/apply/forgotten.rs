@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::apply::Forgotten;
+use crate::apply::LostOutcome;
 use crate::ledger::{LedgerLocation, SendKey, SendState};
 
 /// What a run was, as the file says it.
@@ -20,8 +20,8 @@ pub(super) struct Of<'a> {
 /// Writes the outcomes beside the ledger's file, or into the current directory if the ledger is a
 /// database, readable by this user alone: it holds codes. Tells where; or the text, if it can be
 /// written nowhere. Nothing if there is nothing to keep: what was not sent is pending anyway.
-pub(super) fn keep(place: &LedgerLocation, of: &Of<'_>, forgotten: &[Forgotten]) -> Option<Result<PathBuf, String>> {
-    let kept: Vec<&Forgotten> =
+pub(super) fn keep(place: &LedgerLocation, of: &Of<'_>, forgotten: &[LostOutcome]) -> Option<Result<PathBuf, String>> {
+    let kept: Vec<&LostOutcome> =
         forgotten.iter().filter(|forgotten| forgotten.settlement.result.state() != SendState::NotSent).collect();
     if kept.is_empty() {
         return None;
@@ -34,7 +34,7 @@ pub(super) fn keep(place: &LedgerLocation, of: &Of<'_>, forgotten: &[Forgotten])
     let name = format!("sendform-outcomes-run-{}.yaml", of.run);
     let written = [beside, std::env::temp_dir()].into_iter().find_map(|directory| {
         let path = free_name(&directory.join(&name));
-        crate::cli::commands::plan::write(&path, &text, 0o600).ok().map(|()| path)
+        crate::util::fs::write_atomically(&path, &text, 0o600).ok().map(|()| path)
     });
     Some(written.ok_or(text))
 }
@@ -48,7 +48,7 @@ fn free_name(path: &Path) -> PathBuf {
         .unwrap_or_else(|| path.to_owned())
 }
 
-fn text(of: &Of<'_>, kept: &[&Forgotten]) -> String {
+fn text(of: &Of<'_>, kept: &[&LostOutcome]) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let mut out = format!(
         "# Run {} saw these outcomes, and the ledger has lost the sends: a failover to a standby can do that.\n\

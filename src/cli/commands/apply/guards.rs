@@ -2,17 +2,21 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{ApplyArgs, Exit};
-use crate::cli::{Stop, env, owner};
+use super::ApplyArgs;
+use crate::cli::env;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::owner;
 use crate::domain::campaign::{Campaign, Rate};
+use crate::domain::diagnostic::Code;
 use crate::ledger::{LedgerKey, LedgerLocation, RunRecord};
 use crate::plan::Built;
 
 /// Sends at `rate` instead of the campaign's own. The approval covers the campaign's rate, so nothing may leave faster.
-pub(super) fn slow_down(campaign: &mut Campaign, rate: Rate) -> Result<(), Stop> {
+pub(super) fn slow_down(campaign: &mut Campaign, rate: Rate) -> Result<(), CommandError> {
     let own = campaign.delivery.rate;
     if rate.interval() < own.interval() {
-        return Err(Stop::new(Exit::Usage, format!("`--rate {rate}` is faster than the campaign's {own}"))
+        return Err(CommandError::usage(format!("`--rate {rate}` is faster than the campaign's {own}"))
             .hint("`--rate` may only slow a run down; raise `delivery.rate` in the manifest, in review"));
     }
     campaign.delivery.rate = rate;
@@ -20,7 +24,7 @@ pub(super) fn slow_down(campaign: &mut Campaign, rate: Rate) -> Result<(), Stop>
 }
 
 /// Refuses a plan that repeats another campaign.
-pub(super) fn refuse_repeats(built: &Built, args: &ApplyArgs) -> Result<(), Stop> {
+pub(super) fn refuse_repeats(built: &Built, args: &ApplyArgs) -> Result<(), CommandError> {
     let Some(repeats) = built.file.repeats.as_ref().filter(|repeats| repeats.need_permission && !args.allow_repeat)
     else {
         return Ok(());
@@ -31,7 +35,7 @@ pub(super) fn refuse_repeats(built: &Built, args: &ApplyArgs) -> Result<(), Stop
         crate::util::human::grouped(repeats.of),
         if repeats.same == repeats.people { "" } else { " and others" }
     );
-    Err(Stop::new(Exit::Error, message).hint(format!(
+    Err(CommandError::new(Exit::Error, Code::RepeatedMessage, message).hint(format!(
         "a renamed campaign needs `moved: {{ from: {campaign} }}`, or its name `{campaign}` back if something was sent under the new one; to send it again on purpose, pass `--allow-repeat`"
     )))
 }
@@ -43,7 +47,7 @@ pub(super) fn check_account(
     key: &LedgerKey,
     sid: Option<&SecretString>,
     args: &ApplyArgs,
-) -> Result<Option<String>, Stop> {
+) -> Result<Option<String>, CommandError> {
     let account = sid.map(|sid| key.account_fingerprint(sid.expose_secret()));
     let subject = owner::Subject { account, ..owner::subject(campaign, sid.is_none()) };
     owner::check(runs, &subject, args.owner)?;
@@ -51,10 +55,9 @@ pub(super) fn check_account(
 }
 
 /// A job in a pipeline must not keep its record on a disk that goes with it.
-pub(super) fn refuse_a_runners_disk(place: &LedgerLocation, fine: bool) -> Result<(), Stop> {
+pub(super) fn refuse_a_runners_disk(place: &LedgerLocation, fine: bool) -> Result<(), CommandError> {
     match (place, env::pipeline()) {
-        (LedgerLocation::File(path), Some(variable)) if !fine => Err(Stop::new(
-            Exit::Error,
+        (LedgerLocation::File(path), Some(variable)) if !fine => Err(CommandError::new(Exit::Error, Code::LedgerOnEphemeralDisk,
             format!(
                 "the ledger `{}` is on this runner's disk, which goes with the job (`{variable}` is set)",
                 path.display()

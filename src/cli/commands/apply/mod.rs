@@ -13,17 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::apply::ShutdownRequest;
-use crate::cli::located::locate;
+use crate::cli::args::{LedgerArgs, VarArgs};
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
 use crate::cli::owner::OwnerArgs;
+use crate::cli::session::locate;
 use crate::cli::signals::Signals;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, LedgerArgs, Stop, VarArgs, context, owner, progress};
+use crate::cli::{clock, env, owner, session};
 use crate::domain::campaign::{Campaign, Rate};
+use crate::domain::diagnostic::Code;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
 use crate::manifest::Given;
 use crate::plan::build::{Inputs, build, drift_in_words};
@@ -73,7 +76,7 @@ pub struct ApplyArgs {
     #[command(flatten)]
     owner: OwnerArgs,
     /// Refuse a ledger that does not hold this head, as `plan` and `apply` printed it before
-    #[arg(long, env = "SENDFORM_LEDGER_HEAD", value_name = "HEAD")]
+    #[arg(long, env = env::LEDGER_HEAD, value_name = "HEAD")]
     ledger_head: Option<Head>,
     /// Make a new ledger for this run, if there is none; refused once the ledger holds a run that has ended
     #[arg(long, conflicts_with = "sandbox")]
@@ -82,10 +85,10 @@ pub struct ApplyArgs {
     #[arg(long, value_name = "N", conflicts_with = "sandbox")]
     forget_sends: Option<u64>,
     /// How long this applier may be silent before others take its place, on a shared ledger
-    #[arg(long, env = "SENDFORM_LEASE", value_name = "DURATION", default_value = "30s", value_parser = lease)]
+    #[arg(long, env = env::LEASE, value_name = "DURATION", default_value = "30s", value_parser = lease)]
     lease: Duration,
     /// In a pipeline: the local ledger outlives this job
-    #[arg(long, env = "SENDFORM_LEDGER_IS_DURABLE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = env::LEDGER_IS_DURABLE, value_parser = clap::builder::FalseyValueParser::new())]
     ledger_is_durable: bool,
 }
 
@@ -102,15 +105,15 @@ fn lease(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
-    let now = Timestamp::now();
+pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
+    let now = clock::now();
     let approval = Approval::read(args)?;
     let (path, given) = match &approval.file {
         Some(plan) => {
-            let given = Given { vars: plan.vars.clone(), data_dirs: context::data_dirs(&args.vars.data) };
+            let given = Given { vars: plan.vars.clone(), data_dirs: args.vars.data.directories() };
             (PathBuf::from(&plan.manifest), given)
         }
-        None => (args.campaign.clone().unwrap_or_default(), context::given(&args.vars)?),
+        None => (args.campaign.clone().unwrap_or_default(), args.vars.read()?),
     };
     let sandbox = args.ledger.sandbox || approval.file.as_ref().is_some_and(|plan| plan.sandbox);
     let path = std::env::current_dir()
@@ -118,7 +121,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         .and_then(|current| path.strip_prefix(current).ok().map(ToOwned::to_owned))
         .unwrap_or(path);
     let retry_rejected = args.retry_rejected || approval.file.as_ref().is_some_and(|plan| plan.retry_rejected);
-    let mut campaign = context::campaign(ui, &path, &given, now)?;
+    let mut campaign = session::campaign(ui, &path, &given, now)?;
     if let Some(rate) = args.rate {
         guards::slow_down(&mut campaign, rate)?;
     }
@@ -127,9 +130,9 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
     guards::refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
     if place.is_shared() {
         // Without its key the database need not be asked.
-        context::key(&place)?;
+        session::key(&place)?;
     }
-    let runtime = context::runtime()?;
+    let runtime = session::runtime()?;
     let mut approved_by_user = None;
     let mut provider = None;
     let mut shutdown: Option<watch::Receiver<ShutdownRequest>> = None;
@@ -140,8 +143,8 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             return Err(LedgerError::Held { holder }.into());
         }
         // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
-        let pool = context::pool_ahead(&campaign);
-        let mut record = runtime.block_on(context::read(&located, &mut campaign))?;
+        let pool = session::pool_ahead(&campaign);
+        let mut record = runtime.block_on(session::read(&located, &mut campaign))?;
         if !sandbox {
             runtime.block_on(check_record(record.ledger.as_deref_mut(), args, &approval, &campaign))?;
         }
@@ -164,7 +167,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
         built.file = built.file.with_ledger(record.head, repeats);
         let sends = (built.hash.clone(), built.file.counts.send);
         if approved_by_user.as_ref() != Some(&sends) {
-            ui.data(&render(&built.file));
+            ui.data(&render(&built.file))?;
             ui.say(&format!("Ledger    {place}"));
         }
         if built.file.counts.send == 0 {
@@ -226,8 +229,8 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, Stop> {
             return Ok(Exit::Interrupted);
         }
         ui.say("The ledger was written to after this plan was made; planning again");
-        campaign = Arc::into_inner(shared_campaign)
-            .ok_or_else(|| Stop::new(Exit::Error, "internal error: the campaign is still in use"))?;
+        campaign =
+            Arc::into_inner(shared_campaign).ok_or_else(|| CommandError::internal("the campaign is still in use"))?;
     }
     Err(LedgerError::Outdated.into())
 }
@@ -244,12 +247,13 @@ fn catch_signals(runtime: &tokio::runtime::Runtime) -> watch::Receiver<ShutdownR
 const MAX_PLANS: usize = 5;
 
 /// Asks whether to send. Without a terminal nobody can answer.
-fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), Stop> {
+fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), CommandError> {
     match ui.confirm(&format!("\nSend {} through {target}?", count(sends))) {
         Some(true) => Ok(()),
-        Some(false) => Err(Stop::new(Exit::Error, "not approved; nothing was sent")),
-        None => Err(Stop::new(
+        Some(false) => Err(CommandError::new(Exit::Error, Code::NotConfirmed, "not approved; nothing was sent")),
+        None => Err(CommandError::new(
             Exit::Error,
+            Code::CannotConfirm,
             "cannot ask for confirmation: standard input is not a terminal; nothing was sent",
         )
         .hint("pass `--plan FILE` or `--plan-hash HASH` for a reviewed plan, or `--auto-approve`")),
@@ -262,17 +266,14 @@ async fn check_record(
     args: &ApplyArgs,
     approval: &Approval,
     campaign: &Campaign,
-) -> Result<(), Stop> {
+) -> Result<(), CommandError> {
     check_heads(ledger.as_deref_mut(), args, approval).await?;
     let Some(ledger) = ledger else { return Ok(()) };
     if args.new_ledger && ledger.runs().await?.iter().any(|run| run.ended_at.is_some()) {
-        return Err(Stop::new(
-            Exit::Usage,
-            format!(
-                "`--new-ledger` is for the first run, and the ledger `{}` holds a run that has ended",
-                ledger.place()
-            ),
-        )
+        return Err(CommandError::usage(format!(
+            "`--new-ledger` is for the first run, and the ledger `{}` holds a run that has ended",
+            ledger.place()
+        ))
         .hint("leave it out: a pipeline that keeps it would send everything again if its ledger were lost"));
     }
     restored::check(ledger, campaign, args.forget_sends).await
@@ -283,9 +284,12 @@ async fn check_heads(
     mut ledger: Option<&mut (dyn Ledger + 'static)>,
     args: &ApplyArgs,
     approval: &Approval,
-) -> Result<(), Stop> {
+) -> Result<(), CommandError> {
     let of_plan = match approval.file.as_ref().and_then(|plan| plan.ledger_head.as_deref()) {
-        Some(text) => Some(text.parse::<Head>().map_err(|problem| Stop::new(Exit::Invalid, problem))?),
+        Some(text) => Some(
+            text.parse::<Head>()
+                .map_err(|problem| CommandError::new(Exit::Invalid, Code::InvalidLedgerHead, problem))?,
+        ),
         None => None,
     };
     for head in [args.ledger_head, of_plan].into_iter().flatten() {
@@ -294,7 +298,7 @@ async fn check_heads(
             None => Some(format!("there is no ledger, and another ledger with the head {head} was seen before")),
         };
         if let Some(problem) = problem {
-            return Err(Stop::new(Exit::Error, format!("{problem}; nothing was sent")).hint(
+            return Err(CommandError::new(Exit::Error, Code::LedgerForgotSends, format!("{problem}; nothing was sent")).hint(
                 "restored from an old copy, it has forgotten who got an offer: use the ledger that the head was printed for, or settle what is missing before a new plan",
             ));
         }
@@ -302,10 +306,11 @@ async fn check_heads(
     Ok(())
 }
 
-fn secrets(campaign: &Campaign) -> Result<(SecretString, SecretString), Stop> {
+fn secrets(campaign: &Campaign) -> Result<(SecretString, SecretString), CommandError> {
     let resolve = |secret: &crate::domain::secret::SecretRef, what| {
         secret.resolve(what).map_err(|error| {
-            Stop::new(Exit::Error, error.to_string()).hint("nothing was sent; `--sandbox` needs no credentials")
+            CommandError::new(Exit::Error, Code::SecretUnavailable, error.to_string())
+                .hint("nothing was sent; `--sandbox` needs no credentials")
         })
     };
     Ok((resolve(&campaign.gateway.sid, "the SID")?, resolve(&campaign.gateway.api_key, "the API key")?))

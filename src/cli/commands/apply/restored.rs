@@ -1,15 +1,17 @@
 //! A ledger that was restored from a copy has forgotten sends. `apply` refuses a campaign that lost some
 //! until `--forget-sends` names their number.
 
-use super::Exit;
-use crate::cli::{Stop, context};
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::session;
 use crate::domain::campaign::Campaign;
+use crate::domain::diagnostic::Code;
 use crate::ledger::{FORGOTTEN_SENDS, Ledger, LedgerError, TOLD};
 
 /// How many sends of the campaign are forgotten; `None` if the user has confirmed it before.
 async fn forgotten(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<Option<u64>, LedgerError> {
     let mut known = false;
-    for name in context::names(campaign) {
+    for name in session::names(campaign) {
         if let Some(value) = ledger.property(&format!("{FORGOTTEN_SENDS}{name}")).await? {
             known = true;
             if let Ok(sends) = value.parse() {
@@ -23,10 +25,13 @@ async fn forgotten(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<Optio
 }
 
 /// Refuses a campaign of which sends are forgotten, unless their number is given.
-pub(super) async fn check(ledger: &mut dyn Ledger, campaign: &Campaign, given: Option<u64>) -> Result<(), Stop> {
+pub(super) async fn check(
+    ledger: &mut dyn Ledger,
+    campaign: &Campaign,
+    given: Option<u64>,
+) -> Result<(), CommandError> {
     match forgotten(ledger, campaign).await? {
-        Some(sends) if given != Some(sends) => Err(Stop::new(
-            Exit::Error,
+        Some(sends) if given != Some(sends) => Err(CommandError::new(Exit::Error, Code::LedgerForgotSends,
             format!(
                 "the ledger was restored from a copy that has forgotten up to {sends} sends of `{}`; nothing was sent",
                 campaign.name
@@ -44,7 +49,7 @@ pub(super) async fn told(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result
     if forgotten(ledger, campaign).await?.is_none() {
         return Ok(());
     }
-    for name in context::names(campaign) {
+    for name in session::names(campaign) {
         ledger.set_property(&format!("{FORGOTTEN_SENDS}{name}"), Some(TOLD)).await?;
     }
     Ok(())

@@ -7,13 +7,16 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use super::close::Report;
-use super::{Exit, context, forgotten, progress};
+use super::forgotten;
 use crate::apply::feed::FileSource;
 use crate::apply::{self, ApprovedPlan, Progress, Run, RunError, ShutdownRequest};
-use crate::cli::Stop;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
 use crate::cli::ui::Ui;
+use crate::cli::{progress, session};
 use crate::domain::campaign::Campaign;
 use crate::domain::clock::SystemClock;
+use crate::domain::diagnostic::Code;
 use crate::gateway::Gateway;
 use crate::gateway::kaleyra::KaleyraV1;
 use crate::ledger::{Ledger, LedgerError, LedgerKey, LedgerLocation, RunStart, Snapshot};
@@ -33,8 +36,8 @@ impl Provider {
         runtime: &Runtime,
         campaign: &Campaign,
         secrets: Option<(SecretString, SecretString)>,
-    ) -> Result<Self, Stop> {
-        let fail = |problem: String| Stop::new(Exit::Error, problem);
+    ) -> Result<Self, CommandError> {
+        let fail = |problem: String| CommandError::new(Exit::Error, Code::SandboxFailed, problem);
         let mut spec = campaign.gateway.clone();
         let (sandbox, sid, api_key) = match secrets {
             Some((sid, api_key)) => (None, sid, api_key),
@@ -69,7 +72,7 @@ pub(super) struct Job<'a> {
 
 impl Job<'_> {
     /// Applies the plan. `None` if the ledger was written to after the plan was made, so that nothing was sent.
-    pub(super) fn send(self, runtime: &Runtime) -> Result<Option<Exit>, Stop> {
+    pub(super) fn send(self, runtime: &Runtime) -> Result<Option<Exit>, CommandError> {
         let Self { ui, campaign, ledger, start, snapshot, key, built, provider, retry_rejected, place, shutdown } =
             self;
         let (events_sender, events) = mpsc::unbounded_channel();
@@ -80,13 +83,13 @@ impl Job<'_> {
         let (lost_sender, lost_file) = std::sync::mpsc::channel();
         let keep_lost = {
             let (place, campaign) = (place.clone(), Arc::clone(&campaign));
-            move |run: i64, lost: &[apply::Forgotten]| {
+            move |run: i64, lost: &[apply::LostOutcome]| {
                 let of = forgotten::Of {
                     run,
                     campaign: &campaign.record,
                     edition: campaign.edition,
                     planned_at,
-                    unique_codes: context::has_unique_codes(&campaign),
+                    unique_codes: session::has_unique_codes(&campaign),
                 };
                 let _ = lost_sender.send(forgotten::keep(&place, &of, lost));
             }
@@ -120,7 +123,7 @@ impl Job<'_> {
         });
         if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
             let page = path.with_file_name("inbox.html");
-            if crate::cli::commands::plan::write(&page, &sandbox.page(), 0o600).is_ok() {
+            if crate::util::fs::write_atomically(&page, &sandbox.page(), 0o600).is_ok() {
                 ui.say(&format!("Inbox     {}", page.display()));
             }
         }
@@ -130,8 +133,12 @@ impl Job<'_> {
             Ok(Err(RunError::Ledger(error))) => return Err(error.into()),
             // What the run had in flight is recorded as an intent without an outcome.
             Err(crashed) => {
-                return Err(Stop::new(Exit::Error, format!("internal error: the task that sends crashed: {crashed}"))
-                    .hint("run it again: it sends what is left, and nobody gets it twice"));
+                return Err(CommandError::new(
+                    Exit::Error,
+                    Code::Internal,
+                    format!("internal error: the task that sends crashed: {crashed}"),
+                )
+                .hint("run it again: it sends what is left, and nobody gets it twice"));
             }
         };
         let lost = lost_file.try_recv().ok().flatten();

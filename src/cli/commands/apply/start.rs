@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{context, owner};
+use crate::cli::owner;
+use crate::cli::session;
 use crate::domain::campaign::Campaign;
 use crate::ledger::RunStart;
 use crate::plan::Built;
@@ -25,7 +26,7 @@ pub(super) fn run_start(
         destination: campaign.destination(sandbox),
         account,
         environment: None,
-        unique_codes: context::has_unique_codes(campaign),
+        unique_codes: session::has_unique_codes(campaign),
         recipients: built.file.recipients,
         sender: campaign.gateway.from.to_string(),
         interval: campaign.delivery.rate.interval(),

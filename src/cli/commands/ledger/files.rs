@@ -4,10 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::cli::commands::status;
-use crate::cli::located::{Located, locate};
+use crate::cli::args::LedgerArgs;
+use crate::cli::campaign_argument;
+use crate::cli::env;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::session;
+use crate::cli::session::locate::{Located, locate};
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, LedgerArgs, Stop, context};
+use crate::domain::diagnostic::Code;
 use crate::ledger::key::KEY_VARIABLE;
 use crate::ledger::sqlite::{self, Forgotten, Restore};
 use crate::ledger::{LedgerKey, LedgerLocation};
@@ -80,30 +85,40 @@ pub struct CopyArgs {
     to: String,
 }
 
-pub async fn copy(ui: &Ui, args: &CopyArgs) -> Result<Exit, Stop> {
+pub async fn copy(ui: &Ui, args: &CopyArgs) -> Result<Exit, CommandError> {
     let root = locate(&LedgerArgs::default(), false, Path::new("."))?.project.root;
     let parse =
-        |text: &str| LedgerLocation::parse(text, &root).map_err(|problem| Stop::new(Exit::Usage, problem.to_string()));
+        |text: &str| LedgerLocation::parse(text, &root).map_err(|problem| CommandError::usage(problem.to_string()));
     let (from, to) = (parse(&args.from)?, parse(&args.to)?);
-    let given = context::key_variable();
+    let given = env::key();
     let key = match (&given, &from) {
         (Some(given), _) => LedgerKey::parse(given)?,
-        (None, LedgerLocation::Database(_)) => context::key(&from)?,
+        (None, LedgerLocation::Database(_)) => session::key(&from)?,
         (None, LedgerLocation::File(path)) => {
             let beside = LedgerKey::path(path);
-            LedgerKey::in_file(&beside)?
-                .ok_or_else(|| Stop::new(Exit::Error, format!("the ledger's key `{}` is missing", beside.display())))?
+            LedgerKey::in_file(&beside)?.ok_or_else(|| {
+                CommandError::new(
+                    Exit::Error,
+                    Code::LedgerKeyMissing,
+                    format!("the ledger's key `{}` is missing", beside.display()),
+                )
+            })?
         }
     };
     match &to {
         LedgerLocation::Database(_) if given.is_none() => {
-            return Err(Stop::new(Exit::Error, format!("a ledger in a database needs its key in `{KEY_VARIABLE}`")).hint(
+            return Err(CommandError::new(Exit::Error, Code::LedgerKeyMissing, format!("a ledger in a database needs its key in `{KEY_VARIABLE}`")).hint(
                 "it is in the file `ledger.key` beside the ledger; all appliers need it from now on, from where your secrets are",
             ));
         }
         LedgerLocation::File(path) => {
-            project::prepare(path)
-                .map_err(|error| Stop::new(Exit::Error, format!("cannot make the ledger's directory: {error}")))?;
+            project::prepare(path).map_err(|error| {
+                CommandError::new(
+                    Exit::Error,
+                    Code::CannotWrite,
+                    format!("cannot make the ledger's directory: {error}"),
+                )
+            })?;
             if given.is_none() {
                 key.clone().keep_beside(path)?;
             }
@@ -115,19 +130,23 @@ pub async fn copy(ui: &Ui, args: &CopyArgs) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-pub async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, Stop> {
+pub async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, CommandError> {
     let start = args.campaign.clone().unwrap_or_else(|| PathBuf::from("."));
     let located = locate(&args.ledger, args.ledger.sandbox, &start)?;
     if located.ledger.is_shared() {
         // Without its key the database need not be asked.
-        context::key(&located.ledger)?;
+        session::key(&located.ledger)?;
     }
     if let Some(mut ledger) = located.ledger.open(None).await? {
         let id = ledger.id().await?;
-        return Err(Stop::new(Exit::Error, format!("there is a ledger at `{}` already: {id}", located.ledger)));
+        return Err(CommandError::new(
+            Exit::Error,
+            Code::LedgerExists,
+            format!("there is a ledger at `{}` already: {id}", located.ledger),
+        ));
     }
     if let Some(campaign) = args.campaign.as_deref().filter(|path| path.is_file()) {
-        let (name, _) = status::identity(campaign)?;
+        let (name, _) = campaign_argument::identity(campaign)?;
         located.check_absent(&[name])?;
     } else {
         located.check_absent(&[])?;
@@ -137,18 +156,18 @@ pub async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-pub async fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<Exit, Stop> {
-    let (start, name, _) = status::campaign(args.campaign.as_deref())?;
+pub async fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<Exit, CommandError> {
+    let (start, name, _) = campaign_argument::parse(args.campaign.as_deref())?;
     let located = locate(&args.ledger, args.ledger.sandbox, &start)?;
     if let LedgerLocation::File(path) = &located.ledger {
         sqlite::adopt(path)?;
     }
-    let mut ledger = context::open_recorded(&located.ledger).await?;
+    let mut ledger = session::open_recorded(&located.ledger).await?;
     let id = ledger.id().await?;
     // A renamed campaign is remembered under the name that it was sent with: that may be either.
     let mut names: Vec<String> = name.into_iter().collect();
     if let Some(manifest) = args.campaign.as_deref().map(Path::new).filter(|path| path.is_file()) {
-        names.insert(0, status::identity(manifest)?.0);
+        names.insert(0, campaign_argument::identity(manifest)?.0);
         names.dedup();
     }
     for name in &names {
@@ -162,8 +181,8 @@ pub async fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-fn remember(located: &Located, name: &str, id: &str) -> Result<(), Stop> {
-    let fail = |error: memory::MemoryError| Stop::new(Exit::Error, error.to_string());
+fn remember(located: &Located, name: &str, id: &str) -> Result<(), CommandError> {
+    let fail = |error: memory::MemoryError| CommandError::new(Exit::Error, Code::CannotWrite, error.to_string());
     let project = &located.project;
     for directory in &project.search.directories {
         // A file of another form is replaced as well.
@@ -175,19 +194,19 @@ fn remember(located: &Located, name: &str, id: &str) -> Result<(), Stop> {
 }
 
 /// The path of a ledger that is a file.
-fn file<'a>(located: &'a Located, instead: &str) -> Result<&'a Path, Stop> {
+fn file<'a>(located: &'a Located, instead: &str) -> Result<&'a Path, CommandError> {
     match &located.ledger {
         LedgerLocation::File(path) => Ok(path),
         LedgerLocation::Database(_) => {
-            Err(Stop::new(Exit::Usage, format!("the ledger `{}` is a database", located.ledger)).hint(instead))
+            Err(CommandError::usage(format!("the ledger `{}` is a database", located.ledger)).hint(instead))
         }
     }
 }
 
-pub fn backup(ui: &Ui, args: &BackupArgs) -> Result<Exit, Stop> {
+pub fn backup(ui: &Ui, args: &BackupArgs) -> Result<Exit, CommandError> {
     let located = locate(&args.ledger, args.ledger.sandbox, Path::new("."))?;
     let path = file(&located, "back it up with the database's own tools, such as `pg_dump --schema=sendform`")?;
-    let given = context::key_variable().is_some();
+    let given = env::key().is_some();
     let key = if given { None } else { Some(LedgerKey::of(path, None)?) };
     sqlite::backup(path, &args.file, key.as_ref())?;
     let with_key = if given { "" } else { ", and its key beside it" };
@@ -195,39 +214,41 @@ pub fn backup(ui: &Ui, args: &BackupArgs) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-pub fn restore(ui: &Ui, args: &RestoreArgs) -> Result<Exit, Stop> {
+pub fn restore(ui: &Ui, args: &RestoreArgs) -> Result<Exit, CommandError> {
     let located = locate(&args.ledger, args.ledger.sandbox, Path::new("."))?;
     let path = file(
         &located,
         "restore it with the database's own tools, and give `apply` the last head that was printed with `--ledger-head`",
     )?;
-    let key = match context::key_variable() {
+    let key = match env::key() {
         Some(given) => LedgerKey::parse(&given)?,
         None => {
             let beside = LedgerKey::path(path);
             let of_copy = args.file.with_extension("key");
             LedgerKey::in_file(&beside)?.or(LedgerKey::in_file(&of_copy)?).ok_or_else(|| {
-                Stop::new(
+                CommandError::new(
                     Exit::Error,
+                    Code::LedgerKeyMissing,
                     format!("there is no key, neither `{}` nor `{}`", beside.display(), of_copy.display()),
                 )
             })?
         }
     };
-    project::prepare(path)
-        .map_err(|error| Stop::new(Exit::Error, format!("cannot make the ledger's directory: {error}")))?;
+    project::prepare(path).map_err(|error| {
+        CommandError::new(Exit::Error, Code::CannotWrite, format!("cannot make the ledger's directory: {error}"))
+    })?;
     let restore = Restore::prepare(path, &args.file, &key)?;
     let forgotten = restore.forgotten.clone();
-    ui.data(&describe(&forgotten));
+    ui.data(&describe(&forgotten))?;
     let nothing = forgotten.exact && forgotten.sends == 0;
     if args.forget_sends != Some(forgotten.sends) && !(nothing && args.forget_sends.is_none()) {
-        return Err(Stop::new(Exit::Error, "nothing was restored").hint(format!(
+        return Err(CommandError::new(Exit::Error, Code::NotConfirmed, "nothing was restored").hint(format!(
             "whoever is forgotten gets the offer again, unless it is settled first; to put this copy in place all the same, pass `--forget-sends {}`",
             forgotten.sends
         )));
     }
     let kept = restore.finish()?;
-    if context::key_variable().is_none() {
+    if env::key().is_none() {
         key.keep_beside(path)?;
     }
     ui.say(&format!("Restored `{}` from `{}`", path.display(), args.file.display()));

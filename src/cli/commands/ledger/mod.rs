@@ -8,9 +8,13 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::resolve::whole_seconds;
+use crate::cli::args::Format;
+use crate::cli::args::LedgerArgs;
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::session;
 use crate::cli::ui::Ui;
-use crate::cli::{Exit, Format, LedgerArgs, Stop, context};
+use crate::domain::diagnostic::Code;
 use crate::ledger::postgres::PostgresLedger;
 use crate::ledger::{Entry, Head, LedgerLocation, report, sqlite};
 use crate::plan::FORMAT_VERSION;
@@ -76,8 +80,8 @@ struct UnlockArgs {
     force: bool,
 }
 
-pub fn run(ui: &Ui, args: &LedgerCommand) -> Result<Exit, Stop> {
-    let runtime = context::runtime()?;
+pub fn run(ui: &Ui, args: &LedgerCommand) -> Result<Exit, CommandError> {
+    let runtime = session::runtime()?;
     match &args.command {
         Command::Check(args) => runtime.block_on(check(ui, args)),
         Command::Export(args) => runtime.block_on(export(args)),
@@ -90,9 +94,9 @@ pub fn run(ui: &Ui, args: &LedgerCommand) -> Result<Exit, Stop> {
     }
 }
 
-async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, Stop> {
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
-    let mut ledger = context::open_recorded(&place).await?;
+async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, CommandError> {
+    let place = session::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
+    let mut ledger = session::open_recorded(&place).await?;
     let mut check = report::check(ledger.as_mut()).await?;
     if let Some(head) = args.head
         && let Some(problem) = report::behind(ledger.as_mut(), head).await?
@@ -105,7 +109,7 @@ async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, Stop> {
         Format::Json => ui.data(&format!(
             "{:#}\n",
             json!({ "format_version": FORMAT_VERSION, "id": id, "head": head.map(|head| head.to_string()), "check": check })
-        )),
+        ))?,
         Format::Text => {
             let of = |number: u64, one: &str, many: &str| {
                 format!("{} {}", grouped(number), if number == 1 { one } else { many })
@@ -119,26 +123,30 @@ async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, Stop> {
                 of(check.runs, "run", "runs"),
                 of(check.sends, "send", "sends"),
                 of(check.entries, "entry", "entries")
-            ));
-            ui.data(&format!("Ledger id   {id}\n"));
+            ))?;
+            ui.data(&format!("Ledger id   {id}\n"))?;
             if let Some(head) = head {
-                ui.data(&format!("Ledger head {head}\n"));
+                ui.data(&format!("Ledger head {head}\n"))?;
             }
-            check.contradicting.iter().for_each(|found| ui.data(&format!("  contradiction: {found}\n")));
-            check.problems.iter().for_each(|problem| ui.data(&format!("  {problem}\n")));
+            for found in &check.contradicting {
+                ui.data(&format!("  contradiction: {found}\n"))?;
+            }
+            for problem in &check.problems {
+                ui.data(&format!("  {problem}\n"))?;
+            }
         }
     }
     if check.problems.is_empty() {
         Ok(Exit::Done)
     } else {
-        Err(Stop::new(Exit::Error, format!("the ledger `{place}` is not sound"))
+        Err(CommandError::new(Exit::Error, Code::LedgerDamaged, format!("the ledger `{place}` is not sound"))
             .hint("send nothing with it; compare it with a backup before anything else is written"))
     }
 }
 
-async fn export(args: &ExportArgs) -> Result<Exit, Stop> {
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
-    let mut ledger = context::open_recorded(&place).await?;
+async fn export(args: &ExportArgs) -> Result<Exit, CommandError> {
+    let place = session::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
+    let mut ledger = session::open_recorded(&place).await?;
     let chain: Vec<Value> = ledger.chain().await?.iter().map(report::link_json).collect();
     let runs = ledger.runs().await?;
     let mut out = std::io::BufWriter::new(std::io::stdout());
@@ -161,68 +169,69 @@ async fn export(args: &ExportArgs) -> Result<Exit, Stop> {
     match written.and_then(|()| out.flush()) {
         // A reader that closes the pipe early has seen enough.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Stop::new(Exit::Error, format!("the export cannot be written: {error}")))
+            Err(CommandError::new(Exit::Error, Code::CannotWrite, format!("the export cannot be written: {error}")))
         }
         _ => Ok(Exit::Done),
     }
 }
 
-async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, Stop> {
-    let place = context::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
-    let mut ledger = context::open_recorded(&place).await?;
+async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, CommandError> {
+    let place = session::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
+    let mut ledger = session::open_recorded(&place).await?;
     let runs = ledger.runs().await?;
     let live: Vec<_> = runs.iter().filter(|run| run.live).collect();
     match (&place, args.run) {
         (LedgerLocation::File(path), None) => {
             match sqlite::lease_holder(path) {
-                Some(holder) => ui.data(&format!("held by {holder}; the lock goes with that process\n")),
-                None => ui.data("nobody holds the ledger\n"),
+                Some(holder) => ui.data(&format!("held by {holder}; the lock goes with that process\n"))?,
+                None => ui.data("nobody holds the ledger\n")?,
             }
             Ok(Exit::Done)
         }
         (LedgerLocation::File(path), Some(_)) => match sqlite::lease_holder(path) {
-            Some(holder) => Err(Stop::new(Exit::Held, format!("the ledger is held by {holder}"))
-                .hint("the lock goes with that process: end it, with SIGTERM first")),
+            Some(holder) => {
+                Err(CommandError::new(Exit::Held, Code::LedgerHeld, format!("the ledger is held by {holder}"))
+                    .hint("the lock goes with that process: end it, with SIGTERM first"))
+            }
             None => {
-                ui.data("nobody holds the ledger: there is nothing to unlock\n");
+                ui.data("nobody holds the ledger: there is nothing to unlock\n")?;
                 Ok(Exit::Done)
             }
         },
         (LedgerLocation::Database(_), None) => {
             if live.is_empty() {
-                ui.data("nobody holds the ledger\n");
+                ui.data("nobody holds the ledger\n")?;
             }
             for run in &live {
                 let heard = run.heartbeat_at.map_or_else(String::new, |at| format!(", last heartbeat {at:.0}"));
                 ui.data(&format!(
                     "run {} of {}: process {} of {} on {} since {:.0}{heard}\n",
                     run.id, run.name, run.pid, run.actor, run.host, run.started_at
-                ));
+                ))?;
             }
             Ok(Exit::Done)
         }
         (LedgerLocation::Database(url), Some(run)) => {
             let open = runs.iter().find(|other| other.id == run && other.ended_at.is_none());
             if let Some(open) = open.filter(|open| !args.force && !open.may_live_for().is_zero()) {
-                return Err(Stop::new(
-                    Exit::Held,
+                return Err(CommandError::new(Exit::Held, Code::LedgerHeld,
                     format!(
                         "run {run} may still be under way: its last sign came {} ago",
-                        human::duration(whole_seconds(open.silent))
+                        human::duration(human::whole_seconds(open.silent))
                     ),
                 )
                 .hint(format!(
                     "in {} no request of it can live any more, unless it gives another sign; `--force` calls it dead now",
-                    human::duration(whole_seconds(open.may_live_for()))
+                    human::duration(human::whole_seconds(open.may_live_for()))
                 )));
             }
             let Some(mut ledger) = PostgresLedger::open_existing(url.expose(), None).await? else {
                 return Ok(Exit::Done);
             };
             if ledger.unlock(run).await? {
-                ui.data(&format!("run {run} is fenced off; what it left open is unknown\n"));
+                ui.data(&format!("run {run} is fenced off; what it left open is unknown\n"))?;
             } else {
-                ui.data(&format!("run {run} is over: there is nothing to unlock\n"));
+                ui.data(&format!("run {run} is over: there is nothing to unlock\n"))?;
             }
             Ok(Exit::Done)
         }

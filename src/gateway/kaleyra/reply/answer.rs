@@ -283,6 +283,8 @@ pub(super) fn fails_otherwise(fields: &Object<'_>) -> bool {
 pub(super) fn denial(value: &RawValue) -> Denial {
     match value.get().as_bytes()[0] {
         b'n' | b'f' => Denial::None,
+        // As a success has it.
+        b'{' if value.get() == "{}" => Denial::None,
         b't' => Denial::Error,
         b'{' if read::<Object<'_>>(value).is_some_and(|fields| fields.is_empty()) => Denial::None,
         b'[' if read::<Vec<&RawValue>>(value).is_some_and(|list| list.is_empty()) => Denial::None,

@@ -7,15 +7,17 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::ui::Ui;
-use super::{Exit, LedgerArgs, Stop, context};
+use crate::cli::args::LedgerArgs;
+use crate::cli::env::{self, LEDGER};
+use crate::cli::error::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::session;
+use crate::cli::ui::Ui;
 use crate::domain::campaign::Campaign;
+use crate::domain::diagnostic::Code;
 use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO, sqlite};
 use crate::project::memory::{self, MemoryError, Remembered};
 use crate::project::{self, Project};
-
-/// The environment variable that names the ledger.
-pub const LEDGER_VARIABLE: &str = "SENDFORM_LEDGER";
 
 /// The project of a command, and the ledger that it uses.
 #[derive(Debug)]
@@ -46,14 +48,14 @@ pub enum Source {
 }
 
 /// Finds the project of a path and the ledger that is used for it.
-pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located, Stop> {
-    let current = std::env::current_dir()
-        .map_err(|error| Stop::new(Exit::Error, format!("cannot read the current directory: {error}")))?;
+pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located, CommandError> {
+    let current = std::env::current_dir().map_err(|error| {
+        CommandError::new(Exit::Error, Code::UnreadableFile, format!("cannot read the current directory: {error}"))
+    })?;
     let project = project::find(start, &current)?;
-    let variable = || std::env::var(LEDGER_VARIABLE).ok().filter(|url| !url.trim().is_empty());
     let named = match &args.ledger {
         Some(url) => Some((url.clone(), Source::Option)),
-        None => variable().map(|url| (url, Source::Environment)),
+        None => env::ledger().map(|url| (url, Source::Environment)),
     };
     let (ledger, source) = match named {
         // A trial has a ledger of its own, whatever the environment names for real runs.
@@ -65,8 +67,8 @@ pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located,
         }
         Some((url, source)) => {
             let location = LedgerLocation::parse(&url, &project.root).map_err(|problem| {
-                let from = if source == Source::Option { "--ledger" } else { LEDGER_VARIABLE };
-                Stop::new(Exit::Usage, format!("`{from}`: {problem}"))
+                let from = if source == Source::Option { "--ledger" } else { LEDGER };
+                CommandError::usage(format!("`{from}`: {problem}"))
                     .hint("such as `sqlite:/var/lib/offers/ledger.db` or `postgres://USER@HOST/DATABASE`")
             })?;
             (location, source)
@@ -87,29 +89,27 @@ pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located,
 impl Located {
     /// Refuses a ledger that is not the one that the project pins, that the campaign was sent with, or
     /// that was moved elsewhere.
-    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), Stop> {
+    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), CommandError> {
         refuse_moved(ledger, &self.ledger).await?;
         if self.source == Source::Sandbox {
             return Ok(());
         }
         let id = ledger.id().await?;
         if let Some(pinned) = self.project.pinned_id.as_ref().filter(|pinned| **pinned != id) {
-            return Err(Stop::new(
-                Exit::Error,
+            return Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!("`{}` pins the ledger {pinned}, and `{}` is the ledger {id}; nothing was sent", project::FILE, self.ledger),
             )
             .hint("use the ledger that is pinned; in another one nobody is recorded, and people would get the offer twice"));
         }
-        match self.recall(&context::names(campaign))? {
-            Some(before) if before.ledger != id => Err(Stop::new(
-                Exit::Error,
+        match self.recall(&session::names(campaign))? {
+            Some(before) if before.ledger != id => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!(
                     "the campaign `{}` was sent with the ledger {} at `{}`, and this is another ledger: {id} at `{}`; nothing was sent",
                     campaign.name, before.ledger, before.at, self.ledger
                 ),
             )
             .hint(format!(
-                "people would get it twice: name the first ledger with `--ledger` or `{LEDGER_VARIABLE}`; if this one holds everything that was sent, say so with `sendform ledger adopt {}`",
+                "people would get it twice: name the first ledger with `--ledger` or `{LEDGER}`; if this one holds everything that was sent, say so with `sendform ledger adopt {}`",
                 campaign.path.display()
             ))),
             _ => Ok(()),
@@ -117,7 +117,7 @@ impl Located {
     }
 
     /// Where there is no ledger: refuses to take that for a first start if the project knows of one.
-    pub fn check_absent(&self, names: &[String]) -> Result<(), Stop> {
+    pub fn check_absent(&self, names: &[String]) -> Result<(), CommandError> {
         if self.source == Source::Sandbox {
             return Ok(());
         }
@@ -133,13 +133,15 @@ impl Located {
             }
             (None, None) => return Ok(()),
         };
-        Err(Stop::new(Exit::Error, format!("{known}, and there is no ledger at `{}`; nothing was sent", self.ledger))
-            .hint(format!(
-                "a new ledger would send everything again: name the first one with `--ledger` or `{LEDGER_VARIABLE}`"
-            )))
+        Err(CommandError::new(
+            Exit::Error,
+            Code::LedgerMissing,
+            format!("{known}, and there is no ledger at `{}`; nothing was sent", self.ledger),
+        )
+        .hint(format!("a new ledger would send everything again: name the first one with `--ledger` or `{LEDGER}`")))
     }
 
-    fn recall(&self, names: &[String]) -> Result<Option<Remembered>, Stop> {
+    fn recall(&self, names: &[String]) -> Result<Option<Remembered>, CommandError> {
         for name in names {
             if let Some(found) =
                 memory::recall(&self.project.search.directories, name).map_err(|error| unusable(&error))?
@@ -151,7 +153,7 @@ impl Located {
     }
 
     /// Keeps which ledger the campaign is sent with, before the first claim.
-    pub fn remember(&self, ui: &Ui, campaign: &str, id: &str) -> Result<(), Stop> {
+    pub fn remember(&self, ui: &Ui, campaign: &str, id: &str) -> Result<(), CommandError> {
         if self.source == Source::Sandbox {
             return Ok(());
         }
@@ -181,7 +183,7 @@ impl Located {
         let search = &self.project.search;
         let _ = match self.source {
             Source::Option => write!(why, "`--ledger` names it."),
-            Source::Environment => write!(why, "`{LEDGER_VARIABLE}` names it."),
+            Source::Environment => write!(why, "`{LEDGER}` names it."),
             Source::ProjectFile => write!(why, "`{}` names it.", self.project.root.join(project::FILE).display()),
             Source::Sandbox => write!(why, "It is the sandbox's."),
             Source::Default if search.marked => {
@@ -194,7 +196,7 @@ impl Located {
                 };
                 write!(
                     why,
-                    "Neither `--ledger`, `{LEDGER_VARIABLE}` nor a `{}` names one, and no directory from `{}` {bound} holds one.",
+                    "Neither `--ledger`, `{LEDGER}` nor a `{}` names one, and no directory from `{}` {bound} holds one.",
                     project::FILE,
                     search.start.display()
                 )
@@ -227,10 +229,9 @@ impl Located {
     }
 
     /// Refuses a second ledger below one that is further up, unless it is named.
-    pub fn refuse_below_another(&self) -> Result<(), Stop> {
+    pub fn refuse_below_another(&self) -> Result<(), CommandError> {
         match &self.project.search.further_up {
-            Some(other) if self.source == Source::Default => Err(Stop::new(
-                Exit::Error,
+            Some(other) if self.source == Source::Default => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!(
                     "there is a ledger further up, `{other}`, and a second one below it would not know what that one sent; nothing was sent"
                 ),
@@ -244,7 +245,7 @@ impl Located {
     }
 
     /// Makes the ledger of an `apply`: a real one only if the user asks for it. Returns its key and its id.
-    pub async fn create_on_request(&self, ui: &Ui, requested: bool) -> Result<(LedgerKey, String), Stop> {
+    pub async fn create_on_request(&self, ui: &Ui, requested: bool) -> Result<(LedgerKey, String), CommandError> {
         if self.source != Source::Sandbox {
             let why = self.why_none();
             if requested {
@@ -255,9 +256,15 @@ impl Located {
                     .confirm_that(&format!("\n{why}\nMake a new ledger there? Nobody is recorded in it."), "makes it")
                 {
                     Some(true) => {}
-                    Some(false) => return Err(Stop::new(Exit::Error, "no ledger was made; nothing was sent")),
+                    Some(false) => {
+                        return Err(CommandError::new(
+                            Exit::Error,
+                            Code::NotConfirmed,
+                            "no ledger was made; nothing was sent",
+                        ));
+                    }
                     None => {
-                        return Err(Stop::new(Exit::Error, format!("{why} Nothing was sent")).hint(
+                        return Err(CommandError::new(Exit::Error, Code::LedgerMissing, format!("{why} Nothing was sent")).hint(
                             "if this is the first campaign, make it with `sendform ledger create`, or pass `--new-ledger` for this one run; else name the ledger that was used before with `--ledger`",
                         ));
                     }
@@ -268,12 +275,18 @@ impl Located {
     }
 
     /// Makes the ledger. Returns its key and its id.
-    pub async fn create(&self, ui: &Ui) -> Result<(LedgerKey, String), Stop> {
-        let key = context::key(&self.ledger)?;
+    pub async fn create(&self, ui: &Ui) -> Result<(LedgerKey, String), CommandError> {
+        let key = session::key(&self.ledger)?;
         self.ledger.create(&key).await?;
         let id = match self.ledger.open(Some(&key)).await? {
             Some(mut ledger) => ledger.id().await?,
-            None => return Err(Stop::new(Exit::Error, format!("the ledger `{}` is gone again", self.ledger))),
+            None => {
+                return Err(CommandError::new(
+                    Exit::Error,
+                    Code::LedgerMissing,
+                    format!("the ledger `{}` is gone again", self.ledger),
+                ));
+            }
         };
         if self.source != Source::Sandbox {
             ui.say(&format!("Made the ledger {id} at `{}`", self.ledger));
@@ -282,18 +295,20 @@ impl Located {
     }
 }
 
-fn unusable(error: &MemoryError) -> Stop {
-    Stop::new(Exit::Error, format!("{error}; nothing was sent"))
+fn unusable(error: &MemoryError) -> CommandError {
+    CommandError::new(Exit::Error, Code::UnreadableFile, format!("{error}; nothing was sent"))
         .hint("it guards against sending a campaign with two ledgers; remove the file if you know which ledger is the right one")
 }
 
 /// Refuses a ledger that was moved to another place.
-pub async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -> Result<(), Stop> {
+pub async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -> Result<(), CommandError> {
     match ledger.property(MOVED_TO).await? {
-        Some(place) => {
-            Err(Stop::new(Exit::Error, format!("the ledger `{at}` was moved to `{place}`; nothing was written"))
-                .hint("use it there; this one is kept for reading, and does not know what the other has sent since"))
-        }
+        Some(place) => Err(CommandError::new(
+            Exit::Error,
+            Code::LedgerMoved,
+            format!("the ledger `{at}` was moved to `{place}`; nothing was written"),
+        )
+        .hint("use it there; this one is kept for reading, and does not know what the other has sent since")),
         None => Ok(()),
     }
 }

@@ -1,115 +1,52 @@
-//! What several commands need: variables, the project, the ledger and its key.
+//! What several commands open: the project, the campaign, the ledger and its key.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+pub mod locate;
+
+use std::path::Path;
 
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
 
-use super::located::{Located, locate};
+use super::args::LedgerArgs;
+use super::env;
+use super::error::CommandError;
+use super::exit::Exit;
 use super::ui::Ui;
-use super::{DataArgs, Exit, LedgerArgs, Stop, VarArgs};
 use crate::coupons::PoolAhead;
 use crate::domain::campaign::{Campaign, CouponSpec};
-use crate::domain::diagnostic::{Diagnostic, Diagnostics};
-use crate::ledger::key::KEY_VARIABLE;
+use crate::domain::diagnostic::Code;
 use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, RunRecord, Scope, Snapshot, report};
-use crate::manifest::yaml::Refusal;
 use crate::manifest::{self, Given};
 use crate::plan::Built;
 use crate::plan::rename_guard::{self, Repeats};
 use crate::project;
-use crate::project::files;
-
-/// The largest file of variables.
-const MAX_VAR_FILE: u64 = manifest::yaml::MAX_BYTES;
-
-/// The directories that `--data-dir`, else `SENDFORM_DATA_DIR`, names.
-pub fn data_dirs(args: &DataArgs) -> Vec<PathBuf> {
-    if !args.data_dir.is_empty() {
-        return args.data_dir.clone();
-    }
-    let named = std::env::var_os("SENDFORM_DATA_DIR").unwrap_or_default();
-    std::env::split_paths(&named).filter(|directory| !directory.as_os_str().is_empty()).collect()
-}
-
-/// Reads `--var-file` and `--var`, and the data directories.
-pub fn given(args: &VarArgs) -> Result<Given, Stop> {
-    let mut vars = BTreeMap::new();
-    for file in &args.var_file {
-        let content = files::read_named(file, MAX_VAR_FILE).map_err(|error| {
-            Stop::new(Exit::Invalid, error.to_string()).hint("name the file itself with `--var-file`")
-        })?;
-        vars.extend(variables(file, &content)?);
-    }
-    for var in &args.vars {
-        let (name, value) = var.split_once('=').ok_or_else(|| {
-            Stop::new(Exit::Usage, format!("`--var {var}` has no value")).hint("write `--var NAME=VALUE`")
-        })?;
-        vars.insert(name.trim().to_owned(), serde_json::Value::from(value));
-    }
-    Ok(Given { vars, data_dirs: data_dirs(&args.data) })
-}
-
-/// The variables of a file. It may hold something else, so nothing of its content is shown.
-fn variables(file: &Path, content: &[u8]) -> Result<BTreeMap<String, serde_json::Value>, Stop> {
-    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    let problem = || {
-        Diagnostic::error("var-file", format!("`{}` is not a list of variables", file.display()))
-            .hint("one `name: value` a line")
-    };
-    let stop = |problem: Diagnostic, line, column| Stop::from(Diagnostics::from(problem.in_file(file, line, column)));
-    let text = std::str::from_utf8(content).map_err(|_| stop(problem(), None, None))?;
-    let vars: BTreeMap<String, serde_json::Value> =
-        manifest::yaml::parse_as(text).map_err(|refusal| match refusal {
-            Refusal::Yaml(error) => {
-                let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
-                stop(problem(), line, column)
-            }
-            // These hold nothing of the content.
-            bounds => stop(problem().hint(bounds.to_string()), None, None),
-        })?;
-    // A line such as `root:$6$…:19000:::` is a key to YAML, and later errors name the keys.
-    if vars.keys().all(|name| may_name_a_variable(name)) { Ok(vars) } else { Err(stop(problem(), None, None)) }
-}
-
-/// Whether this may be the name of a variable, so that it may be shown.
-fn may_name_a_variable(name: &str) -> bool {
-    name.chars().count() <= 64
-        && name.starts_with(|first: char| first.is_alphabetic() || first == '_')
-        && name.chars().all(|character| character.is_alphanumeric() || "_-.".contains(character))
-}
+pub use locate::{Located, locate};
 
 /// Loads a campaign and tells its warnings.
-pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Campaign, Stop> {
+pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Campaign, CommandError> {
     let checked = manifest::load(path, given, now)?;
     ui.problems(&checked.warnings);
     Ok(checked.campaign)
 }
 
 /// The ledger that a command uses.
-pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, Stop> {
+pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, CommandError> {
     locate(args, sandbox, start).map(|located| located.ledger)
 }
 
 /// Where asynchronous work runs: on one thread of its own. It is mostly waiting, and a second thread
 /// would cost more in waking one another than it does.
-pub fn runtime() -> Result<Runtime, Stop> {
+pub fn runtime() -> Result<Runtime, CommandError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
-        .map_err(|error| Stop::new(Exit::Error, format!("cannot start: {error}")))
+        .map_err(|error| CommandError::new(Exit::Error, Code::Internal, format!("cannot start: {error}")))
 }
 
-/// The key that the environment gives, if it does.
-pub fn key_variable() -> Option<String> {
-    std::env::var(KEY_VARIABLE).ok().filter(|value| !value.is_empty())
-}
-
-fn shared_key() -> Result<LedgerKey, Stop> {
-    let given = key_variable().ok_or_else(|| {
-        Stop::new(Exit::Error, format!("a ledger in a database needs its key in `{KEY_VARIABLE}`")).hint(
+fn shared_key() -> Result<LedgerKey, CommandError> {
+    let given = env::key().ok_or_else(|| {
+        CommandError::new(Exit::Error, Code::LedgerKeyMissing, format!("a ledger in a database needs its key in `{}`", env::KEY)).hint(
             "all appliers need the same 64 hexadecimal digits, for as long as the ledger lives; `openssl rand -hex 32` makes them",
         )
     })?;
@@ -117,33 +54,34 @@ fn shared_key() -> Result<LedgerKey, Stop> {
 }
 
 /// The key of a ledger, for a run.
-pub fn key(place: &LedgerLocation) -> Result<LedgerKey, Stop> {
+pub fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
     match place {
         LedgerLocation::Database(_) => shared_key(),
         LedgerLocation::File(path) => {
             prepare(path)?;
-            Ok(LedgerKey::of(path, key_variable().as_deref())?)
+            Ok(LedgerKey::of(path, env::key().as_deref())?)
         }
     }
 }
 
 /// The key of a ledger that is there, to look people up in it.
 pub async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
-    let given = key_variable();
+    let given = env::key();
     let key = match (place, given) {
         (LedgerLocation::File(path), given) => LedgerKey::of(path, given.as_deref())?,
         (LedgerLocation::Database(_), Some(given)) => LedgerKey::parse(&given)?,
-        (LedgerLocation::Database(_), None) => return Err(LedgerError::Key(format!("is not in `{KEY_VARIABLE}`"))),
+        (LedgerLocation::Database(_), None) => return Err(LedgerError::Key(format!("is not in `{}`", env::KEY))),
     };
     // Another key would find nobody, and say so as if it were true.
     place.open(Some(&key)).await?;
     Ok(key)
 }
 
-fn prepare(ledger: &Path) -> Result<(), Stop> {
+fn prepare(ledger: &Path) -> Result<(), CommandError> {
     project::prepare(ledger).map_err(|error| {
-        Stop::new(
+        CommandError::new(
             Exit::Error,
+            Code::CannotWrite,
             format!("the ledger's directory `{}` cannot be made: {error}", ledger.parent().unwrap_or(ledger).display()),
         )
         .hint("nothing is sent without a ledger; name a place that can be written to with `--ledger sqlite:PATH`")
@@ -151,9 +89,9 @@ fn prepare(ledger: &Path) -> Result<(), Stop> {
 }
 
 /// Opens a ledger for commands that only make sense where there is one.
-pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, Stop> {
+pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
     place.open(None).await?.ok_or_else(|| {
-        Stop::new(Exit::Error, format!("there is no ledger at `{place}` yet"))
+        CommandError::new(Exit::Error, Code::LedgerMissing, format!("there is no ledger at `{place}` yet"))
             .hint("`sendform ledger create` makes it; name another with `--ledger URL`")
     })
 }
@@ -193,9 +131,9 @@ impl Record {
 
 /// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
 /// there is no key yet. Refuses a ledger that is not the campaign's.
-pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, Stop> {
+pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, CommandError> {
     let place = &located.ledger;
-    let given = key_variable();
+    let given = env::key();
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
     // Nobody is recorded yet, so no key tells anybody apart.
     let nobody = LedgerKey::from_bytes([0; 32]);
@@ -229,14 +167,18 @@ pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, 
 }
 
 /// The key alone, for a plan that is compared with no ledger.
-pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Record, Stop> {
-    let given = key_variable();
+pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Record, CommandError> {
+    let given = env::key();
     let key = match place {
         _ if given.is_some() => shared_key()?,
         LedgerLocation::File(path) if LedgerKey::path(path).exists() => LedgerKey::of(path, None)?,
         _ if matches!(campaign.coupons, CouponSpec::Generate { .. }) => {
-            return Err(Stop::new(Exit::Invalid, "codes are generated with the ledger's key, and there is none")
-                .hint(format!("give the key in `{KEY_VARIABLE}`")));
+            return Err(CommandError::new(
+                Exit::Invalid,
+                Code::LedgerKeyMissing,
+                "codes are generated with the ledger's key, and there is none",
+            )
+            .hint(format!("give the key in `{}`", env::KEY)));
         }
         // Nobody is recorded, so no key tells anybody apart.
         _ => LedgerKey::from_bytes([0; 32]),
@@ -251,13 +193,12 @@ pub fn names(campaign: &Campaign) -> Vec<String> {
 }
 
 /// Settles the name that a campaign is recorded under: renamed campaigns keep their first.
-pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), Stop> {
+pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), CommandError> {
     let record_of = |name: &str| runs.iter().rev().find(|run| run.name == name).map(|run| run.campaign.clone());
     match &campaign.moved_from {
         Some(from) => {
             if runs.iter().any(|run| run.campaign == campaign.name) && *from != campaign.name {
-                return Err(Stop::new(
-                    Exit::Invalid,
+                return Err(CommandError::new(Exit::Invalid, Code::MovedCampaignRecorded,
                     format!("sends are recorded under `{}` as well as under `{from}`", campaign.name),
                 )
                 .hint(format!("`moved` is for a campaign that was not sent under its new name yet; call this one `{from}` again, and remove `moved`")));

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 
 use super::ui::Ui;
-use super::{Stop, context};
 use crate::audience::AudienceSpec;
 use crate::audience::source::csv::Table;
+use crate::cli::error::CommandError;
+use crate::cli::session;
 use crate::domain::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::ledger::{BySend, LedgerError, LedgerKey, LedgerLocation, RunRecord, SendKey};
 use crate::manifest;
@@ -55,8 +56,8 @@ impl Rows {
         data_dirs: &[PathBuf],
         runs: &[&RunRecord],
         wanted: &HashSet<SendKey>,
-    ) -> Result<Option<Self>, Stop> {
-        let key = match context::key_of_recorded(place).await {
+    ) -> Result<Option<Self>, CommandError> {
+        let key = match session::key_of_recorded(place).await {
             Ok(key) => key,
             Err(problem @ (LedgerError::Key(_) | LedgerError::WrongKey { .. })) => {
                 ui.say(&format!("The rows of these sends are not shown, since that takes the ledger's key: {problem}"));

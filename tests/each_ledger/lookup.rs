@@ -8,11 +8,11 @@ use sendform::domain::phone::{E164, Identity};
 use sendform::ledger::{Batch, Intent, RunCounts, RunStart, SendState, Settlement, Transition, content_prefix};
 use sendform::plan::rename_guard::{Newcomers, find_with};
 
-use super::stage::{accepted, both, claim, intent, key, not_sent, on_both, send_key, settle, start, unknown};
+use super::stage::{accepted, both, claim, intent, key, not_sent, send_key, settle, start, unknown, with_stage};
 
 #[test]
 fn the_likenesses_and_moves_of_some_runs_are_told_and_no_others() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let mut ids = Vec::new();
         for (campaign, first) in [("one", 1), ("two", 11), ("three", 21)] {
             let plan = RunStart { campaign: campaign.into(), ..start("v2:a") };
@@ -58,7 +58,7 @@ fn the_likenesses_and_moves_of_some_runs_are_told_and_no_others() {
 
 #[test]
 fn a_snapshot_knows_the_beginning_of_what_each_send_held() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = start("v2:a");
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1)])).await.unwrap();
@@ -78,7 +78,7 @@ fn person(number: u64) -> Identity {
 
 #[test]
 fn people_who_had_the_same_message_are_found_however_few_are_looked_up_at_once() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         for (campaign, people) in [("one", 0..20_u64), ("two", 10..30)] {
             let plan = RunStart { campaign: campaign.into(), name: format!("{campaign}-today"), ..start("v2:a") };
             let mut run = stage.begin(&plan).await;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::each_ledger::unknown::two_unknown;
 use crate::support::postgres::{self, Postgres};
-use crate::support::{Project, Sandbox, nothing_twice, signal, until, wait};
+use crate::support::{Project, Sandbox, nothing_twice, output, signal, until, wait};
 
 const POOL: &str = "delivery: { rate: 2000/s, concurrency: 20 }";
 
@@ -367,4 +368,53 @@ fn campaigns_that_share_a_pool_never_give_one_code_to_two() {
     assert!(output.stderr.contains("went to somebody else since the plan was made"), "{}", output.stderr);
     wait(running);
     nothing_twice(&sandbox);
+}
+
+#[test]
+fn the_record_holds_no_number_in_the_clear() {
+    let sandbox = Sandbox::start(&["--fault", "garbled=+919876543212", "--fault", "500-after=+919876543211"]);
+    let mut project = Project::with_sandbox(&sandbox);
+    let url = postgres::shared().database();
+    project.on_postgres(&url);
+    let _ = project.apply(&[]);
+    let dump = ["send", "journal", "run", "code", "campaign"].map(|table| {
+        postgres::shared().query(url.rsplit_once('/').unwrap().1, &format!("SELECT t::text FROM sendform.{table} t"))
+    });
+    let dump = dump.join("\n");
+    assert!(dump.contains("+91••••••••11"), "{dump}");
+    for number in ["9876543210", "9876543211", "9876543212"] {
+        assert!(!dump.contains(number), "{number} is in {dump}");
+    }
+    project.environment[1].1 = "6b".repeat(32);
+    let output = project.apply(&[]).expect(1);
+    assert!(output.stderr.contains("made with another key"), "{}", output.stderr);
+    project.run(&["plan", "campaign.yaml"]).expect(1);
+}
+
+#[test]
+fn without_the_key_sends_are_listed_without_their_rows() {
+    let (_sandbox, project) = two_unknown();
+    let mut command = project.command(&["sends", "list", "campaign.yaml", "--format", "json"]);
+    for (key, why) in [(None, "is not in `SENDFORM_KEY`"), (Some("6b".repeat(32)), "made with another key")] {
+        let command = match key {
+            None => command.env_remove("SENDFORM_KEY"),
+            Some(key) => command.env("SENDFORM_KEY", key),
+        };
+        let listed = output(command).expect(0);
+        assert_eq!(listed.stderr.matches("rows of these sends are not shown").count(), 1, "{}", listed.stderr);
+        assert!(listed.stderr.contains(why), "{}", listed.stderr);
+        let sends = listed.json()["sends"].as_array().unwrap().clone();
+        assert!(sends.len() == 3 && sends.iter().all(|send| send.get("row").is_none()), "{sends:?}");
+    }
+    // By its name a campaign has no audience.
+    let named = output(project.command(&["sends", "list", "test-offer"]).env_remove("SENDFORM_KEY")).expect(0);
+    assert!(named.stderr.is_empty() && !named.stdout.contains("people.csv"), "{named:?}");
+}
+
+#[test]
+fn a_database_that_answers_is_a_ledger_for_a_plan_in_a_pipeline_before_its_first_run() {
+    let mut project = Project::new();
+    project.on_postgres(&postgres::shared().database());
+    let empty = output(project.command(&["plan", "campaign.yaml"]).env("CI", "true")).expect(0);
+    assert!(empty.stderr.contains("holds no record yet"), "{}", empty.stderr);
 }

@@ -1,23 +1,19 @@
 //! What every ledger does.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use proptest::prelude::*;
 use sendform::domain::coupon::CouponCode;
 use sendform::domain::send::{EvidenceSource, Resolution};
-use sendform::ledger::protocol::{self, Finding, LastAttempt, ReportContext, ReportEffect};
+use sendform::ledger::protocol::Finding;
 use sendform::ledger::{
-    AttemptResult, Claim, Committed, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, SendKey,
-    SendState, Settlement, Source, report,
+    Claim, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, SendState, Source, report,
 };
 
 use super::stage::{
-    Stage, accepted, both, claim, intent, key, not_sent, on_both, rejected, runtime, scope, send_key, settle, start,
-    unknown,
+    Stage, accepted, both, claim, intent, key, not_sent, rejected, send_key, settle, start, unknown, with_stage,
 };
 
-fn evidence(number: u8, attempt: Option<u32>, resolution: Resolution) -> Evidence {
+pub fn evidence(number: u8, attempt: Option<u32>, resolution: Resolution) -> Evidence {
     Evidence {
         key: send_key(number),
         attempt,
@@ -29,7 +25,7 @@ fn evidence(number: u8, attempt: Option<u32>, resolution: Resolution) -> Evidenc
     }
 }
 
-async fn finish(run: Box<dyn RunLedger>) -> Head {
+pub async fn finish(run: Box<dyn RunLedger>) -> Head {
     run.finish("partial", RunCounts::default()).await.unwrap()
 }
 
@@ -38,14 +34,14 @@ async fn state(stage: &Stage, start: &RunStart, number: u8) -> Option<(SendState
 }
 
 /// The record is sound, whatever happened.
-async fn sound(stage: &Stage) {
+pub async fn sound(stage: &Stage) {
     let check = report::check(stage.reader().await.as_mut()).await.unwrap();
     assert_eq!(check.problems, Vec::<String>::new());
 }
 
 #[test]
 fn a_send_is_claimed_once() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = start("v1:a");
         let mut run = stage.begin(&plan).await;
         assert_eq!(run.commit(&claim(&[(1, 1), (2, 1)])).await.unwrap().claims, [Claim::Granted, Claim::Granted]);
@@ -64,7 +60,7 @@ fn a_send_is_claimed_once() {
 
 #[test]
 fn what_was_not_sent_is_claimed_again_even_by_the_commit_that_says_so() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = start("v1:a");
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1)])).await.unwrap();
@@ -83,7 +79,7 @@ fn what_was_not_sent_is_claimed_again_even_by_the_commit_that_says_so() {
 
 #[test]
 fn an_acceptance_is_taken_back_by_its_own_run_alone() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = start("v1:a");
         let mut first = stage.begin(&plan).await;
         first.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
@@ -108,7 +104,7 @@ fn an_acceptance_is_taken_back_by_its_own_run_alone() {
 
 #[test]
 fn what_was_refused_is_claimed_again_only_if_asked_for() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = start("v1:a");
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1)])).await.unwrap();
@@ -125,7 +121,7 @@ fn what_was_refused_is_claimed_again_only_if_asked_for() {
 
 #[test]
 fn what_a_dead_run_left_open_is_unknown_and_never_claimed() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = start("v1:a");
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
@@ -148,7 +144,7 @@ fn what_a_dead_run_left_open_is_unknown_and_never_claimed() {
 
 #[test]
 fn a_run_that_was_fenced_off_is_granted_nothing_and_is_still_heard() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = start("v1:a");
         let mut old = stage.begin(&plan).await;
         old.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
@@ -175,8 +171,8 @@ fn a_run_that_was_fenced_off_is_granted_nothing_and_is_still_heard() {
 }
 
 #[test]
-fn evidence_settles_doubt_and_overrules_nothing() {
-    on_both(|stage| async move {
+pub fn evidence_settles_doubt_and_overrules_nothing() {
+    with_stage(|stage| async move {
         let plan = start("v1:a");
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)])).await.unwrap();
@@ -251,7 +247,7 @@ fn evidence_settles_doubt_and_overrules_nothing() {
 
 #[test]
 fn a_snapshot_holds_codes_and_the_first_plan_that_sent() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let pool = RunStart { unique_codes: true, ..start("v1:a") };
         let mut run = stage.begin(&pool).await;
         run.commit(&claim(&[(1, 1), (2, 1)])).await.unwrap();
@@ -292,7 +288,7 @@ fn a_snapshot_holds_codes_and_the_first_plan_that_sent() {
 
 #[test]
 fn runs_are_told_with_their_figures_and_chained() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = RunStart { name: "diwali-gold".into(), ..start("v1:abc") };
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1)])).await.unwrap();
@@ -330,7 +326,7 @@ fn runs_are_told_with_their_figures_and_chained() {
 
 #[test]
 fn another_key_is_refused() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         drop(stage.for_run().await);
         let wrong = sendform::ledger::LedgerKey::from_bytes([8; 32]);
         let refused = match &stage {
@@ -347,7 +343,7 @@ fn another_key_is_refused() {
 
 #[test]
 fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = start("v1:a");
         let mut old = stage.begin(&plan).await;
         old.commit(&claim(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)])).await.unwrap();
@@ -409,7 +405,7 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
 
 #[test]
 fn a_run_takes_back_its_own_acceptance_and_nobody_elses() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = start("v1:a");
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
@@ -430,7 +426,7 @@ fn a_run_takes_back_its_own_acceptance_and_nobody_elses() {
 
 #[test]
 fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = RunStart { unique_codes: true, ..start("v1:a") };
         let mut run = stage.begin(&plan).await;
         let id = run.id();
@@ -490,7 +486,7 @@ fn outcomes_of_lost_intents_are_named_and_can_be_put_back() {
 
 #[test]
 fn a_code_belongs_to_one_recipient_whatever_campaigns_and_editions() {
-    on_both(|stage| async move {
+    with_stage(|stage| async move {
         let plan = RunStart { unique_codes: true, ..start("v1:a") };
         let with = |code: &str, sends: &[(u8, u32)]| {
             let mut batch = claim(sends);
@@ -527,241 +523,4 @@ fn a_code_belongs_to_one_recipient_whatever_campaigns_and_editions() {
         finish(run).await;
         sound(&stage).await;
     });
-}
-
-/// One step of a history.
-#[derive(Debug, Clone)]
-enum Step {
-    /// Settlements and claims in one commit: `(send, attempt)` and how it ended.
-    Commit {
-        settle: Vec<(u8, u32, u8)>,
-        claim: Vec<(u8, u32)>,
-    },
-    Evidence(u8, Option<u32>, u8),
-    /// The run ends, or dies, and another begins.
-    Next {
-        dies: bool,
-        retry_rejected: bool,
-    },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let send = || 1_u8..5;
-    let attempt = || 1_u32..4;
-    prop_oneof![
-        6 => (
-            proptest::collection::vec((send(), attempt(), 0_u8..4), 0..4),
-            proptest::collection::btree_map(send(), attempt(), 0..4),
-        ).prop_map(|(settle, claim)| Step::Commit { settle, claim: claim.into_iter().collect() }),
-        2 => (send(), proptest::option::of(attempt()), 0_u8..3).prop_map(|(send, attempt, resolution)| Step::Evidence(send, attempt, resolution)),
-        1 => (any::<bool>(), any::<bool>()).prop_map(|(dies, retry_rejected)| Step::Next { dies, retry_rejected }),
-    ]
-}
-
-fn ending(kind: u8) -> AttemptResult {
-    [accepted(), rejected(), unknown(), not_sent()][usize::from(kind)].clone()
-}
-
-/// The protocol, and nothing else.
-#[derive(Default)]
-struct Model {
-    sends: HashMap<u8, Sent>,
-    run: i64,
-    retry_rejected: bool,
-}
-
-/// One send of the model.
-struct Sent {
-    stand: LastAttempt,
-    /// Of which attempt its run itself said where it stands.
-    own_word: Option<u32>,
-    /// The run of each attempt, from the first on.
-    claimed: Vec<i64>,
-    /// Attempts whose id is recorded.
-    ids: HashSet<u32>,
-    /// An acceptance that the record could not follow.
-    contradicted: bool,
-}
-
-impl Sent {
-    /// Where a reader finds it.
-    fn state(&self) -> SendState {
-        match self.last.state {
-            SendState::NotSent | SendState::Rejected if self.contradicted => SendState::Accepted,
-            state => state,
-        }
-    }
-}
-
-impl Model {
-    fn next(&mut self, run: i64, retry_rejected: bool) {
-        for sent in self.sends.values_mut().filter(|sent| sent.last.state == SendState::Intent) {
-            sent.last.state = SendState::Unknown;
-            sent.own_word = None;
-        }
-        (self.run, self.retry_rejected) = (run, retry_rejected);
-    }
-
-    fn stand(&self, send: u8) -> Option<LastAttempt> {
-        self.sends.get(&send).map(|sent| sent.last)
-    }
-
-    fn hear(&mut self, send: u8, attempt: u32, kind: u8) -> ReportEffect {
-        let to = ending(kind).state();
-        let Some(sent) = self.sends.get_mut(&send) else { return ReportEffect::NotRecorded };
-        let held = ReportContext {
-            stand: sent.last,
-            claimed: sent.claimed.get(attempt as usize - 1) == Some(&self.run),
-            own_word: sent.own_word == Some(attempt),
-            has_id: sent.ids.contains(&attempt),
-        };
-        let hearing = protocol::evaluate_report(Some(held), attempt, self.run, to);
-        match hearing {
-            ReportEffect::Moves => {
-                sent.last.state = to;
-                sent.own_word = Some(attempt);
-            }
-            ReportEffect::AddsId => sent.own_word = Some(attempt),
-            ReportEffect::Contradicts => sent.contradicted |= to == SendState::Accepted,
-            _ => {}
-        }
-        if to == SendState::Accepted && matches!(hearing, ReportEffect::Moves | ReportEffect::AddsId) {
-            sent.ids.insert(attempt);
-        }
-        hearing
-    }
-
-    /// What simply follows from open intents, then the claims, then everything else in order.
-    fn commit(&mut self, settle: &[(u8, u32, u8)], claim: &[(u8, u32)]) -> Committed {
-        let mut committed = Committed::default();
-        let mut later = Vec::new();
-        let mut moved = HashSet::new();
-        for (send, attempt, kind) in settle {
-            let before = self.last(*send).filter(|stand| stand.state == SendState::Intent);
-            let plain = protocol::may_settle(before, *attempt, self.run, ending(*kind).state());
-            if plain && moved.insert(*send) {
-                self.hear(*send, *attempt, *kind);
-            } else {
-                later.push((*send, *attempt, *kind));
-            }
-        }
-        for (send, attempt) in claim {
-            let contradicted = self.sends.get(send).is_some_and(|sent| sent.contradicted);
-            if !contradicted && protocol::may_claim(self.last(*send), *attempt, self.retry_rejected) {
-                let stand = LastAttempt { state: SendState::Intent, attempt: *attempt, run: self.run };
-                let sent = self.sends.entry(*send).or_insert_with(|| Sent {
-                    stand,
-                    own_word: None,
-                    claimed: Vec::new(),
-                    ids: HashSet::new(),
-                    contradicted: false,
-                });
-                sent.last = stand;
-                sent.own_word = Some(*attempt);
-                sent.claimed.push(self.run);
-                committed.claims.push(Claim::Granted);
-            } else {
-                committed.claims.push(Claim::Held);
-            }
-        }
-        for (send, attempt, kind) in later {
-            match self.hear(send, attempt, kind) {
-                ReportEffect::NotRecorded => {
-                    let settlement = Settlement { key: send_key(send), attempt, result: ending(kind) };
-                    committed.forgotten.push(settlement);
-                }
-                hearing => committed.not_taken += u64::from(!hearing.taken()),
-            }
-        }
-        committed
-    }
-}
-
-/// Plays a history on a ledger and on the model, and compares every answer.
-async fn play(stage: Stage, steps: &[Step]) {
-    let plan = start("v1:a");
-    let mut model = Model::default();
-    let mut run = stage.begin(&plan).await;
-    model.next(run.id(), false);
-    for step in steps {
-        match step {
-            Step::Commit { settle: endings, claim: claims } => {
-                // Of one send an engine claims an attempt only together with a plain outcome of the
-                // one before.
-                let claims: Vec<_> = claims
-                    .iter()
-                    .filter(|(claimed, _)| {
-                        let said = endings.iter().filter(|(send, ..)| send == claimed).count();
-                        let open = model.last(*claimed).is_none_or(|stand| stand.state == SendState::Intent);
-                        said == 0 || said == 1 && open
-                    })
-                    .copied()
-                    .collect();
-                let claims = &claims[..];
-                let expected = model.commit(endings, claims);
-                let tuples: Vec<_> =
-                    endings.iter().map(|(send, attempt, kind)| (*send, *attempt, ending(*kind))).collect();
-                let batch = both(&claim(claims), &settle(&tuples));
-                assert_eq!(run.commit(&batch).await.unwrap(), expected, "{step:?}");
-            }
-            Step::Evidence(send, attempt, kind) => {
-                let resolution = [Resolution::Accepted, Resolution::Rejected, Resolution::NotSent][usize::from(*kind)];
-                let before = model.last(*send);
-                let expected = protocol::evaluate(before, true, *attempt, resolution);
-                // SQLite's run holds what it knows in memory: a decision counts from the next run on.
-                if expected == Finding::Settled
-                    && resolution != Resolution::Accepted
-                    && matches!(stage, Stage::Sqlite(_))
-                {
-                    continue;
-                }
-                let mut ledger = stage.reader().await;
-                assert_eq!(
-                    ledger.record_evidence(&[evidence(*send, *attempt, resolution)]).await.unwrap(),
-                    [expected],
-                    "{step:?}"
-                );
-                if let (Finding::Settled, Some(sent)) = (expected, model.sends.get_mut(send)) {
-                    sent.last.state = resolution.state();
-                    sent.own_word = None;
-                }
-            }
-            Step::Next { dies, retry_rejected } => {
-                if *dies {
-                    stage.kill(run).await;
-                } else {
-                    finish(run).await;
-                }
-                run = stage.begin(&RunStart { retry_rejected: *retry_rejected, ..plan.clone() }).await;
-                model.next(run.id(), *retry_rejected);
-            }
-        }
-    }
-    let snapshot = stage.reader().await.snapshot(&scope(&plan)).await.unwrap();
-    assert_eq!(snapshot.sends.len(), model.sends.len());
-    for (send, sent) in &model.sends {
-        let recorded = snapshot.sends.get(&send_key(*send)).unwrap();
-        assert_eq!((recorded.state, recorded.attempt), (sent.state(), sent.last.attempt), "send {send}");
-    }
-    let contradictions = stage.reader().await.contradictions().await.unwrap();
-    let accepted: HashSet<SendKey> =
-        contradictions.iter().filter(|found| found.said == SendState::Accepted).map(|found| found.key).collect();
-    let expected: HashSet<SendKey> =
-        model.sends.iter().filter(|(_, sent)| sent.contradicted).map(|(send, _)| send_key(*send)).collect();
-    assert_eq!(accepted, expected);
-    finish(run).await;
-    sound(&stage).await;
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
-    #[test]
-    fn sqlite_follows_the_protocol_through_any_history(steps in proptest::collection::vec(step(), 1..30)) {
-        runtime().block_on(play(Stage::sqlite(), &steps));
-    }
-
-    #[test]
-    fn postgres_follows_the_protocol_through_any_history(steps in proptest::collection::vec(step(), 1..30)) {
-        runtime().block_on(play(Stage::postgres(), &steps));
-    }
 }

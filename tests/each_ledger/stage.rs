@@ -1,4 +1,4 @@
-//! A ledger of either kind, ready to be opened again and again.
+//! A ledger of the kind under test, ready to be opened again and again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,16 @@ use sendform::ledger::{
 };
 use tempfile::TempDir;
 
-use crate::support::postgres;
+use crate::support::{Kind, postgres};
 
 pub enum Stage {
     Sqlite(TempDir),
     Postgres(String),
 }
 
-/// Runs a check on both kinds.
-pub fn on_both<F: Future<Output = ()>>(check: impl Fn(Stage) -> F) {
-    let runtime = runtime();
-    runtime.block_on(check(Stage::sqlite()));
-    runtime.block_on(check(Stage::postgres()));
+/// Runs a check with a new ledger.
+pub fn with_stage<F: Future<Output = ()>>(check: impl Fn(Stage) -> F) {
+    runtime().block_on(check(Stage::new()));
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {
@@ -112,12 +110,12 @@ pub fn both(claim: &Batch, settle: &Batch) -> Arc<Batch> {
 }
 
 impl Stage {
-    pub fn sqlite() -> Self {
-        Stage::Sqlite(tempfile::tempdir().unwrap())
-    }
-
-    pub fn postgres() -> Self {
-        Stage::Postgres(postgres::shared().database())
+    /// A new ledger of the kind that this binary tests.
+    pub fn new() -> Self {
+        match crate::LEDGER {
+            Kind::Sqlite => Stage::Sqlite(tempfile::tempdir().unwrap()),
+            Kind::Postgres => Stage::Postgres(postgres::shared().database()),
+        }
     }
 
     /// Opened for a run. A lease that is just being given back is waited for.

@@ -1,0 +1,3 @@
+//! What the program prints: diagnostics as text, GitHub annotations and SARIF.
+
+pub mod diagnostics;
