@@ -160,7 +160,7 @@ fn read(
     retry_rejected: bool,
     mut feed: FeedSender,
 ) {
-    let pass = match Pass::new(campaign, snapshot, key, planned_at, retry_rejected, None) {
+    let pass = match Pass::new(campaign, snapshot, Some(key), planned_at, retry_rejected, None) {
         Ok(pass) => pass.only_to_send(),
         Err(diagnostics) => return feed.finish_blocking(Err(FeedError::Open(diagnostics))),
     };

@@ -59,7 +59,7 @@ impl Rows {
     ) -> Result<Option<Self>, CommandError> {
         let key = match session::key_of_recorded(place).await {
             Ok(key) => key,
-            Err(problem @ (LedgerError::Key(_) | LedgerError::WrongKey { .. })) => {
+            Err(problem @ (LedgerError::Key { .. } | LedgerError::KeyNotGiven | LedgerError::WrongKey { .. })) => {
                 ui.say(&format!("The rows of these sends are not shown, since that takes the ledger's key: {problem}"));
                 return Ok(None);
             }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod coupon;
 pub mod diagnostic;
 pub mod expiry;
+pub mod lease;
 pub mod media;
 pub mod message;
 pub mod phone;

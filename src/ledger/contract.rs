@@ -10,11 +10,11 @@ use super::chain::Link;
 use super::contradiction::Contradiction;
 use super::error::LedgerError;
 use super::head::Head;
-use super::lease::Lease;
 use super::lost_send::LostSend;
 use super::protocol::Finding;
 use super::record::{JournalEntry, RecordedEnding, RunCounts, RunRecord, RunStart, Transition};
 use super::send_table::SendTable;
+use crate::domain::lease::Lease;
 use crate::domain::send::{Evidence, Intent, SendState, Settlement};
 
 /// A ledger: reads the record, takes evidence, and starts runs.

@@ -201,9 +201,7 @@ pub async fn copy(
     }
     let mut target: Box<dyn Target> = match to {
         LedgerLocation::File(path) => Box::new(SqliteTarget::open(path, operator, key, &from.url())?),
-        LedgerLocation::Database(url) => {
-            Box::new(PostgresTarget::open(url.expose(), operator, key, &from.url()).await?)
-        }
+        LedgerLocation::Database(url) => Box::new(PostgresTarget::open(url.expose(), key, &from.url()).await?),
     };
     let mut read = [0; 5];
     for (table, read) in Table::ALL.into_iter().zip(&mut read) {

@@ -171,31 +171,4 @@ impl LedgerError {
     pub(super) fn key_io(problem: String, error: std::io::Error) -> Self {
         Self::Key { problem: format!("{problem}: {error}"), source: Some(Box::new(error)) }
     }
-
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::Held { .. } => {
-                "wait until that run ends; its lease ends with its process, or when its heartbeat stops"
-            }
-            Self::Fenced(_) => "run the same command again; nobody gets a message twice",
-            Self::Internal(_) => "please report this",
-            Self::WrongKey { .. } => {
-                "with another key the ledger cannot tell who got an offer already; give the key that it was created with"
-            }
-            Self::Newer { .. } | Self::UnknownValue { .. } => {
-                "use the version of sendform that wrote it, or a newer one"
-            }
-            Self::NotALedger(_) => "name another file with `--ledger sqlite:PATH`",
-            Self::Storage { .. } => "the ledger must be on a disk that can be written to; nothing is sent without it",
-            Self::Lost { .. } => "nothing is sent without the ledger; try again when it answers",
-            Self::NotDurable { .. } => "set `fsync = on` in the server's configuration; nothing was sent",
-            Self::Outdated => "run the same command again: it plans with what is recorded now",
-            Self::Refused { hint, .. } | Self::Unsupported { hint, .. } => hint,
-            Self::KeyNotGiven => {
-                "all appliers need the same 64 hexadecimal digits, for as long as the ledger lives; create them once with `openssl rand -hex 32`"
-            }
-            Self::Location(_) | Self::Key { .. } => return None,
-        })
-    }
 }

@@ -123,11 +123,9 @@ impl LedgerKey {
         blake3::keyed_hash(&derived, sid.as_bytes()).to_hex()[..16].to_owned()
     }
 
-    /// Makes the send keys of one edition of a campaign.
+    /// Derives the send keys of one edition of a campaign.
     pub fn send_keys(&self, campaign: &str, edition: u32) -> SendKeys {
-        let derived = blake3::derive_key("sendform 2026-11 send keys", &self.0);
-        let length = (campaign.len() as u64).to_le_bytes();
-        SendKeys { derived, scope: [&length, campaign.as_bytes(), &edition.to_le_bytes()].concat() }
+        SendKeys::new(blake3::derive_key("sendform 2026-11 send keys", &self.0), campaign, edition)
     }
 }
 
@@ -139,7 +137,7 @@ fn not_a_key(path: &Path) -> LedgerError {
     LedgerError::key(format!("in `{}` is not 64 hexadecimal digits", path.display()))
 }
 
-/// Makes the send keys of one edition of a campaign.
+/// Derives the send keys of one edition of a campaign.
 #[derive(Clone)]
 pub struct SendKeys {
     derived: [u8; 32],
@@ -147,6 +145,17 @@ pub struct SendKeys {
 }
 
 impl SendKeys {
+    /// Send keys for a plan that is made where there is neither a ledger nor a key. They identify recipients within
+    /// the plan; no ledger holds any of them.
+    pub fn without_ledger(campaign: &str, edition: u32) -> Self {
+        Self::new(blake3::derive_key("sendform 2026-11 send keys without a ledger", &[]), campaign, edition)
+    }
+
+    fn new(derived: [u8; 32], campaign: &str, edition: u32) -> Self {
+        let length = (campaign.len() as u64).to_le_bytes();
+        Self { derived, scope: [&length, campaign.as_bytes(), &edition.to_le_bytes()].concat() }
+    }
+
     /// The key of one person's send.
     pub fn of(&self, person: Identity) -> SendKey {
         let mut input = Vec::with_capacity(self.scope.len() + 8);
@@ -185,6 +194,16 @@ mod tests {
         let person = E164::parse_exact("+919876543210").unwrap().identity();
         let keys = LedgerKey::from_bytes([1; 32]).send_keys("diwali-gold", 2);
         assert_eq!(keys.of(person).to_string(), "d17a43078fbb3b6a0e8ffc7768c1e663");
+    }
+
+    #[test]
+    fn a_plan_without_a_ledger_uses_no_key_that_a_ledger_could_have() {
+        let person = E164::parse_exact("+919876543210").unwrap().identity();
+        let without = SendKeys::without_ledger("diwali", 1).of(person);
+        assert_eq!(without, SendKeys::without_ledger("diwali", 1).of(person));
+        for key in [[0; 32], [1; 32]] {
+            assert_ne!(without, LedgerKey::from_bytes(key).send_keys("diwali", 1).of(person));
+        }
     }
 
     #[test]

@@ -69,7 +69,6 @@ pub mod error;
 pub mod head;
 pub mod key;
 mod late_outcomes;
-mod lease;
 pub mod location;
 pub mod lost_send;
 pub mod postgres;
@@ -79,6 +78,7 @@ pub mod record;
 pub mod send_table;
 pub mod sqlite;
 
+pub use crate::domain::lease::{Lease, Moment};
 pub use crate::domain::send::{
     AttemptResult, BySend, Evidence, EvidenceSource, Intent, Resolution, SendKey, SendState, Settlement,
 };
@@ -91,7 +91,6 @@ pub use contradiction::Contradiction;
 pub use error::LedgerError;
 pub use head::Head;
 pub use key::{LedgerKey, SendKeys};
-pub use lease::{Lease, Moment};
 pub use location::LedgerLocation;
 pub use lost_send::LostSend;
 pub use record::{

@@ -1,5 +1,6 @@
 //! What a ledger records: runs, and the journal of their sends.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,6 +185,12 @@ impl From<&str> for RecordedEnding {
     fn from(text: &str) -> Self {
         let known = Self::ALL.into_iter().find(|ending| ending.as_str() == text);
         known.unwrap_or_else(|| RecordedEnding::Other(text.to_owned()))
+    }
+}
+
+impl fmt::Display for RecordedEnding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -249,10 +249,10 @@ mod tests {
         sends.record(key(4), SendState::Accepted, 2, None);
         assert_eq!(sends.len(), 1_000);
         assert_eq!((sends.count(SendState::Intent), sends.count(SendState::NotSent)), (500, 499));
-        let stands = |state, attempt, run, coupon| Some(RecordedSend { state, attempt, run, coupon, content: None });
-        assert_eq!(sends.get(&key(4)), load_states(SendState::Accepted, 2, 9, "CODE4"));
-        assert_eq!(sends.get(&key(5)), load_states(SendState::Intent, 1, 3, "CODE5"));
-        assert_eq!(sends.get(&key(6)), load_states(SendState::NotSent, 1, 3, "CODE6"));
+        let recorded = |state, attempt, run, coupon| Some(RecordedSend { state, attempt, run, coupon, content: None });
+        assert_eq!(sends.get(&key(4)), recorded(SendState::Accepted, 2, 9, "CODE4"));
+        assert_eq!(sends.get(&key(5)), recorded(SendState::Intent, 1, 3, "CODE5"));
+        assert_eq!(sends.get(&key(6)), recorded(SendState::NotSent, 1, 3, "CODE6"));
         assert_eq!(sends.get(&key(1_000)), None);
         assert_eq!(sends.iter().filter(|(key, recorded)| sends.get(key) == Some(*recorded)).count(), 1_000);
         assert_eq!(sends.first_run(), Some(3));

@@ -11,11 +11,11 @@ use crate::coupons::{CodeTable, Pool, PoolAhead};
 use crate::domain::campaign::{Campaign, CouponSpec};
 use crate::domain::canonical::{Canonical, ContentDigest};
 use crate::domain::coupon::CouponCode;
-use crate::domain::diagnostic::Diagnostics;
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::expiry::MessageExpiry;
 use crate::domain::message::{Digester, HeadDigest, Message};
 use crate::domain::phone::{E164, Identity};
-use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, SendState, Snapshot, content_prefix};
+use crate::ledger::{LedgerKey, RecordedSend, SendKey, SendKeys, SendState, Snapshot, content_prefix};
 
 /// How many candidates a generator may go through before its codes count as used up.
 const MAX_SALT: u32 = 64;
@@ -107,7 +107,7 @@ impl<'a> Pass<'a> {
     pub fn new(
         campaign: &'a Campaign,
         snapshot: &'a Snapshot,
-        key: &LedgerKey,
+        key: Option<&LedgerKey>,
         planned_at: Timestamp,
         retry_rejected: bool,
         pool: Option<PoolAhead>,
@@ -123,6 +123,12 @@ impl<'a> Pass<'a> {
                 Codes::Pool(pool)
             }
             CouponSpec::Generate { prefix, alphabet, length } => {
+                let key = key.ok_or_else(|| {
+                    Diagnostics::from(Diagnostic::error(
+                        Code::LedgerKeyMissing,
+                        "codes are generated with the ledger's key, and there is none",
+                    ))
+                })?;
                 let scope = format!("{}/{}", campaign.record, campaign.edition);
                 let generator = Generator::new(key.for_codes(), scope, prefix, alphabet, *length);
                 let mut taken = CodeTable::default();
@@ -137,7 +143,10 @@ impl<'a> Pass<'a> {
             campaign,
             audience: Audience::open(&campaign.audience)?,
             snapshot,
-            keys: key.send_keys(&campaign.record, campaign.edition),
+            keys: match key {
+                Some(key) => key.send_keys(&campaign.record, campaign.edition),
+                None => SendKeys::without_ledger(&campaign.record, campaign.edition),
+            },
             codes,
             expiry: campaign.expiry.map(|rule| rule.resolve(planned_at)),
             retry_rejected,
@@ -242,7 +251,7 @@ impl<'a> Pass<'a> {
 
 impl Codes {
     /// The code that a person would get: the one that is theirs already, else the next.
-    fn propose(&mut self, person: Identity, recorded: Option<Recorded<'_>>) -> Option<CouponCode> {
+    fn propose(&mut self, person: Identity, recorded: Option<RecordedSend<'_>>) -> Option<CouponCode> {
         let bound = recorded.and_then(|recorded| CouponCode::recorded(recorded.coupon));
         match self {
             Codes::One(code) => Some(code.clone()),
@@ -258,7 +267,7 @@ impl Codes {
     }
 
     /// Gives the proposed code away.
-    fn keep(&mut self, code: &CouponCode, recorded: Option<Recorded<'_>>) {
+    fn keep(&mut self, code: &CouponCode, recorded: Option<RecordedSend<'_>>) {
         match self {
             Codes::One(_) => {}
             Codes::Pool(pool) => {
@@ -271,7 +280,7 @@ impl Codes {
     }
 }
 
-fn standing(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) -> Standing {
+fn standing(recorded: Option<RecordedSend<'_>>, retry_rejected: bool, live: &[i64]) -> Standing {
     match recorded {
         None => Standing::Send(1),
         Some(recorded) => match recorded.state {

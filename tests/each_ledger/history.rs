@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use sendform::domain::send::Resolution;
-use sendform::ledger::protocol::{self, Finding, ReportEffect, ReportContext, LastAttempt};
+use sendform::ledger::protocol::{self, Finding, LastAttempt, ReportContext, ReportEffect};
 use sendform::ledger::{AttemptResult, Claim, Committed, RunStart, SendKey, SendState, Settlement};
 
 use super::conformance::{evidence, finish, sound};
@@ -56,7 +56,7 @@ struct Model {
 
 /// One send of the model.
 struct Sent {
-    stand: LastAttempt,
+    last: LastAttempt,
     /// Of which attempt its run itself said where it stands.
     own_word: Option<u32>,
     /// The run of each attempt, from the first on.
@@ -86,7 +86,7 @@ impl Model {
         (self.run, self.retry_rejected) = (run, retry_rejected);
     }
 
-    fn stand(&self, send: u8) -> Option<LastAttempt> {
+    fn last(&self, send: u8) -> Option<LastAttempt> {
         self.sends.get(&send).map(|sent| sent.last)
     }
 
@@ -94,7 +94,7 @@ impl Model {
         let to = ending(kind).state();
         let Some(sent) = self.sends.get_mut(&send) else { return ReportEffect::NotRecorded };
         let held = ReportContext {
-            stand: sent.last,
+            last: sent.last,
             claimed: sent.claimed.get(attempt as usize - 1) == Some(&self.run),
             own_word: sent.own_word == Some(attempt),
             has_id: sent.ids.contains(&attempt),
@@ -134,7 +134,7 @@ impl Model {
             if !contradicted && protocol::may_claim(self.last(*send), *attempt, self.retry_rejected) {
                 let stand = LastAttempt { state: SendState::Intent, attempt: *attempt, run: self.run };
                 let sent = self.sends.entry(*send).or_insert_with(|| Sent {
-                    stand,
+                    last: stand,
                     own_word: None,
                     claimed: Vec::new(),
                     ids: HashSet::new(),

@@ -25,8 +25,8 @@ use crate::domain::message::{Digester, Media, Message, TemplateHead};
 use crate::domain::phone::E164;
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
-    Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RunCounts, RunLedger, SendKey, SendState,
-    Snapshot,
+    Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RecordedEnding, RunCounts, RunLedger,
+    SendKey, SendState, Snapshot,
 };
 use crate::plan::{Approved, Desired, Standing};
 
@@ -130,7 +130,7 @@ impl RunLedger for Memory {
     }
 
     async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Committed, LedgerError> {
-        let asked = Moment::now();
+        let asked = Moment::now(&SystemClock);
         let slow = self.0.lock().unwrap().slow;
         tokio::time::sleep(Duration::from_millis(1) + slow).await;
         let fault = {
@@ -145,7 +145,7 @@ impl RunLedger for Memory {
         let mut record = self.0.lock().unwrap();
         record.broken |= fault == Some(Fault::Broken);
         if record.broken {
-            return Err(LedgerError::Storage { path: "memory".into(), doing: "written", problem: "scripted".into() });
+            return Err(LedgerError::storage("memory", "written", "scripted"));
         }
         if let Some(Fault::Lost { done }) = fault {
             record.doubtful.extend(batch.claim.iter().map(|intent| (intent.key, intent.attempt)));
@@ -154,7 +154,7 @@ impl RunLedger for Memory {
             if done {
                 record.take(batch);
             }
-            return Err(LedgerError::Lost { place: "memory".into(), problem: "scripted".into() });
+            return Err(LedgerError::lost("memory", "scripted"));
         }
         if let Some(lease) = &record.lease {
             lease.confirmed(asked);
@@ -174,7 +174,7 @@ impl RunLedger for Memory {
         Ok(Snapshot::default())
     }
 
-    async fn finish(self: Box<Self>, _ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+    async fn finish(self: Box<Self>, _ending: RecordedEnding, counts: RunCounts) -> Result<Head, LedgerError> {
         self.0.lock().unwrap().finished = Some(counts);
         Ok(self.head())
     }
@@ -550,7 +550,8 @@ async fn the_first_stop_waits_for_what_is_under_way_and_the_second_does_not() {
 async fn a_process_that_was_paused_between_intent_and_request_does_not_start_it() {
     let pause = Fault::Paused(Duration::from_secs(40));
     let scene = (3..5).fold(Scene::new(30, fast(5)), |scene, commit| scene.fault(commit, pause));
-    scene.ledger.0.lock().unwrap().lease = Some(Lease::new(Duration::from_secs(24), Moment::now()));
+    scene.ledger.0.lock().unwrap().lease =
+        Some(Lease::new(Arc::new(SystemClock), Duration::from_secs(24), Moment::now(&SystemClock)));
     let ran = scene.run(|_| Step::Accept).await;
     assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 30));
     let record = ran.record.0.lock().unwrap();
@@ -599,7 +600,8 @@ async fn a_stop_is_heard_while_everything_is_busy() {
 #[tokio::test(start_paused = true)]
 async fn a_ledger_that_was_away_for_longer_than_a_lease_is_no_pause_of_this_process() {
     let scene = (5..30).fold(Scene::new(60, fast(5)), |scene, commit| scene.fault(commit, Fault::Lost { done: false }));
-    scene.ledger.0.lock().unwrap().lease = Some(Lease::new(Duration::from_secs(24), Moment::now()));
+    scene.ledger.0.lock().unwrap().lease =
+        Some(Lease::new(Arc::new(SystemClock), Duration::from_secs(24), Moment::now(&SystemClock)));
     let ran = scene.run(|_| Step::Accept).await;
     assert!(ran.took > Duration::from_secs(60), "the ledger was not away for long: {:?}", ran.took);
     assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 60));

@@ -81,7 +81,7 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
         &campaign,
         Inputs {
             snapshot: &record.snapshot,
-            key: &record.key,
+            key: record.key.as_ref(),
             now,
             planned_at: None,
             retry_rejected: args.retry_rejected,
@@ -112,9 +112,9 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
 
 /// A plan that is compared with nothing must be meant so: in a pipeline a missing ledger is a missing setting.
 fn without_a_record(ui: &Ui, place: &LedgerLocation, args: &PlanArgs) -> Result<(), CommandError> {
-    match (place, env::pipeline()) {
+    match (place.local_file(), env::pipeline()) {
         _ if args.no_ledger || args.ledger.sandbox => {}
-        (LedgerLocation::File(path), Some(variable)) => {
+        (Some(path), Some(variable)) => {
             return Err(CommandError::new(Exit::Invalid, Code::LedgerMissing,
                 format!(
                     "there is no ledger at `{}`, so this plan would show everybody as new (`{variable}` is set)",
@@ -123,8 +123,8 @@ fn without_a_record(ui: &Ui, place: &LedgerLocation, args: &PlanArgs) -> Result<
             )
             .hint("set `SENDFORM_LEDGER` or `--ledger` to the ledger that `apply` uses; before the first run, or to compare with nothing, pass `--no-ledger`"));
         }
-        (LedgerLocation::Database(_), _) => ui.say(&format!("The database `{place}` holds no record yet")),
-        (LedgerLocation::File(_), None) => {}
+        (None, _) => ui.say(&format!("The database `{place}` holds no record yet")),
+        (Some(_), None) => {}
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
     let pool = session::pool_ahead(&campaign);
     let session::Record { key, snapshot, .. } = session::runtime()?.block_on(session::read(&located, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
-    let pass = Pass::new(&campaign, &snapshot, &key, planned_at, false, pool)?;
+    let pass = Pass::new(&campaign, &snapshot, key.as_ref(), planned_at, false, pool)?;
     let wanted = match &args.recipient {
         None => None,
         Some(wanted) => Some(places(&campaign, wanted)?),

@@ -20,8 +20,8 @@ use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
 use crate::domain::phone::E164;
 use crate::ledger::contradiction::ContradictionJson;
-use crate::ledger::report::{self, SendRecord};
-use crate::ledger::{Contradiction, Entry, Ledger, RunRecord, SendKey, SendState};
+use crate::ledger::query::{self, SendRecord};
+use crate::ledger::{Contradiction, JournalEntry, Ledger, RunRecord, SendKey, SendState};
 use crate::plan::FORMAT_VERSION;
 use crate::util::human::one_line;
 
@@ -92,8 +92,7 @@ struct ShowArgs {
 }
 
 fn state() -> impl TypedValueParser<Value = SendState> {
-    PossibleValuesParser::new(SendState::ALL.map(SendState::as_str))
-        .map(|name| SendState::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(SendState::Intent))
+    PossibleValuesParser::new(SendState::ALL.map(SendState::as_str)).try_map(|name| name.parse::<SendState>())
 }
 
 pub fn run(ui: &Ui, args: &SendsArgs) -> Result<Exit, CommandError> {
@@ -112,7 +111,7 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, CommandError> {
         Some(number) => Some(keys_of(ledger.as_mut(), &place, number).await?),
         None => None,
     };
-    let mut sends = report::sends(ledger.as_mut(), name.as_deref(), |key| {
+    let mut sends = query::sends(ledger.as_mut(), name.as_deref(), |key| {
         keys.as_ref().is_none_or(|keys: &HashSet<SendKey>| keys.contains(key))
     })
     .await?;
@@ -173,7 +172,7 @@ async fn keys_of(
 }
 
 fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
-    let told = send.last.reason.as_deref().or(send.last.message_id.as_deref()).unwrap_or_default();
+    let told = send.last.reason().or(send.last.message_id()).unwrap_or_default();
     let told = one_line(told);
     let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(&in_words(rows.of(&send.last.key)))));
     format!("{}  {:<9} {:<17} {}{row}  {told}\n", send.last.key, send.state.to_string(), send.masked, send.campaign)
@@ -196,9 +195,9 @@ fn describe(send: &SendRecord, rows: Option<&Rows>) -> Value {
         "state": send.state,
         "attempt": send.last.attempt,
         "run": send.run,
-        "at": report::time(send.last.at),
-        "message_id": send.last.message_id,
-        "reason": send.last.reason,
+        "at": query::time(send.last.at),
+        "message_id": send.last.message_id(),
+        "reason": send.last.reason(),
     });
     // Without it nothing is known of the row; null says that there is none.
     match rows.map(|rows| rows.of(&send.last.key)) {
@@ -225,14 +224,14 @@ fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Comman
     );
     for send in sends {
         // Each on one line of the comment: none may end it.
-        let told = one_line(send.last.reason.as_deref().unwrap_or_default());
+        let told = one_line(send.last.reason().unwrap_or_default());
         let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(&in_words(rows.of(&send.last.key)))));
         let _ = write!(
             out,
             "  # {} of {}{row}, {}: {told}\n  - send: \"{}\"\n    attempt: {}\n    as: # accepted, rejected or not-sent\n",
             one_line(&send.masked),
             one_line(&send.campaign),
-            report::time(send.last.at),
+            query::time(send.last.at),
             send.last.key,
             send.last.attempt
         );
@@ -243,7 +242,7 @@ fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Comman
 async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, CommandError> {
     let place = session::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
     let mut ledger = session::open_recorded(&place).await?;
-    let entries = report::history(ledger.as_mut(), args.send).await?;
+    let entries = query::history(ledger.as_mut(), args.send).await?;
     if entries.is_empty() {
         return Err(CommandError::new(
             Exit::Error,
@@ -252,10 +251,10 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, CommandError> {
         ));
     }
     let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
-    let contradictions = report::contradictions(ledger.as_mut(), args.send).await?;
+    let contradictions = query::contradictions(ledger.as_mut(), args.send).await?;
     match args.format {
         Format::Json => {
-            let list: Vec<Value> = entries.iter().map(|entry| report::entry_json(entry, false)).collect();
+            let list: Vec<Value> = entries.iter().map(|entry| query::entry_json(entry, false)).collect();
             let of_runs: Vec<&RunRecord> = {
                 let mut ids: Vec<i64> = entries.iter().map(|entry| entry.run).collect();
                 ids.dedup();
@@ -272,13 +271,18 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, CommandError> {
     Ok(Exit::Done)
 }
 
-fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contradictions: &[Contradiction]) -> String {
+fn story(
+    key: SendKey,
+    entries: &[JournalEntry],
+    runs: &HashMap<i64, RunRecord>,
+    contradictions: &[Contradiction],
+) -> String {
     let mut out = format!("Send {key}\n");
     for entry in entries {
-        let _ = write!(out, "\n  {}  attempt {}  {}", report::time(entry.at), entry.attempt, entry.state);
-        if entry.state == SendState::Intent {
-            let coupon = entry.coupon.as_deref().map_or_else(String::new, |_| ", with a code".to_owned());
-            let _ = writeln!(out, " to {}{coupon}", entry.masked.as_deref().unwrap_or("an unknown number"));
+        let _ = write!(out, "\n  {}  attempt {}  {}", query::time(entry.at), entry.attempt, entry.state());
+        if let Some(intent) = entry.intent() {
+            let coupon = if intent.coupon.is_some() { ", with a code" } else { "" };
+            let _ = writeln!(out, " to {}{coupon}", intent.masked.as_deref().unwrap_or("an unknown number"));
             if let Some(run) = runs.get(&entry.run) {
                 let _ = writeln!(
                     out,
@@ -289,18 +293,18 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contra
         } else {
             let _ = writeln!(out);
         }
-        if let Some(id) = &entry.message_id {
+        if let Some(id) = entry.message_id() {
             let _ = writeln!(out, "    message id {}", one_line(id));
         }
-        if let Some(reason) = &entry.reason {
+        if let Some(reason) = entry.reason() {
             let _ = writeln!(out, "    {}", one_line(reason));
         }
-        if let (Some(source), Some(actor)) = (entry.source, &entry.actor) {
-            let _ = writeln!(out, "    {} of {}", source.as_str(), one_line(actor));
+        if let (Some(source), Some(actor)) = (entry.source(), entry.actor()) {
+            let _ = writeln!(out, "    {source} of {}", one_line(actor));
         }
     }
     for found in contradictions {
-        let _ = writeln!(out, "\n  {}  contradiction\n    {}", report::time(found.at), found.sentence());
+        let _ = writeln!(out, "\n  {}  contradiction\n    {}", query::time(found.at), found.sentence());
     }
     out
 }
@@ -308,29 +312,14 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contra
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Entry;
+    use crate::ledger::{JournalEntry, JournalKind};
 
     #[test]
     fn a_reason_cannot_add_an_entry_to_the_decisions_file() {
         for line_break in ["\n", "\r", "\u{85}", "\u{2028}", "\u{2029}", "\u{b}", "\u{c}"] {
             let reason = format!("no answer{line_break}  - send: \"{}\"{line_break}    as: not-sent", "0".repeat(32));
-            let last = Entry {
-                seq: 1,
-                run: 1,
-                at: 0,
-                key: SendKey([7; 16]),
-                attempt: 1,
-                state: SendState::Unknown,
-                digest: None,
-                similarity_digest: None,
-                masked: None,
-                coupon: None,
-                expires: None,
-                message_id: None,
-                reason: Some(reason),
-                source: None,
-                actor: None,
-            };
+            let kind = JournalKind::Settlement { state: SendState::Unknown, message_id: None, reason: Some(reason) };
+            let last = JournalEntry { seq: 1, run: 1, at: 0, key: SendKey([7; 16]), attempt: 1, kind };
             let masked = "+91••••••••10".to_owned();
             let send =
                 SendRecord { campaign: "offer".into(), edition: 1, state: SendState::Unknown, last, masked, run: 1 };

@@ -12,7 +12,7 @@ use crate::cli::session;
 use crate::cli::ui::Ui;
 use crate::ledger::RunRecord;
 use crate::ledger::contradiction::ContradictionJson;
-use crate::ledger::report::{self, CampaignStatus};
+use crate::ledger::query::{self, CampaignStatus};
 use crate::plan::FORMAT_VERSION;
 use crate::util::human::grouped;
 
@@ -37,8 +37,8 @@ pub fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit, CommandError> {
     let (start, name, edition) = campaign_argument::parse(args.campaign.as_deref())?;
     let place = session::ledger_place(&args.ledger, args.ledger.sandbox, &start)?;
     let mut campaigns = session::runtime()?.block_on(async {
-        match place.open(None).await? {
-            Some(mut ledger) => report::status(ledger.as_mut(), name.as_deref()).await,
+        match place.open(&session::operator(), None).await? {
+            Some(mut ledger) => query::status(ledger.as_mut(), name.as_deref()).await,
             None => Ok(Vec::new()),
         }
     })?;

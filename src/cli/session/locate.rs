@@ -15,7 +15,7 @@ use crate::cli::session;
 use crate::cli::ui::Ui;
 use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::Code;
-use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO, sqlite};
+use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO};
 use crate::project::memory::{self, MemoryError, Remembered};
 use crate::project::{self, Project};
 
@@ -61,9 +61,10 @@ pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located,
         // A trial has a ledger of its own, whatever the environment names for real runs.
         _ if sandbox => {
             let path = project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db");
-            // It holds no real sends, so a copied one may go on.
-            sqlite::adopt_copy(&path)?;
-            (LedgerLocation::File(path), Source::Sandbox)
+            let location = LedgerLocation::File(path);
+            // It holds no real sends, so a copy of it may be used.
+            location.adopt_copy(&session::operator())?;
+            (location, Source::Sandbox)
         }
         Some((url, source)) => {
             let location = LedgerLocation::parse(&url, &project.root).map_err(|problem| {
@@ -77,12 +78,7 @@ pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located,
         None => (project.ledger.clone(), Source::Default),
     };
     // Below the current directory a short path is easier to read.
-    let ledger = match ledger {
-        LedgerLocation::File(path) => {
-            LedgerLocation::File(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path))
-        }
-        database => database,
-    };
+    let ledger = ledger.relative_to(&current);
     Ok(Located { project, ledger, source, current })
 }
 
@@ -208,24 +204,18 @@ impl Located {
         if let Some(other) = &search.further_up {
             let _ = write!(why, " Further up there is the ledger `{other}`, which belongs to another project.");
         }
-        if let LedgerLocation::File(path) = &self.ledger {
-            let key = LedgerKey::path(path);
-            if key.exists() {
-                let _ = write!(
-                    why,
-                    " Its key `{}` is there: `plan` makes it where codes are generated; else the ledger was deleted.",
-                    key.display()
-                );
-            }
+        if let Some(key) = self.ledger.key_file().filter(|key| key.exists()) {
+            let _ = write!(
+                why,
+                " Its key `{}` exists: either `plan` created it to generate codes, or the ledger was deleted.",
+                key.display()
+            );
         }
         why
     }
 
     fn full(&self) -> String {
-        match &self.ledger {
-            LedgerLocation::File(path) => self.current.join(path).display().to_string(),
-            database => database.to_string(),
-        }
+        self.ledger.shown_from(&self.current)
     }
 
     /// Refuses a second ledger below one that is further up, unless it is named.
@@ -277,8 +267,9 @@ impl Located {
     /// Makes the ledger. Returns its key and its id.
     pub async fn create(&self, ui: &Ui) -> Result<(LedgerKey, String), CommandError> {
         let key = session::key(&self.ledger)?;
-        self.ledger.create(&key).await?;
-        let id = match self.ledger.open(Some(&key)).await? {
+        let operator = session::operator();
+        self.ledger.create(&operator, &key).await?;
+        let id = match self.ledger.open(&operator, Some(&key)).await? {
             Some(mut ledger) => ledger.id().await?,
             None => {
                 return Err(CommandError::new(

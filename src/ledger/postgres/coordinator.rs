@@ -13,10 +13,10 @@ use super::begin::{abandon, fence_dead};
 use super::connection::Connection;
 use super::statements::{ASSERT_NOT_FENCED, HEARTBEAT, RESERVE};
 use crate::domain::clock::Clock;
+use crate::domain::lease::{Lease, Moment};
 use crate::ledger::chain::JournalDigest;
 use crate::ledger::contract::{Activity, Coordinator, MAX_SENDER_PAUSE};
 use crate::ledger::error::LedgerError;
-use crate::ledger::lease::{Lease, Moment};
 
 /// What the commits, the heartbeat and the coordination of a run share.
 pub(super) struct Shared {

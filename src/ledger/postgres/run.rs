@@ -19,12 +19,12 @@ use super::statements::{
 };
 use super::{BEGIN_DURABLE, PAGE_LEN, schema, snapshot};
 use crate::domain::clock::Clock;
+use crate::domain::lease::{Lease, Moment};
 use crate::domain::send::{AttemptResult, Intent, SendKey, Settlement};
 use crate::ledger::chain::{JournalDigest, LinkKind};
 use crate::ledger::contract::{Batch, Claim, Committed, Coordinator, RunLedger, Scope, Snapshot, StateCounts};
 use crate::ledger::error::LedgerError;
 use crate::ledger::head::{EndLink, Head};
-use crate::ledger::lease::{Lease, Moment};
 use crate::ledger::record::{JournalEntry, RecordedEnding, RunCounts, RunStart};
 
 /// How often recording the end of a run is tried again after a lost answer.

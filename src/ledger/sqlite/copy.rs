@@ -255,7 +255,7 @@ fn first_entries(connection: &Connection) -> Result<bool, rusqlite::Error> {
 
 /// Refuses a copy that is not finished.
 pub(super) fn refuse_unfinished(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
-    match property(connection, COPY_OF).map_err(|error| storage(path, "read", &error))? {
+    match property(connection, COPY_OF).map_err(|error| storage(path, "read", error))? {
         Some(from) => Err(unfinished(&path.display().to_string(), &from)),
         None => Ok(()),
     }
@@ -263,7 +263,7 @@ pub(super) fn refuse_unfinished(path: &Path, connection: &Connection) -> Result<
 
 /// Refuses to begin a run on a ledger that was moved.
 pub(super) fn refuse_moved(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
-    match property(connection, MOVED_TO).map_err(|error| storage(path, "read", &error))? {
+    match property(connection, MOVED_TO).map_err(|error| storage(path, "read", error))? {
         Some(to) => Err(moved(&path.display().to_string(), &to)),
         None => Ok(()),
     }

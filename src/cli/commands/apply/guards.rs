@@ -56,8 +56,8 @@ pub(super) fn check_account(
 
 /// A job in a pipeline must not keep its record on a disk that goes with it.
 pub(super) fn refuse_a_runners_disk(place: &LedgerLocation, fine: bool) -> Result<(), CommandError> {
-    match (place, env::pipeline()) {
-        (LedgerLocation::File(path), Some(variable)) if !fine => Err(CommandError::new(Exit::Error, Code::LedgerOnEphemeralDisk,
+    match (place.local_file(), env::pipeline()) {
+        (Some(path), Some(variable)) if !fine => Err(CommandError::new(Exit::Error, Code::LedgerOnEphemeralDisk,
             format!(
                 "the ledger `{}` is on this runner's disk, which goes with the job (`{variable}` is set)",
                 path.display()

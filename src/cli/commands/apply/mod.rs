@@ -27,7 +27,7 @@ use crate::cli::ui::Ui;
 use crate::cli::{clock, env, owner, session};
 use crate::domain::campaign::{Campaign, Rate};
 use crate::domain::diagnostic::Code;
-use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
+use crate::ledger::{Head, Ledger, LedgerError, query};
 use crate::manifest::Given;
 use crate::plan::build::{Inputs, build, drift_in_words};
 use crate::plan::rename_guard;
@@ -137,11 +137,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     let mut provider = None;
     let mut shutdown: Option<watch::Receiver<ShutdownRequest>> = None;
     for _ in 0..MAX_PLANS {
-        if let LedgerLocation::File(path) = &place
-            && let Some(holder) = sqlite::lease_holder(path)
-        {
-            return Err(LedgerError::Held { holder }.into());
-        }
+        place.check_not_held()?;
         // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
         let pool = session::pool_ahead(&campaign);
         let mut record = runtime.block_on(session::read(&located, &mut campaign))?;
@@ -150,7 +146,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         }
         let inputs = Inputs {
             snapshot: &record.snapshot,
-            key: &record.key,
+            key: record.key.as_ref(),
             now,
             planned_at: approval.hash.as_ref().and_then(|hash| hash.planned_at),
             retry_rejected,
@@ -179,7 +175,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         }
         guards::refuse_repeats(&built, args)?;
         if let Some(ledger) = record.ledger.as_deref_mut() {
-            runtime.block_on(ledger.admits(&campaign.record, &built.hash.to_string()))?;
+            runtime.block_on(ledger.check_can_begin(&campaign.record, &built.hash.to_string()))?;
         }
         if approval.hash.is_none() && !args.auto_approve && approved_by_user.as_ref() != Some(&sends) {
             ask(ui, built.file.counts.send, &target(&campaign, sandbox))?;
@@ -193,21 +189,21 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
                 none.insert((Provider::open(&runtime, &campaign, secrets)?, sid))
             }
         };
-        let (key, id) = match record.ledger.take() {
-            Some(mut ledger) => {
+        let (key, id) = match (record.ledger.take(), record.key) {
+            (Some(mut ledger), Some(key)) => {
                 if !sandbox {
                     runtime.block_on(restored::told(ledger.as_mut(), &campaign))?;
                 }
-                (record.key, runtime.block_on(ledger.id())?)
+                (key, runtime.block_on(ledger.id())?)
             }
-            None => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
+            _ => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
         };
         let account = guards::check_account(&record.runs, &campaign, &key, sid.as_ref(), args)?;
         located.remember(ui, &campaign.name, &id)?;
         // Before the run begins: a signal must not cut it off from writing down how it ended.
         let shutdown = shutdown.get_or_insert_with(|| catch_signals(&runtime)).clone();
         let start = start::run_start(&campaign, &built, account, args.lease, sandbox);
-        let ledger = runtime.block_on(place.open_for_run(&key))?;
+        let ledger = runtime.block_on(place.open_for_run(&session::operator(), &key))?;
         let shared_campaign = Arc::new(campaign);
         let job = Job {
             ui,
@@ -294,7 +290,7 @@ async fn check_heads(
     };
     for head in [args.ledger_head, of_plan].into_iter().flatten() {
         let problem = match ledger.as_deref_mut() {
-            Some(ledger) => report::behind(ledger, head).await?,
+            Some(ledger) => query::check_head(ledger, head).await?,
             None => Some(format!("there is no ledger, and another ledger with the head {head} was seen before")),
         };
         if let Some(problem) = problem {

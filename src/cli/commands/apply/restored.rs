@@ -6,7 +6,7 @@ use crate::cli::exit::Exit;
 use crate::cli::session;
 use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::Code;
-use crate::ledger::{FORGOTTEN_SENDS, Ledger, LedgerError, TOLD};
+use crate::ledger::{FORGOTTEN_SENDS, LOSS_CONFIRMED, Ledger, LedgerError};
 
 /// How many sends of the campaign are forgotten; `None` if the user has confirmed it before.
 async fn forgotten(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<Option<u64>, LedgerError> {
@@ -50,7 +50,7 @@ pub(super) async fn told(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result
         return Ok(());
     }
     for name in session::names(campaign) {
-        ledger.set_property(&format!("{FORGOTTEN_SENDS}{name}"), Some(TOLD)).await?;
+        ledger.set_property(&format!("{FORGOTTEN_SENDS}{name}"), Some(LOSS_CONFIRMED)).await?;
     }
     Ok(())
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cli::owner;
-use crate::cli::session;
+use crate::cli::{env, owner, session};
 use crate::domain::campaign::Campaign;
 use crate::ledger::RunStart;
 use crate::plan::Built;
@@ -32,6 +31,8 @@ pub(super) fn run_start(
         interval: campaign.delivery.rate.interval(),
         retry_rejected: built.file.retry_rejected,
         lease,
+        host: env::host(),
+        actor: env::actor(),
         longest_request: campaign.gateway.longest_request(campaign.composer.uploads()),
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::domain::clock::Clock;
+use super::clock::Clock;
 
 /// A moment by both clocks. A signal may pause this process, or its machine may sleep: then one of the two
 /// clocks stands still.
