@@ -5,11 +5,15 @@
 
 use super::error::UnknownValue;
 use super::head::Head;
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::record::{JournalEntry, JournalKind, state_code};
 use crate::domain::canonical::Canonical;
 
 /// What a link stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum LinkKind {
     /// The ledger was created.
     Ledger,

@@ -5,10 +5,7 @@
 //! accepted. The record stays as it is, because nothing may be sent because of the report, and the report is
 //! kept beside it for people to read.
 
-use serde::Serialize;
-
 use super::protocol::LastAttempt;
-use super::record::instant;
 use crate::domain::send::{SendKey, SendState, Settlement};
 
 /// A report of a run that the record could not follow.
@@ -62,35 +59,5 @@ impl Contradiction {
             "run {} reported attempt {} as {}{id}{reason}, when the record had attempt {} as {}: {danger}",
             self.run, self.attempt, self.said, self.stood_attempt, self.stood
         )
-    }
-}
-
-/// A contradiction, as JSON output shows it.
-#[derive(Debug, Serialize)]
-pub struct ContradictionJson {
-    send: String,
-    run: i64,
-    at: jiff::Timestamp,
-    attempt: u32,
-    said: SendState,
-    message_id: Option<String>,
-    reason: Option<String>,
-    stood: SendState,
-    stood_attempt: u32,
-}
-
-impl From<&Contradiction> for ContradictionJson {
-    fn from(found: &Contradiction) -> Self {
-        Self {
-            send: found.key.to_string(),
-            run: found.run,
-            at: instant(found.at),
-            attempt: found.attempt,
-            said: found.said,
-            message_id: found.message_id.clone(),
-            reason: found.reason.clone(),
-            stood: found.stood,
-            stood_attempt: found.stood_attempt,
-        }
     }
 }

@@ -82,7 +82,7 @@ pub use crate::domain::lease::{Lease, Moment};
 pub use crate::domain::send::{
     AttemptResult, BySend, Evidence, EvidenceSource, Intent, Resolution, SendKey, SendState, Settlement,
 };
-pub use chain::Link;
+pub use chain::{Link, LinkKind};
 pub use contract::{
     Activity, Batch, Claim, Committed, Coordinator, LeaseHolder, Ledger, MAX_SENDER_PAUSE, RunLedger, Scope, Snapshot,
     StateCounts,

@@ -111,7 +111,7 @@ pub fn evaluate_report(context: Option<ReportContext>, attempt: u32, run: i64, t
 }
 
 /// The effect of evidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
     /// It settled an unknown outcome.

@@ -33,11 +33,11 @@ Examples:
   sendform preview campaign.yaml --recipient 1042
   sendform preview campaign.yaml --recipient people.csv:12
 
-The number's middle is hidden, and so are the SID and the key.")]
+The middle digits of the number, the SID and the key are hidden.")]
 pub struct PreviewArgs {
-    /// The campaign
+    /// Campaign file
     campaign: PathBuf,
-    /// Who: the value of the column `audience.id`, or FILE:LINE [default: the first]
+    /// Recipient: a value of the column `audience.id`, or FILE:LINE [default: the first recipient]
     #[arg(long, value_name = "ID")]
     recipient: Option<String>,
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
     };
     let is_wanted = |place: RowPlace| wanted.as_ref().is_none_or(|places| places.contains(&place));
     let mut found = None;
-    // The first row that was asked for and gets no message, and why.
+    // The first of the wanted rows that gets no message, and why.
     let mut blocked = None;
     pass.run(|item| {
         match item {
@@ -79,23 +79,22 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
                 let why = left_out.detail.as_deref().unwrap_or_else(|| left_out.reason.words());
                 let problem =
                     format!("`{}` is blocked: {} ({why})", row(&campaign, left_out.place), left_out.reason.code());
-                CommandError::new(Exit::Invalid, Code::RecipientBlocked, problem)
-                    .hint("it gets no message, so there is none to show")
+                CommandError::new(Exit::Invalid, Code::RecipientBlocked, problem).hint("this row gets no message")
             }
             (None, Some(_)) => CommandError::new(
                 Exit::Invalid,
                 Code::RecipientBlocked,
-                "no code is left for this row, so there is no message to show",
+                "no coupon code is left for this row, so it gets no message",
             ),
             (_, None) => CommandError::new(Exit::Invalid, Code::NobodyLeft, "nobody gets a message")
-                .hint("`sendform plan --list-blocked` tells why each row gets none"),
+                .hint("`sendform plan --list-blocked` shows the reason for each row"),
         });
     };
     ui.data(&describe(&campaign, &desired, now)?)?;
     Ok(Exit::Done)
 }
 
-/// Where the rows of a recipient stand: FILE:LINE, or the rows that hold this id.
+/// The rows of a recipient: the one at FILE:LINE, or those that hold this id.
 fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, CommandError> {
     let sources = &campaign.audience.sources;
     let mut places = Vec::new();
@@ -125,7 +124,7 @@ fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, CommandErr
     Err(match &campaign.audience.id {
         _ if names_a_file => stop(format!("there is no row at `{wanted}`")).hint("line 1 is the header"),
         Some(column) => stop(format!("no row has `{wanted}` in the column `{column}`"))
-            .hint("name a row as FILE:LINE, or a value of that column"),
+            .hint("pass FILE:LINE, or a value of that column"),
         None => stop(format!("`{wanted}` is not FILE:LINE of one of the audience's files"))
             .hint("such as `people.csv:12`; or set `audience.id` to the column that holds ids"),
     })

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use serde_json::{Value, json};
 
 use crate::cli::args::Format;
 use crate::cli::args::LedgerArgs;
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
+use crate::cli::output::FormatVersion;
+use crate::cli::output::ledger::{DecisionJson, ResolveJson};
 use crate::cli::session::locate::refuse_moved;
 use crate::cli::ui::Ui;
 use crate::cli::{env, session};
@@ -19,7 +20,6 @@ use crate::domain::send::Resolution;
 use crate::ledger::protocol::Finding;
 use crate::ledger::{Evidence, EvidenceSource, Ledger, LostSend, RunRecord, SendKey, SendState, query};
 use crate::manifest::decisions;
-use crate::plan::FORMAT_VERSION;
 use crate::util::human;
 
 /// Record decisions about sends whose outcome is unknown
@@ -198,14 +198,14 @@ fn show(ui: &Ui, format: Format, list: &[Decided]) -> Result<Exit, CommandError>
     let refused = list.len() - list.iter().filter(kept).count();
     match format {
         Format::Json => {
-            let list: Vec<Value> = list
-                .iter()
-                .map(|decided| json!({ "send": decided.key.to_string(), "as": decided.state, "finding": decided.finding, "told": decided.sentence() }))
-                .collect();
-            ui.data(&format!(
-                "{:#}\n",
-                json!({ "format_version": FORMAT_VERSION, "settled": settled, "refused": refused, "decisions": list })
-            ))?;
+            let decisions = list.iter().map(|decided| DecisionJson {
+                send: decided.key.to_string(),
+                decided: decided.state,
+                finding: decided.finding,
+                told: decided.sentence(),
+            });
+            let decisions = decisions.collect();
+            ui.json(&ResolveJson { format_version: FormatVersion::RESOLVE, settled, refused, decisions })?;
         }
         Format::Text => {
             for decided in list {

@@ -13,7 +13,7 @@ use crate::domain::expiry::parse_duration;
 use crate::sandbox::fault::Rule;
 use crate::sandbox::{self, Config, Faults, Sandbox};
 
-/// Run a stand-in provider on loopback, with an inbox page
+/// Run a stand-in provider on this machine, with an inbox page
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,24 +22,24 @@ Examples:
   sendform sandbox --fault 500-after=+919876543210
 
 Faults: reset-before, reset-after, 429, 500-before, 500-after, garbled.
-The first line on standard output is the address; GET /sandbox/messages lists what was accepted.")]
+The first line on standard output is the address. GET /sandbox/messages lists the accepted messages.")]
 pub struct SandboxArgs {
-    /// Where to listen; loopback only. Port 0 takes a free one
+    /// Address to listen on, loopback only; port 0 picks a free port
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     listen: SocketAddr,
-    /// How long each answer takes, such as 50ms
+    /// Delay of each answer, such as 50ms
     #[arg(long, value_parser = duration, value_name = "TIME")]
     latency: Option<Duration>,
-    /// Fail a share of the requests, or those to one recipient
-    #[arg(long = "fault", value_name = "NAME=SHARE|NAME=+NUMBER")]
+    /// Fail a part of the requests, or those to one recipient
+    #[arg(long = "fault", value_name = "NAME=PERCENT|NAME=+NUMBER")]
     faults: Vec<Rule>,
-    /// What the drawing of faults starts from
+    /// Seed of the random choice of faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The SID that the sandbox knows
+    /// SID that the sandbox accepts
     #[arg(long, default_value = sandbox::SID)]
     sid: String,
-    /// The key that the sandbox knows
+    /// API key that the sandbox accepts
     #[arg(long, default_value = sandbox::API_KEY)]
     api_key: String,
 }

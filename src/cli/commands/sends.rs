@@ -6,7 +6,6 @@ use std::path::Path;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Value, json};
 
 use crate::cli::args::DataArgs;
 use crate::cli::args::Format;
@@ -14,22 +13,22 @@ use crate::cli::args::LedgerArgs;
 use crate::cli::campaign_argument;
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
+use crate::cli::output::FormatVersion;
+use crate::cli::output::ledger::{SendJson, SendsListJson, SendsShowJson};
 use crate::cli::recipients::{Row, Rows};
 use crate::cli::session;
 use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
 use crate::domain::phone::E164;
-use crate::ledger::contradiction::ContradictionJson;
 use crate::ledger::query::{self, SendRecord};
 use crate::ledger::{Contradiction, JournalEntry, Ledger, RunRecord, SendKey, SendState};
-use crate::plan::FORMAT_VERSION;
 use crate::util::human::one_line;
 
-/// List single sends, or show all that is known of one
+/// List sends, or show everything that is recorded of one
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sendform sends list campaign.yaml --state unknown     each with the file and line of its row
+  sendform sends list campaign.yaml --state unknown     with the file and line of each row
   sendform sends list campaign.yaml --to +919876543210
   sendform sends show 5f0c0d8f6a3b4c2e9d1f00112233aabb")]
 pub struct SendsArgs {
@@ -39,9 +38,9 @@ pub struct SendsArgs {
 
 #[derive(Debug, Subcommand)]
 enum SendsCommand {
-    /// List sends, as they stand
+    /// List sends and their states
     List(ListArgs),
-    /// Show everything that is recorded of one send: who sent what, when, under which plan
+    /// Show everything that is recorded of one send: who sent it, when, and under which plan
     Show(ShowArgs),
 }
 
@@ -56,37 +55,37 @@ enum ListFormat {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// A campaign, by its file or its name [default: all]. With its file and the ledger's key, the row of
-    /// each person is shown
+    /// Campaign file or name [default: all]. With the file and the ledger's key, the row of each recipient
+    /// is shown
     campaign: Option<String>,
-    /// Only those that stand so
+    /// Filter by state
     #[arg(long, value_parser = state())]
     state: Option<SendState>,
-    /// Only those of this run
+    /// Filter by run
     #[arg(long)]
     run: Option<i64>,
-    /// Only those to this number; needs the ledger's key
+    /// Filter by phone number; needs the ledger's key
     #[arg(long, value_name = "NUMBER")]
     to: Option<String>,
-    /// At most so many
+    /// Maximum number of sends to list
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     format: ListFormat,
 }
 
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// The send, as `sends list` names it; Kaleyra's reports and receipts hold it as `ref`
+    /// Key of the send, from `sends list`; Kaleyra's reports and receipts contain it as `ref`
     send: SendKey,
     #[command(flatten)]
     ledger: LedgerArgs,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -136,21 +135,21 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, CommandError> {
     let rows = rows.as_ref();
     match args.format {
         ListFormat::Json => {
-            let list: Vec<Value> = sends.iter().map(|send| describe(send, rows)).collect();
-            ui.data(&format!("{:#}\n", json!({ "format_version": FORMAT_VERSION, "found": found, "sends": list })))?;
+            let sends = sends.iter().map(|send| SendJson::new(send, rows.map(|rows| rows.of(&send.last.key))));
+            ui.json(&SendsListJson { format_version: FormatVersion::SENDS_LIST, found, sends: sends.collect() })?;
         }
         ListFormat::Text => {
             for send in &sends {
                 ui.data(&line(send, rows))?;
             }
             if sends.is_empty() {
-                ui.say("No such sends");
+                ui.say("No sends match");
             }
         }
         ListFormat::Decisions => ui.data(&decisions(&sends, rows)?)?,
     }
     if sends.len() < found {
-        ui.say(&format!("{} more; raise `--limit`", found - sends.len()));
+        ui.say(&format!("{} more sends match; raise `--limit` to list them", found - sends.len()));
     }
     Ok(Exit::Done)
 }
@@ -162,8 +161,8 @@ async fn keys_of(
     number: &str,
 ) -> Result<HashSet<SendKey>, CommandError> {
     let address = E164::parse_exact(number).ok_or_else(|| {
-        CommandError::usage(format!("`{number}` is not a number"))
-            .hint("with its country code, such as `+919876543210`")
+        CommandError::usage(format!("`{number}` is not a phone number"))
+            .hint("write it with its country code, such as `+919876543210`")
     })?;
     let key = session::key_of_recorded(place).await?;
     let runs = ledger.runs().await?;
@@ -181,44 +180,22 @@ fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
 fn in_words(row: Row) -> String {
     match row {
         Row::At(place) => place,
-        Row::Gone => "not in the audience now".to_owned(),
+        Row::Gone => "no longer in the audience".to_owned(),
         Row::NotFound => "row not found".to_owned(),
     }
 }
 
-fn describe(send: &SendRecord, rows: Option<&Rows>) -> Value {
-    let mut value = json!({
-        "send": send.last.key.to_string(),
-        "campaign": send.campaign,
-        "edition": send.edition,
-        "to": send.masked,
-        "state": send.state,
-        "attempt": send.last.attempt,
-        "run": send.run,
-        "at": query::time(send.last.at),
-        "message_id": send.last.message_id(),
-        "reason": send.last.reason(),
-    });
-    // Without it nothing is known of the row; null says that there is none.
-    match rows.map(|rows| rows.of(&send.last.key)) {
-        Some(Row::At(place)) => value["row"] = Value::from(place),
-        Some(Row::Gone) => value["row"] = Value::Null,
-        Some(Row::NotFound) | None => {}
-    }
-    value
-}
-
-/// A file to fill in: each decision is a comment until somebody has made it.
+/// A file for `resolve --file` in which a person fills in each decision.
 fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, CommandError> {
     if let Some(send) = sends.iter().find(|send| send.state != SendState::Unknown) {
         return Err(CommandError::usage(format!(
-            "the send {} is {}, so there is nothing to decide",
+            "the send {} is {}, and only an unknown send can be decided",
             send.last.key, send.state
         ))
         .hint("add `--state unknown`"));
     }
     let mut out = String::from(
-        "# For each send: what does the provider's report say? `accepted`, `rejected`, or `not-sent` (it is sent again).\n\
+        "# For each send, write what the provider's report says: `accepted`, `rejected`, or `not-sent` (it is sent again).\n\
          # Then: sendform resolve --file THIS_FILE\n\
          apiVersion: sendform/v1\nkind: Decisions\nreason: \"\"\ndecisions:\n",
     );
@@ -254,17 +231,10 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, CommandError> {
     let contradictions = query::contradictions(ledger.as_mut(), args.send).await?;
     match args.format {
         Format::Json => {
-            let list: Vec<Value> = entries.iter().map(|entry| query::entry_json(entry, false)).collect();
-            let of_runs: Vec<&RunRecord> = {
-                let mut ids: Vec<i64> = entries.iter().map(|entry| entry.run).collect();
-                ids.dedup();
-                ids.iter().filter_map(|id| runs.get(id)).collect()
-            };
-            ui.data(&format!(
-                "{:#}\n",
-                json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs,
-                    "contradictions": contradictions.iter().map(ContradictionJson::from).collect::<Vec<_>>() })
-            ))?;
+            let mut ids: Vec<i64> = entries.iter().map(|entry| entry.run).collect();
+            ids.dedup();
+            let of_entries = ids.iter().filter_map(|id| runs.get(id));
+            ui.json(&SendsShowJson::new(args.send, &entries, of_entries, &contradictions))?;
         }
         Format::Text => ui.data(&story(args.send, &entries, &runs, &contradictions))?,
     }
@@ -324,7 +294,7 @@ mod tests {
             let send =
                 SendRecord { campaign: "offer".into(), edition: 1, state: SendState::Unknown, last, masked, run: 1 };
             let file = decisions(&[send], None).unwrap();
-            let document: Value = serde_yaml::from_str(&file).unwrap();
+            let document: serde_json::Value = serde_yaml::from_str(&file).unwrap();
             let entries = document["decisions"].as_array().unwrap();
             assert_eq!(entries.len(), 1, "{file}");
             assert_eq!(entries[0]["send"], "07".repeat(16));

@@ -95,7 +95,7 @@ impl Located {
             return Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!("`{}` pins the ledger {pinned}, and `{}` is the ledger {id}; nothing was sent", project::FILE, self.ledger),
             )
-            .hint("use the ledger that is pinned; in another one nobody is recorded, and people would get the offer twice"));
+            .hint("use the ledger that is pinned; in another one nobody is recorded, and recipients would get the offer twice"));
         }
         match self.recall(&session::names(campaign))? {
             Some(before) if before.ledger != id => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
@@ -105,7 +105,7 @@ impl Located {
                 ),
             )
             .hint(format!(
-                "people would get it twice: name the first ledger with `--ledger` or `{LEDGER}`; if this one holds everything that was sent, say so with `sendform ledger adopt {}`",
+                "recipients would get the offer twice: name the first ledger with `--ledger` or `{LEDGER}`; if this one records everything that was sent, confirm that with `sendform ledger adopt {}`",
                 campaign.path.display()
             ))),
             _ => Ok(()),
@@ -199,7 +199,7 @@ impl Located {
             }
         };
         for mark in &search.ignored {
-            let _ = write!(why, " `{}` does not count: it belongs to somebody else.", mark.display());
+            let _ = write!(why, " `{}` does not count: another user owns it.", mark.display());
         }
         if let Some(other) = &search.further_up {
             let _ = write!(why, " Further up there is the ledger `{other}`, which belongs to another project.");
@@ -223,7 +223,7 @@ impl Located {
         match &self.project.search.further_up {
             Some(other) if self.source == Source::Default => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!(
-                    "there is a ledger further up, `{other}`, and a second one below it would not know what that one sent; nothing was sent"
+                    "there is a ledger further up, `{other}`, and a second one below it would not know what was sent with that one; nothing was sent"
                 ),
             )
             .hint(format!(
@@ -242,20 +242,19 @@ impl Located {
                 self.refuse_below_another()?;
                 ui.say(&why);
             } else {
-                match ui
-                    .confirm_that(&format!("\n{why}\nMake a new ledger there? Nobody is recorded in it."), "makes it")
+                match ui.confirm(&format!("\n{why}\nCreate a new ledger there? It records no sends yet."), "creates it")
                 {
                     Some(true) => {}
                     Some(false) => {
                         return Err(CommandError::new(
                             Exit::Error,
                             Code::NotConfirmed,
-                            "no ledger was made; nothing was sent",
+                            "no ledger was created; nothing was sent",
                         ));
                     }
                     None => {
                         return Err(CommandError::new(Exit::Error, Code::LedgerMissing, format!("{why} Nothing was sent")).hint(
-                            "if this is the first campaign, make it with `sendform ledger create`, or pass `--new-ledger` for this one run; else name the ledger that was used before with `--ledger`",
+                            "if this is the first campaign, create it with `sendform ledger create`, or pass `--new-ledger` for this run; otherwise name the ledger that was used before with `--ledger`",
                         ));
                     }
                 }
@@ -275,12 +274,12 @@ impl Located {
                 return Err(CommandError::new(
                     Exit::Error,
                     Code::LedgerMissing,
-                    format!("the ledger `{}` is gone again", self.ledger),
+                    format!("the ledger `{}` was removed again", self.ledger),
                 ));
             }
         };
         if self.source != Source::Sandbox {
-            ui.say(&format!("Made the ledger {id} at `{}`", self.ledger));
+            ui.say(&format!("Created the ledger {id} at `{}`", self.ledger));
         }
         Ok((key, id))
     }
@@ -288,7 +287,7 @@ impl Located {
 
 fn unusable(error: &MemoryError) -> CommandError {
     CommandError::new(Exit::Error, Code::UnreadableFile, format!("{error}; nothing was sent"))
-        .hint("it guards against sending a campaign with two ledgers; remove the file if you know which ledger is the right one")
+        .hint("the file guards against sending a campaign with two ledgers; remove it if you know which ledger is the right one")
 }
 
 /// Refuses a ledger that was moved to another place.
@@ -299,7 +298,7 @@ pub async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -> Resul
             Code::LedgerMoved,
             format!("the ledger `{at}` was moved to `{place}`; nothing was written"),
         )
-        .hint("use it there; this one is kept for reading, and does not know what the other has sent since")),
+        .hint("use it there; this copy is kept for reading only, and does not know what was sent since")),
         None => Ok(()),
     }
 }

@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use serde::Serialize;
-
 use crate::domain::send::{BySend, EvidenceSource, SendKey, SendState};
 use crate::ledger::chain::{JournalDigest, LinkKind};
-use crate::ledger::contradiction::ContradictionJson;
+use crate::ledger::contradiction::Contradiction;
 use crate::ledger::head::{EndLink, StartLink};
 use crate::ledger::protocol::{self, LastAttempt, ReportContext, ReportEffect};
 use crate::ledger::{Head, JournalEntry, JournalKind, Ledger, LedgerError, Link, RunRecord};
 
 /// The result of a check.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub struct Check {
     /// How many runs were checked.
     pub runs: u64,
@@ -25,10 +23,7 @@ pub struct Check {
     /// The problems that were found. Empty if there are none.
     pub problems: Vec<String>,
     /// Reports of runs that the record could not follow. They are no problem of the record.
-    pub contradictions: Vec<ContradictionJson>,
-    /// The same as sentences.
-    #[serde(skip)]
-    pub contradicting: Vec<String>,
+    pub contradictions: Vec<Contradiction>,
 }
 
 /// How many problems are listed one by one.
@@ -94,10 +89,7 @@ pub async fn check(ledger: &mut dyn Ledger) -> Result<Check, LedgerError> {
             late.keys().map(|(key, attempt)| format!("send {key}: attempt {attempt} was accepted without an intent")),
         );
     }
-    let contradictions = ledger.contradictions().await?;
-    check.contradicting =
-        contradictions.iter().map(|found| format!("send {}: {}", found.key, found.sentence())).collect();
-    check.contradictions = contradictions.iter().map(ContradictionJson::from).collect();
+    check.contradictions = ledger.contradictions().await?;
     check.entries = entries;
     check.sends = known.len() as u64;
     let runs: BTreeMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();

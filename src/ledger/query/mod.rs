@@ -10,7 +10,7 @@ mod status;
 use std::collections::HashSet;
 
 pub use check::{Check, check, check_head, head};
-pub use export::{entry_json, link_json, time};
+pub use export::time;
 pub use sends::{SendRecord, contradictions, history, sends};
 pub use status::{CampaignStatus, status};
 

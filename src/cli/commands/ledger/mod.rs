@@ -6,17 +6,17 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use crate::cli::args::Format;
 use crate::cli::args::LedgerArgs;
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
+use crate::cli::output::FormatVersion;
+use crate::cli::output::ledger::{EntryJson, ExportLine, LedgerCheckJson, LinkJson};
 use crate::cli::session;
 use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
 use crate::ledger::{Head, JournalEntry, Ledger, query};
-use crate::plan::FORMAT_VERSION;
 use crate::util::human::{self, grouped};
 
 /// Create, check, back up, restore or unlock the ledger
@@ -105,10 +105,7 @@ async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, CommandError> {
     let head = query::head(ledger.as_mut()).await?;
     let id = ledger.id().await?;
     match args.format {
-        Format::Json => ui.data(&format!(
-            "{:#}\n",
-            json!({ "format_version": FORMAT_VERSION, "id": id, "head": head.map(|head| head.to_string()), "check": check })
-        ))?,
+        Format::Json => ui.json(&LedgerCheckJson::new(id, head, &check))?,
         Format::Text => {
             let of = |number: u64, one: &str, many: &str| {
                 format!("{} {}", grouped(number), if number == 1 { one } else { many })
@@ -127,8 +124,8 @@ async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, CommandError> {
             if let Some(head) = head {
                 ui.data(&format!("Ledger head {head}\n"))?;
             }
-            for found in &check.contradicting {
-                ui.data(&format!("  contradiction: {found}\n"))?;
+            for found in &check.contradictions {
+                ui.data(&format!("  contradiction: send {}: {}\n", found.key, found.sentence()))?;
             }
             for problem in &check.problems {
                 ui.data(&format!("  {problem}\n"))?;
@@ -146,32 +143,27 @@ async fn check(ui: &Ui, args: &CheckArgs) -> Result<Exit, CommandError> {
 async fn export(args: &ExportArgs) -> Result<Exit, CommandError> {
     let place = session::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
     let mut ledger = session::open_recorded(&place).await?;
-    let chain: Vec<Value> = ledger.chain().await?.iter().map(query::link_json).collect();
-    let runs = ledger.runs().await?;
     let mut out = std::io::BufWriter::new(std::io::stdout());
-    let head = json!({ "type": "ledger", "format_version": FORMAT_VERSION, "chain": chain });
-    let mut written = writeln!(out, "{head}");
-    for run in &runs {
-        let mut value = serde_json::to_value(run).unwrap_or_default();
-        value["type"] = "run".into();
-        written = written.and_then(|()| writeln!(out, "{value}"));
+    let chain = ledger.chain().await?.iter().map(LinkJson::from).collect();
+    write_line(&mut out, &ExportLine::Ledger { format_version: FormatVersion::LEDGER_EXPORT, chain })?;
+    for run in &ledger.runs().await? {
+        write_line(&mut out, &ExportLine::Run(run.into()))?;
     }
-    let full = args.full;
+    let mut written = Ok(());
     let mut write = |entry: JournalEntry| {
         if written.is_ok() {
-            let mut value = query::entry_json(&entry, full);
-            value["type"] = "entry".into();
-            written = writeln!(out, "{value}");
+            written = write_line(&mut out, &ExportLine::Entry(EntryJson::new(&entry, args.full)));
         }
     };
     ledger.journal(None, &mut write).await?;
-    match written.and_then(|()| out.flush()) {
-        // A reader that closes the pipe early has seen enough.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(CommandError::new(Exit::Error, Code::CannotWrite, format!("the export cannot be written: {error}")))
-        }
-        _ => Ok(Exit::Done),
-    }
+    written?;
+    out.flush().map_err(CommandError::output)?;
+    Ok(Exit::Done)
+}
+
+fn write_line(out: &mut impl Write, line: &ExportLine) -> Result<(), CommandError> {
+    let text = serde_json::to_string(line)?;
+    writeln!(out, "{text}").map_err(CommandError::output)
 }
 
 async fn unlock(ui: &Ui, args: &UnlockArgs) -> Result<Exit, CommandError> {
