@@ -182,7 +182,7 @@ impl From<LedgerError> for CommandError {
                 (Exit::Held, Code::LedgerChanged, "run the command again: it plans with what is recorded now")
             }
             LedgerError::Refused { hint, .. } => (Exit::Error, Code::LedgerRefused, *hint),
-            LedgerError::Unsupported { hint, .. } => (Exit::Usage, Code::Usage, *hint),
+            LedgerError::Unsupported { hint, .. } => (Exit::Usage, Code::IsADatabase, *hint),
             LedgerError::KeyNotGiven => (
                 Exit::Error,
                 Code::LedgerKeyMissing,
