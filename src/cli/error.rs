@@ -133,6 +133,7 @@ impl From<PlanError> for CommandError {
     fn from(error: PlanError) -> Self {
         match error {
             PlanError::Input(diagnostics) => diagnostics.into(),
+            PlanError::Json(error) => error.into(),
             PlanError::Limit(message) => {
                 Self::new(Exit::Limit, Code::SendLimit, message).hint("raise the limit in the manifest, in review")
             }

@@ -74,7 +74,11 @@ fn a_bound_of_the_manifest_stops_the_run() {
     assert!((4..=12).contains(&counts.unknown) && counts.pending > 400, "{counts:?}");
     project.crowd(600, &[("concurrency: 20 }", "concurrency: 5, stop_when: { unknown: 3, rejected: 500 } }")]);
     let output = project.run(&["validate", "campaign.yaml"]).expect(3);
-    assert!(output.stderr.contains("`500` is never reached within 200 sends"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("`500` can never be reached: only the last 200 sends are counted"),
+        "{}",
+        output.stderr
+    );
     for wrong in ["{ unknown: many }", "{ unknown: 0 }", "{ unknown: 120% }", "{}", "{ unknown: 5, within: 2 }"] {
         project.crowd(600, &[("concurrency: 20 }", &format!("concurrency: 5, stop_when: {wrong} }}"))]);
         project.run(&["validate", "campaign.yaml"]).expect(3);
