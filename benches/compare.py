@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the comparisons of benches/README.md, side by side, and prints them as tables.
+"""Runs the comparisons in benches/README.md side by side and prints tables.
 
     benches/compare.py plan 10000,100000,1000000      plan beside a bare loop, Python, and Terraform
     benches/compare.py apply 200000                   apply beside wrk, Node, aiohttp, requests
@@ -36,7 +36,7 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "KALEYRA_SID": "HXBENCH", "KALEYRA_AP
 
 
 def run(command, cwd=None, env=None, codes=(0,)):
-    """Runs a command: wall and CPU seconds, peak memory in MB, what it printed."""
+    """Runs a command. Returns wall and CPU seconds, peak memory in MB, and its output."""
     started = time.monotonic()
     out = tempfile.TemporaryFile()
     child = subprocess.Popen([str(part) for part in command], cwd=cwd, env=env or ENVIRONMENT, stdout=out, stderr=out)
@@ -87,7 +87,7 @@ delivery: {{ rate: {rate}, concurrency: {concurrency} }}
 
 
 def project(people, directory, base_url="http://127.0.0.1:9", rate="1000000/s", concurrency=50, duplicates=True):
-    """A campaign for so many rows: 1 % suppressed, 1 % duplicates, a unique pool."""
+    """A campaign with this many rows: 1 % suppressed, 1 % duplicates, a unique pool."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "campaign.yaml").write_text(CAMPAIGN.format(base_url=base_url, rate=rate, concurrency=concurrency))
     if (directory / "people.csv").exists():
@@ -137,7 +137,7 @@ def plan(sizes, work):
 
 
 def terraform(sizes, work):
-    """One resource for each recipient, where Terraform is installed."""
+    """Terraform with one resource per recipient, if it is installed."""
     if not shutil.which("terraform"):
         print("\nTerraform is not installed: its comparison is left out", file=sys.stderr)
         return
@@ -155,7 +155,7 @@ def terraform(sizes, work):
 
 
 class Server:
-    """A provider on loopback, until the end of the block."""
+    """A provider on loopback for this block."""
 
     def __init__(self, command):
         self.child = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -173,7 +173,7 @@ class Server:
 
 
 class Sink(Server):
-    """The least that a provider could do."""
+    """The least that a provider can do."""
 
     def __init__(self, latency=0):
         port = free_port()
@@ -182,7 +182,7 @@ class Sink(Server):
 
 
 class Sandbox(Server):
-    """The stand-in: it checks each message and keeps it."""
+    """The sandbox, which checks and stores each message."""
 
     def __init__(self, latency=0):
         super().__init__([SENDFORM, "sandbox", "--listen", "127.0.0.1:0", "--sid", "HXBENCH", "--api-key", "k", "--latency", f"{latency}ms"])
@@ -190,7 +190,7 @@ class Sandbox(Server):
 
 
 class Postgres:
-    """A database server of its own, until the end of the block."""
+    """A database server for this block."""
 
     def __init__(self, work):
         self.work = work
@@ -234,7 +234,7 @@ def free_port():
 
 
 def prepare(directory, url, rate="1000000/s", concurrency=50, ledger=None):
-    """A campaign to that server, and a new ledger, in which nothing was sent yet."""
+    """A campaign for that server with a new, empty ledger."""
     project(0, directory, url, rate, concurrency)
     shutil.rmtree(directory / ".sendform", ignore_errors=True)
     create = [str(SENDFORM), "ledger", "create"]
@@ -254,7 +254,7 @@ def start_apply(directory, ledger=None):
 
 
 def apply_once(directory, server, rate="1000000/s", concurrency=50, ledger=None, appliers=1):
-    """So many appliers at once: accepted, seconds of sending alone, wall and CPU seconds of it all."""
+    """Runs appliers at once. Returns accepted sends, seconds of sending, and total wall and CPU seconds."""
     prepare(directory, server.url, rate, concurrency, ledger)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
@@ -273,7 +273,7 @@ def apply_once(directory, server, rate="1000000/s", concurrency=50, ledger=None,
         accepted += own
         seconds = max(seconds, own / max(per_second, 1))
     if watched:
-        # They do not start in the same moment: from the first that arrived to the last.
+        # Appliers do not start at the same moment: measure from the first arrival to the last.
         seconds = watched[1] - watched[0]
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return accepted, seconds, wall, cpu
@@ -313,7 +313,7 @@ def sends(total, work, latencies=(0, 50, 200)):
             for name, server in servers:
                 label = f"{latency} ms, {name}"
                 base, alone, ours = [], [], []
-                # The sandbox keeps every message: each contestant has one of its own.
+                # The sandbox stores every message, so each contestant gets its own.
                 for _ in range(5 if latency == 0 else 3):
                     with server(latency) as place:
                         base.append((wrk(place, connections), 0))
@@ -340,7 +340,7 @@ def sends(total, work, latencies=(0, 50, 200)):
 
 
 def peers(url, connections):
-    """The other ways to send, as somebody would write them."""
+    """Other programs that send, as somebody would write them."""
     yield "Node, no record", ["node", HERE / "peers/send_node.mjs", "people.csv", url, connections]
     for name, script in (("aiohttp", "send_aiohttp.py"), ("requests, threads", "send_requests.py")):
         for every in (100, 1):
@@ -372,7 +372,7 @@ def shared(total, work):
 
 
 def paced(work):
-    """What arrives at the sandbox beside the rate that was asked for."""
+    """Arrivals at the sandbox, relative to the configured rate."""
     print("\n## rate\n")
     row("rate", "latency", "ledger", "appliers", "any ten seconds beside the rate", "most at once, in ms of the rate")
     row("---:", "---:", "---", "---:", "---:", "---:")
@@ -386,7 +386,7 @@ def paced(work):
                 apply_once(directory, sandbox, rate=f"{rate}/s", concurrency=concurrency, ledger=ledger, appliers=max(1, shared_by))
                 messages = sandbox.get("/sandbox/messages")
             times = sorted(datetime.fromisoformat(message["received_at"].replace("Z", "+00:00")).timestamp() for message in messages)
-            # The first goes alone, and the last may be few.
+            # The first message leaves alone, and the last group may be small.
             times = times[2:]
             within = [bisect.bisect_left(times, at + 10) - place for place, at in enumerate(times) if at + 10 < times[-1] - 0.1]
             ahead, lowest = 0.0, 0.0
@@ -399,7 +399,7 @@ def paced(work):
 
 
 def sent(sizes, work):
-    """A plan with everything sent already, and resuming after a kill."""
+    """A plan with everything already sent, and resuming after a kill."""
     print("\n## with everything in the ledger\n")
     row("sends", "what", "wall s", "CPU s", "MB", "wall beside the bare loop")
     row("---:", "---", "---:", "---:", "---:", "---:")
@@ -425,7 +425,7 @@ def sent(sizes, work):
 
 
 def killed_and_resumed(size, directory):
-    """Kills a run after so many sends, and resumes it: seconds until the first request."""
+    """Kills a run after this many sends and resumes it. Returns the seconds until the first request."""
     with Sink() as sink:
         prepare(directory, sink.url, concurrency=200)
         child = start_apply(directory)
@@ -433,7 +433,7 @@ def killed_and_resumed(size, directory):
             time.sleep(0.01)
         child.kill()
         child.wait()
-        # What was still in the sink's sockets is not the resumed run's.
+        # Requests that are still in the sink's sockets do not belong to the resumed run.
         known = None
         while known != (known := sink.get("/count")):
             time.sleep(0.2)
@@ -443,14 +443,14 @@ def killed_and_resumed(size, directory):
             time.sleep(0.005)
         seconds = time.monotonic() - started
         told = child.communicate()[1]
-        # What was in doubt stays in doubt: exit 7.
+        # Unknown sends stay unknown: exit code 7.
         if child.returncode not in (0, 7) or sink.get("/count") == known:
             raise SystemExit(f"resume: exit {child.returncode}, {known} sent before\n{told}")
         return seconds
 
 
 def allocations(work):
-    """By an allocator that counts: two sizes, so that what is not for a row falls out."""
+    """Counts allocations at two sizes, so that the costs that are independent of the rows cancel out."""
     print("\n## allocations\n")
     row("what", "allocations", "bytes")
     row("---", "---:", "---:")

@@ -1,4 +1,4 @@
-//! What one recipient costs, step by step.
+//! The cost of one recipient, step by step.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark writes its own files and reads the clock")]
 
@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sendform::audience::Row;
-use sendform::audience::source::csv::Table;
+use sendform::audience::source;
 use sendform::coupons::generator::Generator;
 use sendform::domain::canonical::ContentDigest;
 use sendform::domain::clock::SystemClock;
 use sendform::domain::coupon::CouponCode;
 use sendform::domain::expiry::Encoding;
+use sendform::domain::input::{CsvInput, SourceInput};
 use sendform::domain::message::{Message, TemplateHead};
 use sendform::domain::phone::{E164, PhoneReader};
+use sendform::domain::row::Row;
 use sendform::domain::secret::SecretRef;
 use sendform::gateway::kaleyra::multipart::Boundary;
-use sendform::gateway::kaleyra::{KaleyraSpec, form, reply};
+use sendform::gateway::kaleyra::v1::reply;
+use sendform::gateway::kaleyra::{KaleyraSpec, form};
 use sendform::gateway::redact::Private;
 use sendform::gateway::{Outcome, Request};
 use sendform::ledger::sqlite::SqliteLedger;
@@ -27,7 +29,7 @@ use sendform::ledger::{
     AttemptResult, Batch, Claim, Intent, Ledger, LedgerKey, Operator, RunLedger, RunStart, SendKey, Settlement,
     Snapshot,
 };
-use sendform::render::compose::{Composer, TemplateSpec};
+use sendform::render::{CompiledTemplate, Composer};
 use sendform::util::fs::InputFile;
 
 fn numbers(c: &mut Criterion) {
@@ -75,16 +77,17 @@ fn message() -> Message {
     }
 }
 
-/// Two parameters of the body: such as only print columns, and such as need the template engine.
+/// Two body parameters: once with plain columns, once with expressions that need the template engine.
 fn rendering(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("people.csv");
     std::fs::write(&path, "mobile,first_name,city\n919876543210,Asha,Mumbai\n").unwrap();
-    let file = InputFile::below(directory.path(), &path).unwrap();
-    let mut table = Table::open(&file, b',', false).unwrap();
-    let mut record = csv::StringRecord::new();
-    table.next(&mut record).unwrap();
-    let row = Arc::new(Row::new(Arc::clone(table.columns()), record));
+    let path = InputFile::below(directory.path(), &path).unwrap();
+    let spec = SourceInput::Csv(CsvInput { path, delimiter: b',', multiline: false });
+    let mut source = source::open(&spec).unwrap();
+    let mut row = Row::new(Arc::clone(source.columns()));
+    source.next(&mut row).unwrap();
+    let row = Arc::new(row);
     for (name, params) in [
         ("render two columns", ["{{ recipient.first_name | default('there') }}", "{{ recipient.city }}"]),
         (
@@ -94,12 +97,12 @@ fn rendering(c: &mut Criterion) {
     ] {
         let mut composer = Composer::new("diwali-gold", 1, &BTreeMap::new());
         let params = params.map(|text| composer.compile(text).unwrap().0).to_vec();
-        composer.add_template(TemplateSpec { head: head(), params, url_param: None, media: None });
+        composer.add_template(CompiledTemplate { head: head(), params, url_param: None, media: None });
         c.bench_function(name, |b| b.iter(|| composer.compose(black_box(&row), "GOLD1234").unwrap()));
     }
 }
 
-/// What goes over the wire, and what comes back.
+/// A request and its response.
 fn wire(c: &mut Criterion) {
     let message = message();
     let spec = KaleyraSpec {
@@ -128,10 +131,10 @@ fn wire(c: &mut Criterion) {
     c.bench_function("an answer", |b| b.iter(|| reply::read(202, None, black_box(answer), &private)));
 }
 
-/// How many sends one commit covers: what an engine with this concurrency makes of it.
+/// Sends per commit.
 const BATCH: u64 = 64;
 
-/// How many sends are recorded before the measurement: an index is as deep as it would be.
+/// Sends recorded before the measurement, so that an index has a realistic depth.
 const RECORDED: u64 = 500_000;
 
 fn random_key(number: u64) -> [u8; 16] {
@@ -180,7 +183,7 @@ fn run_start() -> RunStart {
     }
 }
 
-/// Claim and settle: each commit settles the batch before and claims the next, as the engine does.
+/// Claim and settle: like the engine, each commit settles the previous batch and claims the next.
 async fn commit(run: &mut dyn RunLedger, number: &mut u64, before: &mut Vec<Settlement>, batch: u64) {
     let claim: Vec<Intent> = (0..batch)
         .map(|_| {
@@ -193,8 +196,8 @@ async fn commit(run: &mut dyn RunLedger, number: &mut u64, before: &mut Vec<Sett
     assert!(run.commit(&batch).await.unwrap().claims.iter().all(|claim| *claim == Claim::Granted));
 }
 
-/// The ledger that is, beside the two that might be: a table with a unique index on the key, and
-/// one whose rows are changed. All of them durable with each commit.
+/// The ledger's design beside two alternatives: a journal with a unique index on the key, and a table whose
+/// rows are updated. Each commit is durable.
 fn ledgers(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mut group = c.benchmark_group("claim and settle 64");

@@ -26,7 +26,6 @@
 //! modules that stand below it; a test holds the table of allowed imports.
 
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "unit tests write files and read the clock"))]
 
 #[cfg(not(unix))]

@@ -1,5 +1,5 @@
-//! The least that a plan could cost: read the rows, parse the numbers, hash each row. No templates,
-//! no coupons, no ledger, nothing kept but the people seen.
+//! The least that a plan can cost: read the rows, parse the numbers, hash each row. It has no templates, coupons
+//! or ledger, and stores only the people it has seen.
 //!
 //! ```sh
 //! target/dist/examples/bare people.csv suppressed.csv

@@ -1,5 +1,4 @@
-//! The program with an allocator that counts: how many allocations a command makes, and how much it
-//! held at most.
+//! The program with a counting allocator: prints the number of allocations of a command and its peak memory.
 //!
 //! ```sh
 //! target/dist/examples/counted plan campaign.yaml --format json
@@ -25,7 +24,7 @@ fn taken(bytes: usize) {
     MOST.fetch_max(held, Relaxed);
 }
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is passed on to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         taken(layout.size());

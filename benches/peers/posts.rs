@@ -1,5 +1,5 @@
-//! The HTTP client alone: posts the same body again and again, reads the answers, and does nothing
-//! else. What a program that sends through reqwest could reach at most.
+//! The HTTP client alone: posts the same body again and again and reads the responses. This is the most that a
+//! program that uses reqwest can reach.
 //!
 //! ```sh
 //! target/dist/examples/posts http://127.0.0.1:4011/v1/HXBENCH/messages 50 200000
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use reqwest::header::CONTENT_TYPE;
 
-/// As `apply` has it.
+/// The same as in `apply`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -44,7 +44,7 @@ fn main() {
     body += "--sendform--\r\n";
     let body = bytes::Bytes::from(body);
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // As `apply` has it: one thread, no retries, no redirects.
+    // The same as in `apply`: one thread, no retries, no redirects.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let client = reqwest::Client::builder()

@@ -1,5 +1,5 @@
-//! A provider that does what it must and nothing else: reads each field of the form, answers as
-//! Kaleyra documents, keeps connections open. `GET /count` tells how many messages came.
+//! The least that a provider can do: reads each field of the form, answers as Kaleyra documents, and keeps
+//! connections open. `GET /count` returns the number of messages.
 //!
 //! ```sh
 //! target/dist/examples/sink 4011 [LATENCY_MS]
@@ -52,8 +52,8 @@ async fn message(
         }
     }
     if !sink.latency.is_zero() {
-        // To the microsecond: tokio's own timers are up to two milliseconds late, which would be the
-        // latency's twentieth part.
+        // Accurate to the microsecond: tokio's timers are up to two milliseconds late, a twentieth of the
+        // latency.
         async_io::Timer::after(sink.latency).await;
     }
     let json = [("content-type", "application/json")];

@@ -216,14 +216,14 @@ impl Breaker {
         let full = self.last.len() == stop_when.within;
         let looked_at = self.last.len();
         // All of them may end unknown: that is how the rule is switched off.
-        let unknown = stop_when.unknown.filter(|bound| *bound != Bound::Share(1.0));
+        let unknown = stop_when.unknown.filter(|bound| *bound != Bound::Percent(100.0));
         [("rejected", stop_when.rejected, self.last_rejected), ("unknown", unknown, self.last_unknown)]
             .into_iter()
             .find_map(|(name, bound, found)| {
                 let reached = match bound? {
                     Bound::Count(most) => found >= most,
                     // A share of a few says nothing.
-                    Bound::Share(share) => full && found as f64 >= share * looked_at as f64,
+                    Bound::Percent(percent) => full && found as f64 * 100.0 >= percent * looked_at as f64,
                 };
                 reached.then(|| {
                     format!(
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_manifest_bounds_the_share_and_the_number_within_the_last() {
-        let share = Some(Bound::Share(0.3));
+        let share = Some(Bound::Percent(30.0));
         // A share counts once as many were looked at as it is about.
         assert!(matches!(run(when(share, None), "rrraaaaaaa"), (10, BreakerAction::StopAtLimit(_))));
         assert_eq!(run(when(share, None), "rraaaaaaaarraaaaaaaa"), (0, BreakerAction::Continue));
@@ -396,12 +396,12 @@ mod tests {
     fn a_bound_of_the_manifest_on_unknown_outcomes_replaces_the_one_that_every_run_has() {
         let half_fail = "a?".repeat(500);
         assert!(matches!(run(None, &half_fail), (82, BreakerAction::StopUnknown(_))));
-        assert!(matches!(run(when(Some(Bound::Share(0.9)), None), &half_fail), (82, BreakerAction::StopUnknown(_))));
-        for bound in [Bound::Share(0.7), Bound::Share(1.0), Bound::Count(6)] {
+        assert!(matches!(run(when(Some(Bound::Percent(90.0)), None), &half_fail), (82, BreakerAction::StopUnknown(_))));
+        for bound in [Bound::Percent(70.0), Bound::Percent(100.0), Bound::Count(6)] {
             assert_eq!(run(when(None, Some(bound)), &half_fail), (0, BreakerAction::Continue), "{bound}");
         }
         // Not even if every send in the window ended unknown.
-        let mut paced = Paced::new(when(None, Some(Bound::Share(1.0))), 20);
+        let mut paced = Paced::new(when(None, Some(Bound::Percent(100.0))), 20);
         assert_eq!(paced.until("a?????"), (6, BreakerAction::Pause));
         for _ in 0..4 {
             assert_eq!(paced.until("a?????"), (6, BreakerAction::Pause), "three pauses stop nothing either");

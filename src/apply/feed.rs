@@ -10,10 +10,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::Diagnostics;
 use crate::ledger::{LedgerKey, Snapshot};
-use crate::plan::{Desired, Item, Pass};
+use crate::plan::{Desired, Inputs, Item, Pass, Prepared};
 
 /// How many messages make a chunk.
 const CHUNK_LEN: usize = 64;
@@ -135,7 +134,7 @@ impl FeedSender {
 /// Reads the campaign's files again, on a thread of its own.
 pub struct FileSource {
     /// The campaign.
-    pub campaign: Arc<Campaign>,
+    pub campaign: Arc<Prepared>,
     /// The ledger's key.
     pub key: LedgerKey,
     /// The instant that the plan's expiry counts from.
@@ -153,14 +152,14 @@ impl PlanSource for FileSource {
 }
 
 fn read(
-    campaign: &Campaign,
+    campaign: &Prepared,
     snapshot: &Snapshot,
     key: &LedgerKey,
     planned_at: Timestamp,
     retry_rejected: bool,
     mut feed: FeedSender,
 ) {
-    let pass = match Pass::new(campaign, snapshot, Some(key), planned_at, retry_rejected, None) {
+    let pass = match Pass::new(campaign, Inputs::open(campaign), snapshot, Some(key), planned_at, retry_rejected) {
         Ok(pass) => pass.only_to_send(),
         Err(diagnostics) => return feed.finish_blocking(Err(FeedError::Open(diagnostics))),
     };

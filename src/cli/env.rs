@@ -76,6 +76,11 @@ fn pipeline_of(value: impl Fn(&str) -> Option<String>) -> Option<&'static str> {
     PIPELINES.into_iter().find(|name| value(name).is_some_and(|value| !value.trim().is_empty()))
 }
 
+/// A variable that the manifest names, for a secret.
+pub fn lookup(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

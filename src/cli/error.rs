@@ -133,6 +133,7 @@ impl From<PlanError> for CommandError {
     fn from(error: PlanError) -> Self {
         match error {
             PlanError::Input(diagnostics) => diagnostics.into(),
+            PlanError::Json(error) => error.into(),
             PlanError::Limit(message) => {
                 Self::new(Exit::Limit, Code::SendLimit, message).hint("raise the limit in the manifest, in review")
             }
@@ -182,7 +183,7 @@ impl From<LedgerError> for CommandError {
                 (Exit::Held, Code::LedgerChanged, "run the command again: it plans with what is recorded now")
             }
             LedgerError::Refused { hint, .. } => (Exit::Error, Code::LedgerRefused, *hint),
-            LedgerError::Unsupported { hint, .. } => (Exit::Usage, Code::Usage, *hint),
+            LedgerError::Unsupported { hint, .. } => (Exit::Usage, Code::IsADatabase, *hint),
             LedgerError::KeyNotGiven => (
                 Exit::Error,
                 Code::LedgerKeyMissing,

@@ -4,9 +4,9 @@ use clap::Args;
 
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
-use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::Code;
 use crate::ledger::RunRecord;
+use crate::plan::Prepared;
 pub use crate::plan::owner::Subject;
 use crate::plan::owner::{self, Allowed};
 use crate::project;
@@ -23,13 +23,13 @@ pub struct OwnerArgs {
 }
 
 /// The properties of a plan that are compared with the record.
-pub fn subject(campaign: &Campaign, sandbox: bool) -> Subject {
+pub fn subject(campaign: &Prepared, sandbox: bool) -> Subject {
     Subject {
-        record: campaign.record.clone(),
+        record: campaign.record_name.clone(),
         edition: campaign.edition,
         manifest: manifest_path(campaign),
-        destination: campaign.destination(sandbox),
-        sender: campaign.gateway.from.to_string(),
+        destination: campaign.gateway.destination(sandbox),
+        sender: campaign.gateway.sender.to_string(),
         account: None,
     }
 }
@@ -44,7 +44,7 @@ pub fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(
 }
 
 /// A manifest's path below the project's root, with `/`, whatever links lead to it.
-pub fn manifest_path(campaign: &Campaign) -> String {
+pub fn manifest_path(campaign: &Prepared) -> String {
     let current = std::env::current_dir().unwrap_or_default();
     project::find(&campaign.path, &current)
         .map_or_else(|_| campaign.path.display().to_string(), |project| project.path_below(&campaign.path))

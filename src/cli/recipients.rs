@@ -5,22 +5,22 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-
-use csv::StringRecord;
+use std::sync::Arc;
 
 use super::ui::Ui;
-use crate::audience::AudienceSpec;
-use crate::audience::source::csv::Table;
+use crate::audience::source;
 use crate::cli::error::CommandError;
 use crate::cli::session;
 use crate::domain::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::domain::input::AudienceInput;
+use crate::domain::row::{self, RowLocation};
 use crate::ledger::{BySend, LedgerError, LedgerKey, LedgerLocation, RunRecord, SendKey};
 use crate::manifest;
 
 /// The rows of some sends.
 pub struct Rows {
-    /// The source of each, and its line.
-    found: BySend<(usize, u64)>,
+    /// The source of each, and where it is in the source.
+    found: BySend<(usize, RowLocation)>,
     sources: Vec<String>,
     /// Whether every row was read: then who was not found is not in the audience.
     complete: bool,
@@ -41,7 +41,7 @@ impl Rows {
     /// The row of this send's recipient.
     pub fn of(&self, key: &SendKey) -> Row {
         match self.found.get(key) {
-            Some((source, line)) => Row::At(format!("{}:{line}", self.sources[*source])),
+            Some((source, location)) => Row::At(format!("{}:{location}", self.sources[*source])),
             None if self.complete => Row::Gone,
             None => Row::NotFound,
         }
@@ -92,7 +92,7 @@ const MAX_REPORTED: usize = 5;
 /// Reads the sources until every wanted send is found. Rows that get no message today (who is on a
 /// suppression list since, whom `where` does not select) are found as well.
 fn read(
-    audience: &AudienceSpec,
+    audience: &AudienceInput,
     Diagnostics(mut problems): Diagnostics,
     key: &LedgerKey,
     runs: &[&RunRecord],
@@ -101,20 +101,19 @@ fn read(
     let scopes: HashSet<(&str, u32)> = runs.iter().map(|run| (run.campaign.as_str(), run.edition)).collect();
     let keys: Vec<_> = scopes.into_iter().map(|(campaign, edition)| key.send_keys(campaign, edition)).collect();
     let mut found = BySend::default();
-    let mut record = StringRecord::new();
-    for (index, source) in audience.sources.iter().enumerate() {
-        let open = Table::open(&source.path, source.delimiter, source.multiline)
-            .and_then(|table| table.require(&audience.phone).map(|phone| (table, phone)));
-        let (mut table, phone) = match open {
+    for (index, spec) in audience.sources.iter().enumerate() {
+        let open = source::open(spec).and_then(|source| source.require(&audience.phone).map(|phone| (source, phone)));
+        let (mut source, phone) = match open {
             Ok(open) => open,
             Err(problem) => {
                 problems.push(problem);
                 continue;
             }
         };
+        let mut row = row::Row::new(Arc::clone(source.columns()));
         while found.len() < wanted.len() {
-            let line = match table.next(&mut record) {
-                Ok(Some(line)) => line,
+            let location = match source.next(&mut row) {
+                Ok(Some(location)) => location,
                 Ok(None) => break,
                 Err(problem) => {
                     problems.push(problem);
@@ -124,12 +123,12 @@ fn read(
                     continue;
                 }
             };
-            let Ok(number) = audience.reader.read(record.get(phone).unwrap_or_default()) else { continue };
+            let Ok(number) = audience.reader.read(row.cell(phone)) else { continue };
             for key in keys.iter().map(|keys| keys.of(number.identity())).filter(|key| wanted.contains(key)) {
-                found.entry(key).or_insert((index, line));
+                found.entry(key).or_insert((index, location));
             }
         }
     }
-    let sources = audience.sources.iter().map(|source| source.path.display().to_string()).collect();
+    let sources = audience.sources.iter().map(ToString::to_string).collect();
     Read { rows: Rows { found, sources, complete: problems.is_empty() }, problems: Diagnostics(problems) }
 }

@@ -58,7 +58,7 @@ impl Signals {
 
     /// Tells a run how urgently it is asked to stop. The first signal asks to stop, the second not to
     /// wait, and the third ends the program.
-    #[expect(clippy::exit, reason = "the third signal ends the program without waiting for anything")]
+    #[expect(clippy::disallowed_methods, reason = "the third signal ends the program without waiting for anything")]
     pub async fn tell(mut self, stop: watch::Sender<ShutdownRequest>) {
         self.next().await;
         let _ = stop.send(ShutdownRequest::Graceful);

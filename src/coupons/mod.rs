@@ -6,4 +6,4 @@ pub mod pool;
 
 pub use codes::CodeTable;
 pub use generator::Generator;
-pub use pool::{Pool, PoolAhead};
+pub use pool::{PendingPool, Pool};

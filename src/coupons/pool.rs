@@ -1,150 +1,67 @@
-//! A pool of codes, in the order of its file.
+//! A pool of codes, in the order of its source.
 //!
-//! What was given away is marked, and [`Pool::take`] hands out the rest in order, so that a resumed
-//! campaign gives everybody the code that the plan gave them.
+//! [`Pool::mark_taken`] marks the codes that recipients have already, and [`Pool::take`] gives away the rest in
+//! order, so that a resumed campaign gives everybody the code that the plan gave them.
 
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use csv::StringRecord;
-
 use super::codes::CodeTable;
-use crate::audience::source::csv::{Table, rows_about};
-use crate::audience::whole_rows_warning;
-use crate::domain::coupon::CouponCode;
+use crate::audience::source::problems::Problems;
+use crate::audience::source::{self, RowSource};
+use crate::domain::coupon::{self, CouponCode};
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::util::fs::InputFile;
+use crate::domain::input::PoolInput;
+use crate::domain::row::{Row, RowLocation};
 use crate::util::human::count;
 
-/// How many broken rows are reported one by one; the rest are counted.
-const MOST_TOLD: usize = 20;
-
-/// Where a pool is read from.
-#[derive(Debug, Clone)]
-pub struct PoolSpec {
-    /// The CSV file.
-    pub path: InputFile,
-    /// The byte between two cells.
-    pub delimiter: u8,
-    /// Whether cells may hold line breaks.
-    pub multiline: bool,
-    /// The column of the codes; not needed for a file of one column.
-    pub column: Option<String>,
+/// Opens the source of a pool and finds the column of the codes.
+pub fn open(spec: &PoolInput) -> Result<(Box<dyn RowSource>, usize), Diagnostic> {
+    let source = source::open(&spec.source)?;
+    let column = match &spec.column {
+        Some(name) => source.require(name)?,
+        None if source.columns().names().len() == 1 => 0,
+        None => {
+            let problem = Diagnostic::error(Code::NoSuchColumn, format!("`{}` has several columns", spec.source))
+                .hint("set `column:` to the column that contains the codes");
+            return Err(source.locate(problem, Some(RowLocation::Line(1))));
+        }
+    };
+    Ok((source, column))
 }
 
-impl PoolSpec {
-    /// Opens the file and finds the column.
-    pub fn open(&self) -> Result<(Table, usize), Diagnostic> {
-        let table = Table::open(&self.path, self.delimiter, self.multiline)?;
-        let column = match &self.column {
-            Some(name) => table.require(name)?,
-            None if table.columns().names().len() == 1 => 0,
-            None => {
-                return Err(Diagnostic::error(
-                    Code::NoSuchColumn,
-                    format!("`{}` has several columns, and none is named", self.path.display()),
-                )
-                .hint("name the column of the codes with `column:`")
-                .in_file(&self.path, Some(1), None));
-            }
-        };
-        Ok((table, column))
+/// Warnings about a pool that can be used.
+fn warnings(spec: &PoolInput, pool: &Pool, source: &dyn RowSource, lines: &[RowLocation]) -> Vec<Diagnostic> {
+    let mut warnings = Vec::new();
+    let twins = pool.codes.case_twins();
+    if twins.codes > 0 {
+        let location = lines.get(twins.first).copied();
+        let verb = if twins.codes == 1 { "differs" } else { "differ" };
+        let first = location.map(|location| format!(", the first in line {location}")).unwrap_or_default();
+        let message =
+            format!("{} of `{}` {verb} from another code only in case{first}", count(twins.codes, "code"), spec.source);
+        let problem = Diagnostic::warning(Code::PoolCodesDifferByCase, message)
+            .hint("a customer who types such a code in another case uses the code of somebody else");
+        warnings.push(source.locate(problem, location));
     }
-
-    /// Begins to read the codes, on a thread of their own.
-    pub fn load_ahead(&self) -> PoolAhead {
-        let spec = self.clone();
-        PoolAhead(std::thread::spawn(move || spec.load()))
-    }
-
-    /// Reads the codes. Every broken row is told; a code is never shown.
-    pub fn load(&self) -> Result<Pool, Diagnostics> {
-        let (mut table, column) = self.open()?;
-        let mut pool = Pool::default();
-        pool.codes.reserve(rows_about(&self.path));
-        let mut lines = Vec::new();
-        let mut told = Vec::new();
-        let mut untold = 0_usize;
-        let mut tell = |problem: Diagnostic| {
-            if told.len() < MOST_TOLD {
-                told.push(problem);
-            } else {
-                untold += 1;
-            }
-        };
-        let mut record = StringRecord::new();
-        loop {
-            let line = match table.next(&mut record) {
-                Ok(Some(line)) => line,
-                Ok(None) => break,
-                Err(problem) => {
-                    tell(problem);
-                    continue;
-                }
-            };
-            let code = record.get(column).unwrap_or_default();
-            let problem = match crate::domain::coupon::check(code) {
-                Ok(()) => match pool.push_checked(code) {
-                    Ok(()) => {
-                        lines.push(u32::try_from(line).unwrap_or(u32::MAX));
-                        continue;
-                    }
-                    Err(first) => Diagnostic::error(
-                        Code::PoolDuplicateCode,
-                        format!("this code stands in line {} already", lines[first]),
-                    )
-                    .hint("each code goes to one recipient: remove one of the two"),
-                },
-                Err(error) => Diagnostic::error(Code::InvalidCoupon, error.to_string()),
-            };
-            tell(problem.in_file(&self.path, Some(line), None));
-        }
-        if untold > 0 {
-            told.push(Diagnostic::error(Code::MoreErrors, format!("and {untold} more of these")));
-        }
-        if !told.is_empty() {
-            return Err(Diagnostics(told));
-        }
-        pool.warnings = self.warnings(&pool, &table, &lines);
-        Ok(pool)
-    }
-
-    /// What is worth a look in a pool that can be used.
-    fn warnings(&self, pool: &Pool, table: &Table, lines: &[u32]) -> Vec<Diagnostic> {
-        let mut warnings = Vec::new();
-        let twins = pool.codes.case_twins();
-        if twins.codes > 0 {
-            let line = lines.get(twins.first).map(|line| u64::from(*line));
-            let verb = if twins.codes == 1 { "differs" } else { "differ" };
-            warnings.push(
-                Diagnostic::warning(
-                    Code::PoolCodesDifferByCase,
-                    format!(
-                        "{} of `{}` {verb} from another by case alone, the first in line {}",
-                        count(twins.codes, "code"),
-                        self.path.display(),
-                        line.unwrap_or_default()
-                    ),
-                )
-                .hint("whoever types such a code in another case uses somebody else's")
-                .in_file(&self.path, line, None),
-            );
-        }
-        let whole = table.whole_rows();
-        if whole.cells > 0 {
-            warnings.push(whole_rows_warning(&self.path, whole));
-        }
-        warnings
-    }
+    warnings.extend(source.warnings());
+    warnings
 }
 
-/// A pool that is being read. Who has no more use for it drops it, and need not wait.
+/// A pool that another thread is reading. It can be dropped without waiting.
 #[derive(Debug)]
-pub struct PoolAhead(JoinHandle<Result<Pool, Diagnostics>>);
+pub struct PendingPool(JoinHandle<Result<Pool, Diagnostics>>);
 
-impl PoolAhead {
-    /// The pool, once it is read.
-    pub fn pool(self) -> Result<Pool, Diagnostics> {
+impl PendingPool {
+    /// Begins to read a pool on a thread of its own.
+    pub fn start(spec: &PoolInput) -> Self {
+        let spec = spec.clone();
+        Self(std::thread::spawn(move || Pool::load(&spec)))
+    }
+
+    /// Waits until the pool is read.
+    pub fn wait(self) -> Result<Pool, Diagnostics> {
         self.0.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
@@ -162,7 +79,46 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Adds a code at the end. `Err` holds the position, from 0, at which it stands already.
+    /// Reads the codes. The error contains the problems of all rows, and never a code.
+    pub fn load(spec: &PoolInput) -> Result<Self, Diagnostics> {
+        let (mut source, column) = open(spec)?;
+        let mut pool = Pool::default();
+        pool.codes.reserve(source.size_hint());
+        let mut locations = Vec::new();
+        let mut problems = Problems::default();
+        let mut row = Row::new(Arc::clone(source.columns()));
+        loop {
+            let location = match source.next(&mut row) {
+                Ok(Some(location)) => location,
+                Ok(None) => break,
+                Err(problem) => {
+                    problems.add(problem);
+                    continue;
+                }
+            };
+            let code = row.cell(column);
+            let problem = match coupon::check(code) {
+                Ok(()) => match pool.push_checked(code) {
+                    Ok(()) => {
+                        locations.push(location);
+                        continue;
+                    }
+                    Err(first) => Diagnostic::error(
+                        Code::PoolDuplicateCode,
+                        format!("this code is the same as the one in line {}", locations[first]),
+                    )
+                    .hint("each code is for one recipient: remove one of the two"),
+                },
+                Err(error) => Diagnostic::error(Code::InvalidCoupon, error.to_string()),
+            };
+            problems.add(source.locate(problem, Some(location)));
+        }
+        problems.into_result()?;
+        pool.warnings = warnings(spec, &pool, &*source, &locations);
+        Ok(pool)
+    }
+
+    /// Adds a code at the end. `Err` holds the position, from 0, of the same code.
     pub fn push(&mut self, code: &CouponCode) -> Result<(), usize> {
         self.push_checked(code.expose())
     }

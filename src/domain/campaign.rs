@@ -1,9 +1,12 @@
-//! A campaign as the program works with it: every value checked, every path resolved.
+//! The effective campaign: the manifest after `use:` and variables, with every value checked and defaults filled in.
 //!
-//! [`crate::manifest`] builds it; the plan and the engine read it.
+//! It is plain data. [`crate::manifest`] makes it together with the working forms (compiled texts, opened files); the
+//! plan hash covers its fields, the plan shows how they change, and the ledger can store them. Serialised it has the
+//! shape of a manifest, so the same JSON pointers name a field everywhere. Secrets are references, and paths are as the
+//! manifest writes them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,65 +14,72 @@ use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 use url::Url;
 
-use crate::audience::AudienceSpec;
-use crate::coupons::pool::PoolSpec;
 use crate::domain::coupon::CouponCode;
-use crate::domain::expiry::ExpiryRule;
+use crate::domain::expiry::{self, ExpiresAt, ExpiryRule};
 use crate::domain::phone::E164;
 use crate::domain::secret::SecretRef;
-use crate::gateway::kaleyra::KaleyraSpec;
-use crate::render::compose::Composer;
 use crate::util::net::is_loopback;
 
-/// A campaign that has passed every check that needs no ledger.
-#[derive(Debug)]
+/// One campaign.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Campaign {
-    /// Its manifest, as the user would type it.
-    pub path: PathBuf,
-    /// Its identity.
+    /// The name that identifies it.
     pub name: String,
-    /// The name that it is recorded under: its first one, if it was renamed.
-    pub record: String,
-    /// The name that it had before, as the manifest says.
-    pub moved_from: Option<String>,
-    /// Raised to send again on purpose.
+    /// The name that it had before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Moved>,
+    /// Raised to send the campaign again on purpose. Starts at 1.
     pub edition: u32,
-    /// The provider.
-    pub gateway: KaleyraSpec,
-    /// The variables' values.
-    pub vars: BTreeMap<String, serde_json::Value>,
-    /// Who.
+    /// A note for reviewers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The provider, and the account and number at it.
+    pub gateway: GatewaySpec,
+    /// The values of the variables.
+    #[serde(serialize_with = "as_defaults")]
+    pub vars: BTreeMap<String, Value>,
+    /// The templates, by their names in the manifest.
+    pub templates: BTreeMap<String, TemplateSpec>,
+    /// The people.
     pub audience: AudienceSpec,
-    /// What.
-    pub composer: Composer,
-    /// Which codes.
+    /// The codes.
     pub coupons: CouponSpec,
-    /// Until when. `None` if no template has a timer.
-    pub expiry: Option<ExpiryRule>,
-    /// The time zone that the manifest writes the end in, for the plan: an IANA name or an offset.
-    pub zone: Option<String>,
-    /// How long the offer must still run when a message leaves.
-    pub at_least: Duration,
-    /// How fast.
+    /// The end of the offer. `None` if no template has a timer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<ExpirySpec>,
+    /// The rate, and what stops a run.
     pub delivery: Delivery,
-    /// The most recipients it may reach.
-    pub most_recipients: Option<u64>,
-    /// The manifest as JSON, after `use:`: what an approval covers is listed from it.
-    pub manifest: serde_json::Value,
+    /// Bounds that stop a plan.
+    pub limits: Limits,
 }
 
 impl Campaign {
-    /// What its record belongs to: `sandbox`, `loopback`, or the name of the provider's host.
-    pub fn destination(&self, sandbox: bool) -> String {
-        let url = &self.gateway.base_url;
-        if sandbox {
-            "sandbox".to_owned()
-        } else if is_loopback(url) {
-            "loopback".to_owned()
-        } else {
-            url.host_str().unwrap_or_default().trim_end_matches('.').to_owned()
-        }
+    /// Whether each code belongs to one recipient for ever.
+    pub fn has_unique_codes(&self) -> bool {
+        matches!(self.coupons, CouponSpec::Pool(_) | CouponSpec::Generate { .. })
     }
+
+    /// The name that the campaign is recorded under, as far as the manifest knows it. The ledger may know an
+    /// older one.
+    pub fn record_name(&self) -> &str {
+        self.moved.as_ref().map_or(&self.name, |moved| &moved.from)
+    }
+}
+
+/// The name of a renamed campaign before it was renamed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Moved {
+    /// The former name.
+    pub from: String,
+}
+
+/// Variables as a manifest declares them: the value is the default.
+fn as_defaults<S: Serializer>(vars: &BTreeMap<String, Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(vars.len()))?;
+    for (name, value) in vars {
+        map.serialize_entry(name, &BTreeMap::from([("default", value)]))?;
+    }
+    map.end()
 }
 
 /// A provider and how to use it. Holds no secret.
@@ -148,86 +158,339 @@ pub enum Callback {
     Url(String),
 }
 
-/// Which codes.
-#[derive(Debug, Clone)]
+/// A WhatsApp template as it was approved, and the expressions that fill it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TemplateSpec {
+    /// Its name at the provider.
+    pub name: String,
+    /// Its language code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// The image or video above the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<HeaderSpec>,
+    /// The headline.
+    pub offer: OfferSpec,
+    /// The text.
+    pub body: BodySpec,
+    /// The button that opens a web page.
+    pub url_button: UrlButtonSpec,
+}
+
+/// The image or video above the text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeaderSpec {
+    /// An image.
+    Image(MediaSource),
+    /// A video.
+    Video(MediaSource),
+}
+
+impl HeaderSpec {
+    /// Where the image or video is.
+    pub fn source(&self) -> &MediaSource {
+        match self {
+            HeaderSpec::Image(source) | HeaderSpec::Video(source) => source,
+        }
+    }
+}
+
+/// Where an image or video is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum MediaSource {
+    /// At a public URL.
+    Url {
+        /// The URL. May hold expressions.
+        url: String,
+    },
+    /// In a file that is uploaded with each request.
+    File {
+        /// Its path, as the manifest writes it.
+        file: String,
+        /// `blake3:` and the hash of its content.
+        digest: String,
+    },
+}
+
+/// The headline of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OfferSpec {
+    /// The words.
+    pub text: String,
+    /// Whether a timer is shown.
+    pub has_expiration: bool,
+}
+
+/// The text of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BodySpec {
+    /// The approved text, with `{{1}}`, `{{2}}`….
+    pub text: String,
+    /// The texts that fill the placeholders. May hold expressions.
+    pub params: Vec<String>,
+}
+
+/// The button that opens a web page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UrlButtonSpec {
+    /// Its label.
+    pub label: String,
+    /// The approved URL, perhaps with `{{1}}` at its end.
+    pub url: String,
+    /// The text that fills `{{1}}`. May hold expressions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub param: Option<String>,
+}
+
+/// The people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AudienceSpec {
+    /// The lists, in order.
+    pub sources: Vec<SourceSpec>,
+    /// The column of the phone number.
+    pub phone: String,
+    /// The country of numbers without a country code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_region: Option<String>,
+    /// The column of the id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The expression that selects rows.
+    #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// The text that renders to the name of a row's template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// The lists of people who must not get the offer.
+    pub suppress: Vec<SuppressSpec>,
+}
+
+/// One list of people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceSpec {
+    /// The CSV file's path, as the manifest writes it.
+    pub csv: String,
+    /// The character between two cells.
+    pub delimiter: char,
+    /// Whether cells may hold line breaks.
+    pub multiline: bool,
+}
+
+/// One list of people who must not get the offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SuppressSpec {
+    /// The CSV file's path, as the manifest writes it.
+    pub csv: String,
+    /// The column of the phone number, if it is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+    /// The character between two cells.
+    pub delimiter: char,
+    /// The treatment of rows without a phone number.
+    pub invalid: InvalidRows,
+    /// Whether cells may hold line breaks.
+    pub multiline: bool,
+}
+
+/// The treatment of rows of a suppression list that have no phone number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InvalidRows {
+    /// The plan fails.
+    Error,
+    /// The rows are ignored.
+    Skip,
+}
+
+/// The codes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CouponSpec {
-    /// One for all.
-    Code(CouponCode),
-    /// The next of a pool.
+    /// One code for all.
+    Code(#[serde(serialize_with = "exposed")] CouponCode),
+    /// The next code of a list.
     Pool(PoolSpec),
-    /// Computed.
+    /// Codes that are computed from a secret key.
     Generate {
-        /// What each code starts with.
+        /// The beginning of each code.
         prefix: String,
-        /// What the rest is made of.
+        /// The characters of the rest.
         alphabet: String,
-        /// How long the rest is, in characters.
+        /// The length of the rest, in characters.
         length: usize,
     },
 }
 
-/// How fast messages leave.
-#[derive(Debug, Clone, Copy, PartialEq)]
+fn exposed<S: Serializer>(code: &CouponCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.expose())
+}
+
+/// A list of codes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PoolSpec {
+    /// The CSV file's path, as the manifest writes it.
+    pub csv: String,
+    /// The column of the codes, if it is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// The character between two cells.
+    pub delimiter: char,
+    /// Whether cells may hold line breaks.
+    pub multiline: bool,
+}
+
+/// The end of the offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExpirySpec {
+    /// The end.
+    #[serde(flatten)]
+    pub end: ExpiryEnd,
+    /// How long the offer must still run when a message leaves.
+    #[serde(serialize_with = "duration")]
+    pub at_least: Duration,
+}
+
+/// The two ways to state the end of an offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ExpiryEnd {
+    /// At an instant.
+    At {
+        /// The time, as the manifest writes it.
+        at: String,
+        /// The time zone of a local time, as the manifest writes it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timezone: Option<String>,
+        /// The instant that these two name.
+        #[serde(skip)]
+        instant: ExpiresAt,
+        /// The time zone to show the instant in: an IANA name or an offset. `None` for UTC.
+        #[serde(skip)]
+        zone: Option<String>,
+    },
+    /// Some time after the plan or after each message.
+    After {
+        /// The time.
+        #[serde(serialize_with = "duration")]
+        after: Duration,
+        /// What it counts from.
+        from: ExpiryFrom,
+    },
+}
+
+/// What a duration counts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpiryFrom {
+    /// The instant of the plan.
+    Plan,
+    /// The instant at which each message's intent is recorded.
+    Send,
+}
+
+impl ExpirySpec {
+    /// The rule that gives each message its end.
+    pub fn rule(&self) -> ExpiryRule {
+        match &self.end {
+            ExpiryEnd::At { instant, .. } => ExpiryRule::At(*instant),
+            ExpiryEnd::After { after, from: ExpiryFrom::Plan } => ExpiryRule::AfterPlan(*after),
+            ExpiryEnd::After { after, from: ExpiryFrom::Send } => ExpiryRule::AfterSend(*after),
+        }
+    }
+
+    /// The time zone to show the end in: an IANA name or an offset.
+    pub fn zone(&self) -> Option<&str> {
+        match &self.end {
+            ExpiryEnd::At { zone, .. } => zone.as_deref(),
+            ExpiryEnd::After { .. } => None,
+        }
+    }
+}
+
+fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&expiry::duration_text(*duration))
+}
+
+/// Bounds that stop a plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// The largest number of recipients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<u64>,
+}
+
+/// The rate, and what stops a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Delivery {
-    /// How many in what time.
+    /// The highest rate at which messages leave.
     pub rate: Rate,
-    /// How many messages may be under way at once.
+    /// The largest number of messages whose outcome is awaited at the same time.
     pub concurrency: usize,
-    /// How many recipients one request may carry.
+    /// The largest number of recipients of one request.
     pub batch: usize,
-    /// What stops a run before its end.
+    /// Bounds that stop a run before its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_when: Option<StopWhen>,
 }
 
-/// Bounds on what may go wrong within the last sends.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Bounds on failures among the last sends.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct StopWhen {
-    /// How many of the last sends are looked at.
+    /// The number of last sends that the bounds apply to.
     pub within: usize,
-    /// How many of them may be refused.
+    /// The bound on rejected sends.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Bound>,
-    /// How many of them may be unknown, instead of what any run may leave unknown. All of them: any number.
+    /// The bound on unknown sends, instead of the one that every run has. 100 %: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<Bound>,
 }
 
-/// A number, or a share.
+/// A number, or a percentage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bound {
-    /// So many.
+    /// A number.
     Count(u64),
-    /// A share of all that are looked at, from 0 to 1.
-    Share(f64),
+    /// A percentage, above 0 and up to 100.
+    Percent(f64),
 }
 
 impl Bound {
     /// Reads `10` or `5%`.
     pub fn parse(text: &str) -> Option<Self> {
         match text.trim().strip_suffix('%') {
-            Some(share) => {
-                let share: f64 = share.trim().parse().ok()?;
-                (share > 0.0 && share <= 100.0).then_some(Bound::Share(share / 100.0))
+            Some(percent) => {
+                let percent: f64 = percent.trim().parse().ok()?;
+                (percent > 0.0 && percent <= 100.0).then_some(Bound::Percent(percent))
             }
             None => text.trim().parse().ok().filter(|count| *count > 0).map(Bound::Count),
         }
     }
 }
 
-impl std::fmt::Display for Bound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Bound::Count(count) => write!(f, "{count}"),
-            // As it was written: 5 %, not 5.000000000000001 %.
-            Bound::Share(share) => write!(f, "{}%", (share * 1e8).round() / 1e6),
+            Bound::Percent(percent) => write!(f, "{percent}%"),
         }
     }
 }
 
-/// So many messages in so much time.
+impl Serialize for Bound {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A number of messages in an amount of time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
-    /// Messages.
+    /// The number of messages.
     pub messages: u32,
-    /// The time they take.
+    /// The amount of time.
     pub per: Duration,
 }
 
@@ -253,20 +516,26 @@ impl Rate {
         self.per / self.messages
     }
 
-    /// How long `messages` take.
+    /// The time that a number of messages takes.
     pub fn time_for(self, messages: u64) -> Duration {
         self.per.mul_f64(messages as f64 / f64::from(self.messages))
     }
 }
 
-impl std::fmt::Display for Rate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = match self.per.as_secs() {
             60 => "m",
             3_600 => "h",
             _ => "s",
         };
         write!(f, "{}/{unit}", self.messages)
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -282,6 +551,16 @@ mod tests {
         assert_eq!(Rate::DEFAULT.time_for(160), Duration::from_secs(2));
         for text in ["80", "0/s", "80/d", "/s", "-1/s", "80 per second"] {
             assert_eq!(Rate::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bound_is_printed_as_it_was_written() {
+        for text in ["7", "5%", "0.1%", "12.3456789%", "100%"] {
+            assert_eq!(Bound::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["0", "0%", "101%", "-1", "5 percent", ""] {
+            assert_eq!(Bound::parse(text), None, "{text}");
         }
     }
 }

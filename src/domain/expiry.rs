@@ -330,6 +330,20 @@ pub fn parse_duration(text: &str) -> Result<Duration, ExpiryError> {
     if duration.is_zero() { Err(refused()) } else { Ok(duration) }
 }
 
+/// A duration as [`parse_duration`] reads it: `14d`, `36h`, `90m`, `30s`.
+pub fn duration_text(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if duration.subsec_nanos() > 0 {
+        let text = format!("{seconds}.{:09}", duration.subsec_nanos());
+        return format!("{}s", text.trim_end_matches('0'));
+    }
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    match units.into_iter().find(|(length, _)| seconds > 0 && seconds % length == 0) {
+        Some((length, unit)) => format!("{}{unit}", seconds / length),
+        None => format!("{seconds}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,5 +455,16 @@ mod tests {
         assert_eq!(fixed.at(instant("2026-11-23T10:30:00Z")), fixed.at(planned));
         let moving = ExpiryRule::AfterSend(Duration::from_secs(3_600)).resolve(planned);
         assert_eq!(moving.at(instant("2026-11-23T10:30:00Z")).instant(), instant("2026-11-23T11:30:00Z"));
+    }
+
+    #[test]
+    fn a_duration_that_is_written_is_read_back() {
+        for (text, written) in
+            [("14d", "14d"), ("336h", "14d"), ("36h", "36h"), ("90m", "90m"), ("1h30m", "90m"), ("1.5s", "1.5s")]
+        {
+            let duration = parse_duration(text).unwrap();
+            assert_eq!(duration_text(duration), written);
+            assert_eq!(parse_duration(written).unwrap(), duration);
+        }
     }
 }

@@ -1,20 +1,19 @@
 //! The lease of a run, as its own process knows it.
 //!
-//! Other appliers may fence a run off when its last sign of life is older than its lease. If bytes of a
-//! request left after that, somebody could have decided about its outcome already. So a run remembers its
-//! last sign of life that the ledger confirmed, and lets bytes leave only during the first part of the lease
-//! after it.
+//! Other appliers may fence a run off once its last sign of life is older than its lease. A request
+//! whose bytes leave after that could be one whose outcome somebody has decided already. So a run
+//! keeps the moment of its last sign of life that the ledger has confirmed, and lets bytes leave only
+//! while most of the lease is still ahead of it.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::clock::Clock;
+use crate::domain::clock::{Clock, SystemClock};
 
-/// A moment by both clocks. A signal may pause this process, or its machine may sleep: then one of the two
-/// clocks stands still.
+/// A moment by both clocks: a signal may pause this process, or its machine may sleep, and then one
+/// of the two stands still.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     monotonic: Instant,
@@ -22,37 +21,48 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// This moment.
-    pub fn now(clock: &dyn Clock) -> Self {
+    /// This moment, by the clocks of this machine.
+    pub fn now() -> Self {
+        Self::of(&SystemClock)
+    }
+
+    /// This moment, by these clocks.
+    pub fn of(clock: &dyn Clock) -> Self {
         Self { monotonic: clock.instant(), wall: clock.now() }
     }
 
-    /// The time since then, by the clock that shows more.
+    /// How much time has passed, by the clock that says more.
     pub fn elapsed(self, clock: &dyn Clock) -> Duration {
-        let by_the_wall_clock = Duration::try_from(clock.now().duration_since(self.wall)).unwrap_or_default();
-        clock.instant().saturating_duration_since(self.monotonic).max(by_the_wall_clock)
+        let by_the_wall = Duration::try_from(clock.now().duration_since(self.wall)).unwrap_or_default();
+        clock.instant().saturating_duration_since(self.monotonic).max(by_the_wall)
     }
 }
 
-/// Whether this run still holds its lease. All clones share one state.
-#[derive(Clone)]
+/// Whether this run still holds its lease. All clones tell the same.
+#[derive(Debug, Clone)]
 pub struct Lease(Arc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
-    clock: Arc<dyn Clock>,
     /// How long after a sign of life bytes may leave.
     within: Duration,
+    clock: Arc<dyn Clock>,
     last_sign: Mutex<Moment>,
 }
 
 impl Lease {
-    /// A lease that was taken at `taken`. Bytes may leave within this time after its last sign of life.
-    pub fn new(clock: Arc<dyn Clock>, within: Duration, taken: Moment) -> Self {
-        Self(Arc::new(Inner { clock, within, last_sign: Mutex::new(taken) }))
+    /// A lease that was taken at `taken`; bytes may leave `within` this time of its last sign of life.
+    pub fn new(within: Duration, taken: Moment) -> Self {
+        Self::by(Arc::new(SystemClock), within, taken)
     }
 
-    /// Records that the ledger confirmed a sign of life. `asked` is the moment before this process gave it,
-    /// because the answer may have come late.
+    /// The same, by these clocks.
+    pub fn by(clock: Arc<dyn Clock>, within: Duration, taken: Moment) -> Self {
+        Self(Arc::new(Inner { within, clock, last_sign: Mutex::new(taken) }))
+    }
+
+    /// The ledger confirmed a sign of life. `asked` is the moment before this process gave it, since
+    /// the answer may have come late.
     pub fn confirmed(&self, asked: Moment) {
         let mut last = self.0.last_sign.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.monotonic > last.monotonic {
@@ -67,48 +77,34 @@ impl Lease {
     }
 }
 
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("within", &self.0.within).field("last_sign", &self.0.last_sign).finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::clock::ManualClock;
 
-    #[test]
-    fn a_lease_holds_until_the_last_confirmed_sign_of_life_is_too_old() {
-        let clock = Arc::new(ManualClock::default());
-        let moment = || Moment::now(clock.as_ref());
-        let lease = Lease::new(clock.clone(), Duration::from_secs(24), moment());
-        clock.advance(Duration::from_secs(20));
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_holds_until_the_last_confirmed_sign_of_life_is_too_old() {
+        let lease = Lease::new(Duration::from_secs(24), Moment::now());
+        tokio::time::advance(Duration::from_secs(20)).await;
         assert!(lease.holds());
-        let asked = moment();
-        clock.advance(Duration::from_secs(10));
+        let asked = Moment::now();
+        tokio::time::advance(Duration::from_secs(10)).await;
         assert!(!lease.holds());
         // What counts is when this process asked, not when the answer came.
         lease.clone().confirmed(asked);
         assert!(lease.holds());
-        clock.advance(Duration::from_secs(15));
+        tokio::time::advance(Duration::from_secs(15)).await;
         assert!(!lease.holds());
         // An answer that overtook a later one takes nothing back.
-        lease.confirmed(moment());
+        lease.confirmed(Moment::now());
         lease.confirmed(asked);
         assert!(lease.holds());
     }
 
     #[test]
-    fn a_machine_that_slept_has_lost_its_lease_although_its_monotonic_clock_stood_still() {
-        let clock = Arc::new(ManualClock::default());
-        let lease = Lease::new(clock.clone(), Duration::from_secs(24), Moment::now(clock.as_ref()));
-        clock.advance_wall(Duration::from_secs(60));
-        assert!(!lease.holds());
-        // A wall clock that was set back must not hide that time has passed.
-        let lease = Lease::new(clock.clone(), Duration::from_secs(24), Moment::now(clock.as_ref()));
-        clock.set_back(Duration::from_secs(3_600));
-        clock.advance(Duration::from_secs(25));
+    fn a_machine_that_slept_has_lost_its_lease_although_its_clock_stood_still() {
+        let now = Moment::now();
+        let wall = now.wall - jiff::SignedDuration::from_secs(60);
+        let lease = Lease::new(Duration::from_secs(24), Moment { wall, ..now });
         assert!(!lease.holds());
     }
 }

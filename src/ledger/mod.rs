@@ -60,6 +60,8 @@
 //! [`protocol`] is this state machine as pure functions. Every ledger follows it, and `ledger check` checks
 //! a journal against it.
 
+#![warn(missing_docs)]
+
 pub mod chain;
 mod columns;
 pub mod contract;
@@ -71,6 +73,7 @@ pub mod key;
 mod late_outcomes;
 pub mod location;
 pub mod lost_send;
+pub mod memory;
 pub mod postgres;
 pub mod protocol;
 pub mod query;

@@ -458,11 +458,22 @@ impl JournalEntry {
 
     /// The text in the column `source`: nothing if the run of the attempt wrote the entry.
     pub fn source(&self) -> Option<&'static str> {
+        match self.entry_source() {
+            EntrySource::Run => None,
+            EntrySource::Abandoned => Some(ABANDONED_SOURCE),
+            EntrySource::Evidence(source) => Some(source.as_str()),
+        }
+    }
+
+    /// Where the entry comes from.
+    pub(super) fn entry_source(&self) -> EntrySource {
         match &self.kind {
-            JournalKind::Intent(RecordedIntent { restored: None, .. }) | JournalKind::Settlement { .. } => None,
-            JournalKind::Intent(_) => Some(EvidenceSource::Decision.as_str()),
-            JournalKind::Abandoned { .. } => Some(ABANDONED_SOURCE),
-            JournalKind::Evidence { source, .. } => Some(source.as_str()),
+            JournalKind::Intent(RecordedIntent { restored: None, .. }) | JournalKind::Settlement { .. } => {
+                EntrySource::Run
+            }
+            JournalKind::Intent(_) => EntrySource::Evidence(EvidenceSource::Decision),
+            JournalKind::Abandoned { .. } => EntrySource::Abandoned,
+            JournalKind::Evidence { source, .. } => EntrySource::Evidence(*source),
         }
     }
 

@@ -26,9 +26,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::audience::AudienceSpec;
 use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics, MAX_ERRORS, Severity, limit};
+use crate::domain::input::{AudienceInput, PoolInput};
+use crate::render::Composer;
 
 /// What the operator gives beside the manifest.
 #[derive(Debug, Clone, Default)]
@@ -39,17 +40,32 @@ pub struct Given {
     pub data_dirs: Vec<PathBuf>,
 }
 
-/// A checked campaign, and what is worth a look in it.
+/// A campaign that was read and checked.
 #[derive(Debug)]
-pub struct Checked {
+pub struct Loaded {
+    /// The manifest's path, as the user would type it.
+    pub path: PathBuf,
     /// The campaign.
     pub campaign: Campaign,
+    /// Its working forms.
+    pub compiled: Compiled,
     /// Warnings; no errors.
     pub warnings: Vec<Diagnostic>,
 }
 
+/// The working forms of a campaign, made once when its manifest is read.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The compiled texts, and the content of header files.
+    pub composer: Composer,
+    /// The files of the audience.
+    pub audience: AudienceInput,
+    /// The file of the coupon pool, if the campaign has one.
+    pub pool: Option<PoolInput>,
+}
+
 /// Reads and checks a campaign as of `now`, without credentials and without a ledger.
-pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagnostics> {
+pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Loaded, Diagnostics> {
     let files = read::files(path, &given.data_dirs)?;
     let document = read::read(path, &files, schema::campaign())?;
     let mut violations = lower::unevaluated::find(&document, MAX_ERRORS + 1);
@@ -64,7 +80,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
         // What violates a bound of the schema can often be looked at all the same, so that
         // everything is told at once.
         if let Ok(manifest) = manifest {
-            let (_, found) = lower::check(path, &manifest, &document, &files, &given.vars, now);
+            let (_, found) = lower::lower(&manifest, &document, &files, &given.vars, now);
             add(&mut violations, found);
         }
         return Err(Diagnostics(limit(violations)));
@@ -75,10 +91,10 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
                 .in_file(path, None, None),
         )
     })?;
-    let (campaign, found) = lower::check(path, &manifest, &document, &files, &given.vars, now);
-    match campaign {
-        Some(campaign) if found.iter().all(|diagnostic| diagnostic.severity != Severity::Error) => {
-            Ok(Checked { campaign, warnings: found })
+    let (lowered, found) = lower::lower(&manifest, &document, &files, &given.vars, now);
+    match lowered {
+        Some((campaign, compiled)) if found.iter().all(|diagnostic| diagnostic.severity != Severity::Error) => {
+            Ok(Loaded { path: path.to_owned(), campaign, compiled, warnings: found })
         }
         _ => Err(Diagnostics(limit(found))),
     }
@@ -86,7 +102,7 @@ pub fn load(path: &Path, given: &Given, now: Timestamp) -> Result<Checked, Diagn
 
 /// Reads the audience of a manifest whose other parts may be wrong by now (the offer has ended, a
 /// variable is missing): to find the people of what was sent. Files that are not found are told beside it.
-pub fn audience(path: &Path, data_dirs: &[PathBuf]) -> Result<(AudienceSpec, Diagnostics), Diagnostics> {
+pub fn audience(path: &Path, data_dirs: &[PathBuf]) -> Result<(AudienceInput, Diagnostics), Diagnostics> {
     let files = read::files(path, data_dirs)?;
     let document = read::read(path, &files, schema::campaign())?;
     let audience = document.value.get("audience").cloned().unwrap_or_default();

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Prepared;
+use super::block::{BlockReason, Blocked};
 use super::fingerprint::{Fingerprint, Options};
+use super::load::Inputs;
 use super::rename_guard::Newcomers;
 use super::{
     BlockedRow, Counts, CouponSummary, Destination, Digests, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile,
     PlanHash, Sample, SourceRows, Standing, SuppressRows,
 };
-use crate::audience::{LeftOut, ReadReport, Reason};
-use crate::coupons::PoolAhead;
-use crate::domain::campaign::{Campaign, CouponSpec};
+use crate::audience::ReadReport;
+use crate::domain::campaign::{CouponSpec, ExpirySpec};
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::expiry::{ExpiryRule, MessageExpiry};
 use crate::domain::phone::E164;
@@ -26,8 +28,8 @@ use crate::util::human::{self, count};
 /// How many messages are shown.
 const SAMPLES: usize = 3;
 
-/// What a plan is made of besides the campaign.
-pub struct Inputs<'a> {
+/// What a plan is made from besides the campaign and its files.
+pub struct Basis<'a> {
     /// What the ledger holds.
     pub snapshot: &'a Snapshot,
     /// The ledger's key.
@@ -44,8 +46,6 @@ pub struct Inputs<'a> {
     pub list_blocked: bool,
     /// Whether other campaigns are recorded, so that people with no record under this name are collected.
     pub collect_newcomers: bool,
-    /// The campaign's pool, if it is being read already.
-    pub pool: Option<PoolAhead>,
 }
 
 /// A plan, and what `apply` needs of it.
@@ -142,8 +142,10 @@ fn group(entry: &[u8; 32], groups: usize) -> usize {
 pub enum PlanError {
     /// The files are wrong.
     Input(Diagnostics),
-    /// The campaign would go beyond a limit that it sets itself.
+    /// The campaign would exceed a limit that it sets itself.
     Limit(String),
+    /// The campaign cannot be written as JSON.
+    Json(serde_json::Error),
 }
 
 impl From<Diagnostics> for PlanError {
@@ -152,11 +154,17 @@ impl From<Diagnostics> for PlanError {
     }
 }
 
+impl From<serde_json::Error> for PlanError {
+    fn from(error: serde_json::Error) -> Self {
+        PlanError::Json(error)
+    }
+}
+
 #[derive(Default)]
 struct Tally {
     rows: u64,
     counts: Counts,
-    reasons: BTreeMap<Reason, u64>,
+    reasons: BTreeMap<BlockReason, u64>,
     templates: BTreeMap<String, u64>,
     entries: Vec<[u8; 32]>,
     samples: Vec<Sample>,
@@ -164,7 +172,7 @@ struct Tally {
     without_code: u64,
     american: u64,
     upload_bytes: u64,
-    first_problem: Option<(LeftOut, String)>,
+    first_problem: Option<(Blocked, String)>,
     /// Collected if other campaigns are recorded.
     newcomers: Option<Newcomers>,
     /// Whether a template fills the URL, which older versions recorded as a part of the likeness.
@@ -176,43 +184,42 @@ struct Tally {
 }
 
 /// Makes the plan of a campaign.
-pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError> {
+pub fn build(prepared: &Prepared, inputs: Inputs, basis: Basis<'_>) -> Result<Built, PlanError> {
+    let campaign = &prepared.campaign;
     // What was fixed by the first messages stays: the same end for everybody and every retry.
-    let planned_at = inputs.snapshot.planned_at.or(inputs.planned_at).unwrap_or(inputs.now);
+    let planned_at = basis.snapshot.planned_at.or(basis.planned_at).unwrap_or(basis.now);
     let planned_at = Timestamp::from_second(planned_at.as_second()).unwrap_or(planned_at);
-    let pass = Pass::new(campaign, inputs.snapshot, inputs.key, planned_at, inputs.retry_rejected, inputs.pool)?;
+    let pass = Pass::new(prepared, inputs, basis.snapshot, basis.key, planned_at, basis.retry_rejected)?;
     let free = pass.free_codes();
     let pool_warnings = pass.pool_warnings();
     let mut tally = Tally {
-        newcomers: inputs.collect_newcomers.then(Newcomers::default),
-        fills_url: campaign.composer.templates().values().any(|template| template.url_param.is_some()),
+        newcomers: basis.collect_newcomers.then(Newcomers::default),
+        fills_url: prepared.composer.templates().values().any(|template| template.url_param.is_some()),
         id_column: campaign.audience.id.clone(),
         ..Tally::default()
     };
-    let file_of = |source: usize| {
-        campaign.audience.sources.get(source).map_or_else(String::new, |source| source.path.display().to_string())
-    };
+    let file_of = |source: usize| prepared.source_name(source);
     // To move ten million entries to a larger place takes their memory twice.
-    let _ = tally.entries.try_reserve_exact(pass.rows_about());
+    let _ = tally.entries.try_reserve_exact(pass.size_hint());
     let read = pass.run(|item| {
-        tally.add(item, inputs.list_blocked, &file_of);
+        tally.add(item, basis.list_blocked, &file_of);
         ControlFlow::Continue(())
     })?;
-    tally.check(campaign, free)?;
+    tally.check(prepared, free)?;
     // Files that leave nobody out come first: nothing else in the plan shows them.
     let mut warnings: Vec<String> =
-        read.warnings(&campaign.audience, true).into_iter().map(|warning| warning.message).collect();
+        read.warnings(&prepared.audience, true).into_iter().map(|warning| warning.message).collect();
     warnings.extend(tally.warnings(campaign.audience.id.as_deref()));
     warnings.extend(pool_warnings);
-    let estimate = campaign.delivery.rate.time_for(tally.counts.send);
-    let leave_by = check_time(campaign, &tally, planned_at, inputs.now, estimate)?;
+    let estimate = prepared.rate.time_for(tally.counts.send);
+    let leave_by = check_time(prepared, &tally, planned_at, basis.now, estimate)?;
 
     let approved = Approved::of(std::mem::take(&mut tally.entries));
     let messages = approved.digest();
-    let fingerprint = Fingerprint::of(campaign);
-    let options = Options { sandbox: inputs.sandbox, retry_rejected: inputs.retry_rejected };
+    let fingerprint = Fingerprint::of(campaign)?;
+    let options = Options { sandbox: basis.sandbox, retry_rejected: basis.retry_rejected };
     let of_campaign = fingerprint.digest(options);
-    let counted_from_plan = matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_)));
+    let counted_from_plan = matches!(campaign.expiry.as_ref().map(ExpirySpec::rule), Some(ExpiryRule::AfterPlan(_)));
     let hash = PlanHash::over(&messages, &of_campaign, counted_from_plan.then_some(planned_at));
     let hex = |digest: [u8; 32]| blake3::Hash::from(digest).to_hex().to_string();
 
@@ -221,22 +228,22 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
         sendform_version: env!("CARGO_PKG_VERSION").to_owned(),
         campaign: campaign.name.clone(),
         edition: campaign.edition,
-        manifest: absolute(&campaign.path),
+        manifest: absolute(&prepared.path),
         vars: campaign.vars.clone(),
-        sandbox: inputs.sandbox,
-        created_at: inputs.now,
+        sandbox: basis.sandbox,
+        created_at: basis.now,
         hash: hash.to_string(),
         digests: Digests { messages: hex(messages), campaign: hex(of_campaign) },
-        retry_rejected: inputs.retry_rejected,
-        destination: Destination::of(campaign, inputs.sandbox),
+        retry_rejected: basis.retry_rejected,
+        destination: Destination::of(&campaign.gateway, basis.sandbox),
         campaign_fields: fingerprint.shown(options),
         rows: tally.rows,
         recipients: approved.len() as u64,
         counts: tally.counts,
         blocked_reasons: tally.reasons.iter().map(|(reason, count)| (reason.code().to_owned(), *count)).collect(),
         warnings,
-        sources: sources(campaign, &read),
-        suppress: suppress(campaign, &read),
+        sources: sources(prepared, &read),
+        suppress: suppress(prepared, &read),
         templates: tally.templates,
         coupons: CouponSummary {
             kind: match &campaign.coupons {
@@ -248,25 +255,25 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
             needed: tally.counts.send,
             free,
         },
-        expiry: campaign.expiry.map(|rule| match rule.resolve(planned_at) {
+        expiry: campaign.expiry.as_ref().map(|expiry| match expiry.rule().resolve(planned_at) {
             MessageExpiry::At(instant) => ExpirySummary {
                 at: Some(instant.instant()),
-                zone: campaign.zone.clone(),
+                zone: expiry.zone().map(str::to_owned),
                 after_send_seconds: None,
-                at_least_seconds: campaign.at_least.as_secs(),
+                at_least_seconds: expiry.at_least.as_secs(),
             },
             MessageExpiry::AfterSend(duration) => ExpirySummary {
                 at: None,
                 zone: None,
                 after_send_seconds: Some(duration.as_secs()),
-                at_least_seconds: campaign.at_least.as_secs(),
+                at_least_seconds: expiry.at_least.as_secs(),
             },
         }),
-        rate: campaign.delivery.rate.to_string(),
+        rate: prepared.rate.to_string(),
         estimated_seconds: estimate.as_secs(),
         upload_bytes: tally.upload_bytes,
         samples: tally.samples,
-        blocked: inputs.list_blocked.then_some(tally.blocked),
+        blocked: basis.list_blocked.then_some(tally.blocked),
         repeats: None,
         compared_with_ledger: false,
         ledger_head: None,
@@ -285,19 +292,20 @@ pub fn build(campaign: &Campaign, inputs: Inputs<'_>) -> Result<Built, PlanError
     })
 }
 
-fn sources(campaign: &Campaign, read: &ReadReport) -> Vec<SourceRows> {
-    let sources = campaign.audience.sources.iter().zip(&read.sources);
-    sources.map(|(source, read)| SourceRows { file: source.path.display().to_string(), rows: read.rows }).collect()
+fn sources(prepared: &Prepared, read: &ReadReport) -> Vec<SourceRows> {
+    let sources = prepared.audience.sources.iter().zip(&read.sources);
+    sources.map(|(source, read)| SourceRows { file: source.to_string(), rows: read.rows }).collect()
 }
 
-fn suppress(campaign: &Campaign, read: &ReadReport) -> Vec<SuppressRows> {
-    let lists = campaign.audience.suppress.iter().zip(&read.suppress);
+fn suppress(prepared: &Prepared, read: &ReadReport) -> Vec<SuppressRows> {
+    let lists = prepared.audience.suppress.iter().zip(&read.suppress);
     lists
         .map(|(list, read)| SuppressRows {
-            file: list.path.display().to_string(),
+            file: list.source.to_string(),
             rows: read.rows,
             skipped: read.skipped,
             matched: read.matched,
+            filtered: read.filtered,
         })
         .collect()
 }
@@ -308,14 +316,15 @@ fn absolute(path: &Path) -> String {
 
 /// Whether every offer still runs for `at_least` when the last message leaves.
 fn check_time(
-    campaign: &Campaign,
+    prepared: &Prepared,
     tally: &Tally,
     planned_at: Timestamp,
     now: Timestamp,
     estimate: Duration,
 ) -> Result<Option<Timestamp>, PlanError> {
-    let Some(MessageExpiry::At(end)) = campaign.expiry.map(|rule| rule.resolve(planned_at)) else { return Ok(None) };
-    let leave_by = end.instant().checked_sub(campaign.at_least).unwrap_or(Timestamp::MIN);
+    let Some(expiry) = &prepared.campaign.expiry else { return Ok(None) };
+    let MessageExpiry::At(end) = expiry.rule().resolve(planned_at) else { return Ok(None) };
+    let leave_by = end.instant().checked_sub(expiry.at_least).unwrap_or(Timestamp::MIN);
     let last = now.checked_add(estimate).unwrap_or(Timestamp::MAX);
     if tally.counts.send > 0 && last > leave_by {
         let remaining = end.remaining(last);
@@ -324,10 +333,10 @@ fn check_time(
         } else {
             format!(
                 "the offer ends at {end}, in less than {} when the last message leaves at {last:.0}",
-                human::duration(campaign.at_least)
+                human::duration(expiry.at_least)
             )
         };
-        let hint = if planned_at < now && matches!(campaign.expiry, Some(ExpiryRule::AfterPlan(_))) {
+        let hint = if planned_at < now && matches!(expiry.rule(), ExpiryRule::AfterPlan(_)) {
             format!(
                 "the end counts from the plan of {planned_at:.0}; make a new plan, or, once messages were sent, raise `edition`"
             )
@@ -335,7 +344,7 @@ fn check_time(
             "choose a later end, a higher rate, or a smaller `at_least`".to_owned()
         };
         return Err(PlanError::Input(
-            Diagnostic::error(Code::ExpiryTooSoon, problem).hint(hint).in_file(&campaign.path, None, None).into(),
+            Diagnostic::error(Code::ExpiryTooSoon, problem).hint(hint).in_file(&prepared.path, None, None).into(),
         ));
     }
     Ok(Some(leave_by))
@@ -345,11 +354,11 @@ impl Tally {
     fn add(&mut self, item: Item, list: bool, file_of: &impl Fn(usize) -> String) {
         self.rows += 1;
         let desired = match item {
-            Item::LeftOut(left_out) => {
-                if left_out.reason.is_problem() && self.first_problem.is_none() {
-                    self.first_problem = Some((left_out.clone(), file_of(left_out.place.source)));
+            Item::Blocked(blocked) => {
+                if blocked.reason.is_problem() && self.first_problem.is_none() {
+                    self.first_problem = Some((blocked.clone(), file_of(blocked.origin.source)));
                 }
-                return self.block(&left_out, list, file_of);
+                return self.block(&blocked, list, file_of);
             }
             Item::NoCode => {
                 self.without_code += 1;
@@ -382,7 +391,7 @@ impl Tally {
                 if self.samples.len() < SAMPLES {
                     self.samples.push(Sample {
                         to: desired.address.masked(),
-                        row: format!("{}:{}", file_of(desired.place.source), desired.place.line),
+                        row: format!("{}:{}", file_of(desired.origin.source), desired.origin.location),
                         template: desired.message.template.key.clone(),
                         params: desired.message.params.len(),
                     });
@@ -393,21 +402,21 @@ impl Tally {
             Standing::UnderWay => self.counts.deferred += 1,
             Standing::Unknown => self.counts.unknown += 1,
             Standing::Rejected => {
-                let left_out = LeftOut { place: desired.place, reason: Reason::Rejected, detail: None };
-                self.block(&left_out, list, file_of);
+                let blocked = Blocked { origin: desired.origin, reason: BlockReason::Rejected, detail: None };
+                self.block(&blocked, list, file_of);
             }
         }
     }
 
-    fn block(&mut self, left_out: &LeftOut, list: bool, file_of: &impl Fn(usize) -> String) {
+    fn block(&mut self, blocked: &Blocked, list: bool, file_of: &impl Fn(usize) -> String) {
         self.counts.blocked += 1;
-        *self.reasons.entry(left_out.reason).or_default() += 1;
+        *self.reasons.entry(blocked.reason).or_default() += 1;
         if list {
             self.blocked.push(BlockedRow {
-                file: file_of(left_out.place.source),
-                line: left_out.place.line,
-                reason: left_out.reason.code().to_owned(),
-                detail: left_out.detail.clone(),
+                file: file_of(blocked.origin.source),
+                line: blocked.origin.location.line().unwrap_or_default(),
+                reason: blocked.reason.code().to_owned(),
+                detail: blocked.detail.clone(),
             });
         }
     }
@@ -418,25 +427,27 @@ impl Tally {
         self.ids.chunk_by(|one, other| one == other).filter(|same| same.len() > 1).count() as u64
     }
 
-    fn check(&self, campaign: &Campaign, free: Option<u64>) -> Result<(), PlanError> {
+    fn check(&self, prepared: &Prepared, free: Option<u64>) -> Result<(), PlanError> {
         if self.without_code > 0 {
             let needed = self.counts.send + self.without_code;
-            let problem = match (&campaign.coupons, free) {
-                (CouponSpec::Pool(pool), Some(free)) => Diagnostic::error(
-                    Code::PoolTooSmall,
-                    format!(
-                        "the pool lacks {}: it has {free} free, and {needed} are needed",
-                        count(usize::try_from(self.without_code).unwrap_or(usize::MAX), "code")
-                    ),
-                )
-                .hint("a code goes to one recipient, for ever; add codes to the file")
-                .in_file(&pool.path, None, None),
+            let problem = match (&prepared.pool, free) {
+                (Some(pool), Some(free)) => {
+                    let problem = Diagnostic::error(
+                        Code::PoolTooSmall,
+                        format!(
+                            "the pool lacks {}: it has {free} free, and {needed} are needed",
+                            count(usize::try_from(self.without_code).unwrap_or(usize::MAX), "code")
+                        ),
+                    );
+                    pool.source
+                        .locate(problem.hint("a code goes to one recipient, for ever; add codes to the file"), None)
+                }
                 _ => Diagnostic::error(
                     Code::AlphabetTooSmall,
                     format!("prefix, alphabet and length cannot give {needed} different codes"),
                 )
                 .hint("raise `length`, or add characters to `alphabet`")
-                .in_file(&campaign.path, None, None),
+                .in_file(&prepared.path, None, None),
             };
             return Err(PlanError::Input(problem.into()));
         }
@@ -449,11 +460,11 @@ impl Tally {
                 format!("none of the {} rows can get a message; the first: {detail}", self.rows),
             )
             .hint("`sendform plan --list-blocked` tells why for each row, once one of them can be sent")
-            .in_file(file, Some(first.place.line), None);
+            .in_file(file, first.origin.location.line(), None);
             return Err(PlanError::Input(problem.into()));
         }
         let people = self.entries.len() as u64;
-        match campaign.most_recipients {
+        match prepared.campaign.limits.recipients {
             Some(most) if people > most => Err(PlanError::Limit(format!(
                 "the campaign is for {people} recipients, and `limits.recipients` allows {most}"
             ))),
@@ -474,7 +485,7 @@ impl Tally {
                 if shared_ids == 1 { "stands" } else { "stand" }
             ));
         }
-        if let Some(pairs) = self.reasons.get(&Reason::PossibleDuplicate) {
+        if let Some(pairs) = self.reasons.get(&BlockReason::PossibleDuplicate) {
             warnings.push(format!(
                 "{pairs} Argentine numbers are left out because the same digits with or without the mobile `9` have an earlier row: \
                  the same people, or landlines of others; `--list-blocked` names them"

@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::audience::{Audience, Entry, LeftOut, ReadReport, Reason, Row, RowPlace};
+use super::Prepared;
+use super::block::{BlockReason, Blocked};
+use super::load::Inputs;
+use crate::audience::{Audience, AudienceItem, ReadReport};
 use crate::coupons::generator::Generator;
-use crate::coupons::{CodeTable, Pool, PoolAhead};
-use crate::domain::campaign::{Campaign, CouponSpec};
+use crate::coupons::{CodeTable, Pool};
+use crate::domain::campaign::CouponSpec;
 use crate::domain::canonical::{Canonical, ContentDigest};
 use crate::domain::coupon::CouponCode;
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::expiry::MessageExpiry;
 use crate::domain::message::{Digester, HeadDigest, Message};
 use crate::domain::phone::{E164, Identity};
+use crate::domain::row::{Row, RowOrigin};
 use crate::ledger::{LedgerKey, RecordedSend, SendKey, SendKeys, SendState, Snapshot, content_prefix};
 
 /// How many candidates a generator may go through before its codes count as used up.
@@ -40,8 +44,8 @@ pub enum Standing {
 /// One message that the campaign wants somebody to have.
 #[derive(Debug, Clone)]
 pub struct Desired {
-    /// Where the row stands.
-    pub place: RowPlace,
+    /// Which row it is.
+    pub origin: RowOrigin,
     /// Whom it goes to.
     pub address: E164,
     /// The row that it was rendered from.
@@ -77,7 +81,7 @@ pub enum Item {
     /// A message.
     Desired(Box<Desired>),
     /// No message.
-    LeftOut(LeftOut),
+    Blocked(Blocked),
     /// A message, but there is no code left for it.
     NoCode,
     /// A message that is not to be sent, in a pass that [does not look at those](Pass::only_to_send).
@@ -86,7 +90,7 @@ pub enum Item {
 
 /// One pass over the audience. Two passes over the same files with the same snapshot give the same.
 pub struct Pass<'a> {
-    campaign: &'a Campaign,
+    prepared: &'a Prepared,
     audience: Audience,
     snapshot: &'a Snapshot,
     keys: SendKeys,
@@ -103,23 +107,26 @@ enum Codes {
 }
 
 impl<'a> Pass<'a> {
-    /// Prepares a pass: reads the suppression lists, and the pool unless that was begun already.
+    /// Prepares a pass: waits for the suppression lists and the pool.
     pub fn new(
-        campaign: &'a Campaign,
+        prepared: &'a Prepared,
+        inputs: Inputs,
         snapshot: &'a Snapshot,
         key: Option<&LedgerKey>,
         planned_at: Timestamp,
         retry_rejected: bool,
-        pool: Option<PoolAhead>,
     ) -> Result<Self, Diagnostics> {
+        let campaign = &prepared.campaign;
+        let (audience, pool) = inputs.finish(prepared)?;
+        let given_away = || {
+            let bound = snapshot.sends.iter().map(|(_, send)| send.coupon);
+            bound.chain(snapshot.spent_codes.iter().map(|code| &**code))
+        };
         let codes = match &campaign.coupons {
             CouponSpec::Code(code) => Codes::One(code.clone()),
-            CouponSpec::Pool(spec) => {
-                let mut pool = pool.map_or_else(|| spec.load(), PoolAhead::pool)?;
-                let bound = snapshot.sends.iter().map(|(_, send)| send.coupon);
-                for code in bound.chain(snapshot.spent_codes.iter().map(|code| &**code)) {
-                    pool.mark_taken(code);
-                }
+            CouponSpec::Pool(_) => {
+                let mut pool = pool.unwrap_or_default();
+                given_away().for_each(|code| pool.mark_taken(code));
                 Codes::Pool(pool)
             }
             CouponSpec::Generate { prefix, alphabet, length } => {
@@ -129,26 +136,25 @@ impl<'a> Pass<'a> {
                         "codes are generated with the ledger's key, and there is none",
                     ))
                 })?;
-                let scope = format!("{}/{}", campaign.record, campaign.edition);
+                let scope = format!("{}/{}", prepared.record_name, campaign.edition);
                 let generator = Generator::new(key.for_codes(), scope, prefix, alphabet, *length);
                 let mut taken = CodeTable::default();
-                let bound = snapshot.sends.iter().map(|(_, send)| send.coupon);
-                for code in bound.chain(snapshot.spent_codes.iter().map(|code| &**code)) {
+                given_away().for_each(|code| {
                     let _ = taken.insert(code);
-                }
+                });
                 Codes::Generated(generator, taken)
             }
         };
         Ok(Self {
-            campaign,
-            audience: Audience::open(&campaign.audience)?,
+            prepared,
+            audience,
             snapshot,
             keys: match key {
-                Some(key) => key.send_keys(&campaign.record, campaign.edition),
-                None => SendKeys::without_ledger(&campaign.record, campaign.edition),
+                Some(key) => key.send_keys(&prepared.record_name, campaign.edition),
+                None => SendKeys::without_ledger(&prepared.record_name, campaign.edition),
             },
             codes,
-            expiry: campaign.expiry.map(|rule| rule.resolve(planned_at)),
+            expiry: campaign.expiry.as_ref().map(|expiry| expiry.rule().resolve(planned_at)),
             retry_rejected,
             only_to_send: false,
         })
@@ -177,23 +183,23 @@ impl<'a> Pass<'a> {
     }
 
     /// The estimated number of rows.
-    pub fn rows_about(&self) -> usize {
-        self.audience.rows_about()
+    pub fn size_hint(&self) -> usize {
+        self.audience.size_hint()
     }
 
     /// Streams every row's item, in the order of the sources, and reports how much was read from each file.
     pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()> + Send) -> Result<ReadReport, Diagnostics> {
-        let Self { campaign, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
+        let Self { prepared, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
         let mut ordinal = 0;
-        let mut digester = Digester::new(campaign.gateway.from);
+        let mut digester = Digester::new(prepared.campaign.gateway.sender);
         let mut sends = snapshot.sends.cursor();
-        let scope = plan_scope(campaign);
+        let scope = plan_scope(prepared);
         audience.rows(
-            |row| campaign.composer.admits(row),
+            |row| prepared.composer.selects(row),
             |entry| {
                 let recipient = match entry {
-                    Entry::LeftOut(left_out) => return visit(Item::LeftOut(left_out)),
-                    Entry::Recipient(recipient) => recipient,
+                    AudienceItem::Excluded(excluded) => return visit(Item::Blocked(excluded.into())),
+                    AudienceItem::Recipient(recipient) => recipient,
                 };
                 let key = keys.of(recipient.identity);
                 let recorded = sends.get(&key);
@@ -205,13 +211,9 @@ impl<'a> Pass<'a> {
                 let Some(coupon) = codes.propose(recipient.identity, recorded) else {
                     return visit(Item::NoCode);
                 };
-                let content = match campaign.composer.compose(&recipient.row, coupon.expose()) {
+                let content = match prepared.composer.compose(&recipient.row, coupon.expose()) {
                     Ok(content) => content,
-                    Err(fault) => {
-                        let left_out =
-                            LeftOut { place: recipient.place, reason: fault.reason, detail: Some(fault.detail) };
-                        return visit(Item::LeftOut(left_out));
-                    }
+                    Err(failure) => return visit(Item::Blocked(Blocked::unrenderable(recipient.origin, failure))),
                 };
                 codes.keep(&coupon, recorded);
                 let expiry = if content.template.has_expiration { expiry } else { None };
@@ -230,7 +232,7 @@ impl<'a> Pass<'a> {
                 };
                 let entry = plan_entry(&scope, recipient.identity, recipient.address, digest);
                 let desired = Desired {
-                    place: recipient.place,
+                    origin: recipient.origin,
                     address: recipient.address,
                     row: recipient.row,
                     key,
@@ -295,10 +297,10 @@ fn standing(recorded: Option<RecordedSend<'_>>, retry_rejected: bool, live: &[i6
 }
 
 /// What the entries of one campaign's plan stand under.
-fn plan_scope(campaign: &Campaign) -> [u8; 32] {
+fn plan_scope(prepared: &Prepared) -> [u8; 32] {
     let mut canonical = Canonical::new(b"sendform plan scope v1");
-    canonical.text(&campaign.record);
-    canonical.number(u64::from(campaign.edition));
+    canonical.text(&prepared.record_name);
+    canonical.number(u64::from(prepared.campaign.edition));
     canonical.finish()
 }
 
@@ -313,7 +315,7 @@ fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: Content
 
 impl Standing {
     /// The reason under which a send that is not repeated is counted, if it counts as blocked.
-    pub fn blocked(self) -> Option<Reason> {
-        matches!(self, Standing::Rejected).then_some(Reason::Rejected)
+    pub fn blocked(self) -> Option<BlockReason> {
+        matches!(self, Standing::Rejected).then_some(BlockReason::Rejected)
     }
 }

@@ -1,8 +1,7 @@
 //! The campaign's part of the plan hash: every field that an approval covers, in one canonical form.
 //!
-//! The form is a sorted list of JSON pointer and value. It is made from the manifest as it stands after `use:` (see
-//! [`Campaign::manifest`]), not from the program's own types, so that a change of those types changes no hash. These
-//! rules hold for as long as hashes begin with `v2`:
+//! The form is a sorted list of JSON pointer and value. It is made from the serialised [`Campaign`], which has the shape
+//! of a manifest. These rules hold for as long as hashes begin with `v2`:
 //!
 //! * A field that has its default is left out, and a default never changes. So a manifest that does not use a feature
 //!   has the same hash before and after the feature exists.
@@ -17,10 +16,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::domain::campaign::Campaign;
+use crate::domain::campaign::{Campaign, ExpirySpec, MediaSource};
 use crate::domain::canonical::Canonical;
 use crate::domain::expiry::{self, ExpiryRule};
-use crate::render::compose::MediaSpec;
 
 /// How a field becomes a value of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +130,9 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("/coupons/pool/csv", "where a file lies; the codes in it are covered as messages"),
 ];
 
+/// Fields of the campaign that the manifest does not have.
+const DERIVED: &[&str] = &["/templates/*/header/image/digest", "/templates/*/header/video/digest"];
+
 /// What else decides what an `apply` does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Options {
@@ -157,9 +158,13 @@ struct Field {
 
 impl Fingerprint {
     /// Lists the fields of a campaign.
-    pub fn of(campaign: &Campaign) -> Self {
+    pub fn of(campaign: &Campaign) -> Result<Self, serde_json::Error> {
+        Ok(Self::over(campaign, &serde_json::to_value(campaign)?))
+    }
+
+    fn over(campaign: &Campaign, fields: &Value) -> Self {
         let mut builder = Builder { campaign, fields: BTreeMap::new() };
-        builder.walk(&campaign.manifest, &mut Vec::new());
+        builder.walk(fields, &mut Vec::new());
         for (name, value) in &campaign.vars {
             builder.add(&["vars".to_owned(), name.clone()], value.clone(), None);
         }
@@ -208,7 +213,8 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn walk(&mut self, value: &Value, path: &mut Vec<String>) {
-        if LEFT_OUT.iter().any(|(pattern, _)| matches(pattern, path)) {
+        let left_out = LEFT_OUT.iter().map(|(pattern, _)| pattern).chain(DERIVED);
+        if left_out.into_iter().any(|pattern| matches(pattern, path)) {
             return;
         }
         match (RULES.iter().find(|(pattern, _)| matches(pattern, path)), value) {
@@ -262,7 +268,7 @@ impl Builder<'_> {
             }
             Form::Bound => self.add(path, bound(value), None),
             Form::Instant => {
-                let instant = match self.campaign.expiry {
+                let instant = match self.campaign.expiry.as_ref().map(ExpirySpec::rule) {
                     Some(ExpiryRule::At(at)) => Some(at.instant().to_string()),
                     _ => None,
                 };
@@ -293,9 +299,9 @@ impl Builder<'_> {
     }
 
     fn media(&self, template: &str) -> Option<String> {
-        match &self.campaign.composer.templates().get(template)?.media {
-            Some((_, MediaSpec::File(file))) => Some(format!("blake3:{}", blake3::Hash::from(file.digest).to_hex())),
-            _ => None,
+        match self.campaign.templates.get(template)?.header.as_ref()?.source() {
+            MediaSource::File { digest, .. } => Some(digest.clone()),
+            MediaSource::Url { .. } => None,
         }
     }
 

@@ -17,10 +17,13 @@
 //!
 //! The plan holds no phone number, no coupon and no key.
 
+pub mod block;
 pub mod build;
 pub mod desired;
 pub mod fingerprint;
+pub mod load;
 pub mod owner;
+mod prepared;
 pub mod rename_guard;
 pub mod view;
 
@@ -32,14 +35,16 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::campaign::Campaign;
+use crate::domain::campaign::{Callback, GatewaySpec};
 use crate::domain::canonical::Canonical;
-use crate::gateway::kaleyra::Callback;
+use crate::domain::secret::SecretRef;
 use crate::ledger::Head;
 use crate::util::human::grouped;
 
 pub use build::{Approved, Built, PlanError, build};
 pub use desired::{Desired, Item, Pass, Standing};
+pub use load::Inputs;
+pub use prepared::Prepared;
 
 /// The version of the plan's machine-readable form: minor adds, major breaks.
 pub const FORMAT_VERSION: &str = "2.0";
@@ -170,8 +175,18 @@ pub struct SuppressRows {
     pub rows: u64,
     /// How many rows had no number and were passed over, as `invalid: skip` says.
     pub skipped: u64,
-    /// How many rows of the audience it leaves out.
+    /// How many rows of the audience it excludes.
     pub matched: u64,
+    /// How many rows of the audience are on the list, and are excluded by `where` before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub filtered: u64,
+}
+
+impl SuppressRows {
+    /// Whether no row of the audience is on the list.
+    pub fn matches_nobody(&self) -> bool {
+        self.matched == 0 && self.filtered == 0
+    }
 }
 
 /// The coupons of a plan.
@@ -227,19 +242,18 @@ pub struct Destination {
 }
 
 impl Destination {
-    fn of(campaign: &Campaign, sandbox: bool) -> Self {
-        let gateway = &campaign.gateway;
+    fn of(gateway: &GatewaySpec, sandbox: bool) -> Self {
         let host = match gateway.base_url.port() {
             _ if sandbox => "sandbox".to_owned(),
             Some(port) => format!("{}:{port}", gateway.base_url.host_str().unwrap_or_default()),
             None => gateway.base_url.host_str().unwrap_or_default().to_owned(),
         };
-        // As it is written: a path that depends on the machine would be shown otherwise.
-        let sid = &campaign.manifest["gateway"]["kaleyra"]["sid"];
-        let text = |key: &str| sid[key].as_str().map(str::to_owned);
-        let account = text("env")
-            .or_else(|| text("file").map(|path| format!("file {path}")))
-            .or_else(|| sid["exec"][0].as_str().map(|program| format!("command {program}")));
+        // The path as it is written: the resolved one depends on the machine.
+        let account = gateway.account().map(|secret| match secret {
+            SecretRef::Env(name) => name.clone(),
+            SecretRef::File { written, .. } => format!("file {written}"),
+            SecretRef::Exec(words) => format!("command {}", words.first().map_or("", String::as_str)),
+        });
         let callback = gateway.callback.as_ref().map(|callback| match callback {
             Callback::ProfileId(id) => format!("profile {id}"),
             Callback::Url(url) => origin_and_path(url),
@@ -247,7 +261,7 @@ impl Destination {
         Self {
             host,
             account: account.filter(|_| !sandbox),
-            sender: fingerprint::last_digits(&gateway.from.to_string()).to_owned(),
+            sender: fingerprint::last_digits(&gateway.sender.to_string()).to_owned(),
             callback,
         }
     }
@@ -344,7 +358,7 @@ impl PlanFile {
     pub fn with_ledger(mut self, head: Option<Head>, repeats: Option<rename_guard::Repeats>) -> Self {
         if let Some(repeats) = &repeats {
             // Behind the suppression lists that leave nobody out, which nothing else shows.
-            let lists = self.suppress.iter().filter(|list| list.matched == 0).count();
+            let lists = self.suppress.iter().filter(|list| list.matches_nobody()).count();
             self.warnings.insert(lists.min(self.warnings.len()), in_words(repeats));
         }
         self.repeats = repeats;

@@ -1,17 +1,16 @@
-//! Which files a campaign may read, and how they are opened.
+//! Which files a campaign may read.
 //!
-//! A manifest often arrives in a pull request, so a path in it must not reach any file that the
-//! machine can read. There are three rules:
+//! A manifest often arrives in a pull request, so a path in it must not reach every file on the machine.
+//! There are three rules:
 //!
-//! | what names the file | where it may lie |
+//! | named by | allowed location |
 //! |---|---|
-//! | `use:`, a header's `file:` | below the project's root |
+//! | `use:`, a header's `file:` | below the project root |
 //! | a CSV file (`csv:`) | below the root, or below a directory that the operator named with `--data-dir` |
-//! | a secret's `file:` | anywhere; only `apply` reads it, and nothing shows it ([`crate::gateway::kaleyra::account`]) |
+//! | a secret's `file:` | anywhere; only `apply` reads it, and nothing prints it ([`crate::gateway::kaleyra::account`]) |
 //!
-//! A path is resolved to its canonical form first, so a symbolic link counts as the place that it
-//! leads to. Only regular files are opened, without blocking, and the open handle is compared with
-//! the canonical path once more, so that a file that is swapped in between is noticed.
+//! The rules apply to the canonical path, so a symbolic link counts as its target. [`crate::util::fs`] opens
+//! the files.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +24,7 @@ use crate::util::fs::{FileError, InputFile, is_of_the_kernel, read_at_most, show
 /// A directory whose files may be read.
 #[derive(Debug, Clone)]
 struct Tree {
-    /// As the operator named it.
+    /// The path that the operator gave.
     named: PathBuf,
     /// Without symbolic links.
     canonical: Arc<Path>,
@@ -38,7 +37,7 @@ impl Tree {
     }
 }
 
-/// The directories that the files of one campaign may lie in.
+/// The directories from which one campaign may read files.
 #[derive(Debug, Clone)]
 pub struct Files {
     root: Tree,
@@ -46,10 +45,10 @@ pub struct Files {
 }
 
 impl Files {
-    /// The directories for a campaign: its project's root, and the data directories that the operator named.
+    /// The directories for a campaign: its project root, and the data directories that the operator named.
     pub fn of_campaign(manifest: &Path, data_dirs: &[PathBuf]) -> Result<Self, Diagnostics> {
         let problem = |error: FileError| Diagnostics::from(error.diagnostic(manifest));
-        // The project's search would go on from the directory around a path that leads nowhere.
+        // Without this check, the search for the project would start at the parent of a missing file.
         std::fs::metadata(manifest).map_err(|error| problem(FileError::of(manifest, error)))?;
         let current = std::env::current_dir().map_err(|error| problem(FileError::of(Path::new("."), error)))?;
         let root = project::find(manifest, &current)?.root;
@@ -57,7 +56,7 @@ impl Files {
         Self::new(root, data_dirs)
     }
 
-    /// The directories for a file that stands alone: its own directory.
+    /// The directories for a file without a project: its own directory.
     pub fn beside(file: &Path) -> Result<Self, Diagnostics> {
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let root = Tree::new(directory.to_owned())
@@ -72,7 +71,7 @@ impl Files {
                 let named = directory.display();
                 let problem = |message| {
                     Diagnostic::error(Code::UnreadableDataDir, message)
-                        .hint("`--data-dir` and `SENDFORM_DATA_DIR` name directories that hold CSV files")
+                        .hint("`--data-dir` and `SENDFORM_DATA_DIR` name directories with CSV files")
                 };
                 let tree = Tree::new(directory.clone())
                     .map_err(|error| problem(format!("cannot read the data directory `{named}`: {error}")))?;
@@ -86,7 +85,7 @@ impl Files {
         Ok(Self { root, data })
     }
 
-    /// A file that `use:` or a header names: below the project's root.
+    /// Finds a file that `use:` or a header names, below the project root.
     pub fn project_file(&self, path: PathBuf) -> Result<InputFile, FileError> {
         match self.locate(&path, &[&self.root]) {
             Ok((tree, _)) => Ok(InputFile::found(path, tree)),
@@ -94,8 +93,8 @@ impl Files {
         }
     }
 
-    /// A CSV file. A relative path is looked up beside the manifest that it is written in, which lies
-    /// in `directory`, then below each data directory.
+    /// Finds a CSV file. A relative path is looked up in `directory`, which contains the manifest, and then
+    /// in each data directory.
     pub fn data_file(&self, directory: &Path, written: &Path) -> Result<InputFile, FileError> {
         let beside = directory.join(written);
         let mut places = vec![beside.clone()];
@@ -107,7 +106,7 @@ impl Files {
         for path in places {
             match self.locate(&path, &trees) {
                 Ok((tree, canonical)) => match &found {
-                    // The same file by two ways, such as a data directory that is the manifest's own.
+                    // Both paths lead to the same file, for example if a data directory is the manifest's own.
                     Some((_, first)) if *first == canonical => {}
                     Some((first, _)) => return Err(FileError::Twice(shown(first), shown(&path))),
                     None => found = Some((InputFile::found(path, tree), canonical)),
@@ -119,32 +118,32 @@ impl Files {
         found.map(|(file, _)| file).ok_or_else(|| FileError::Missing(shown(&beside)))
     }
 
-    /// What to do about a CSV file that is not where it may be.
+    /// A hint for a CSV file that is missing or outside the allowed directories.
     pub fn data_hint(&self, error: &FileError) -> Option<String> {
         let directories = || self.data.iter().map(|tree| format!("`{}`", tree.named.display())).collect::<Vec<_>>();
         match error {
             FileError::Missing(_) if self.data.is_empty() => Some(
-                "paths are relative to the file that they are written in; `--data-dir DIR` names a directory to look in as well"
+                "paths are relative to the file in which they are written; `--data-dir DIR` adds a directory to search"
                     .to_owned(),
             ),
             FileError::Missing(_) => Some(format!(
-                "paths are relative to the file that they are written in, and to {}",
+                "paths are relative to the file in which they are written, and to {}",
                 directories().join(", ")
             )),
-            FileError::Outside { .. } => {
-                Some("to read data from there, name its directory with `--data-dir DIR` or `SENDFORM_DATA_DIR`".to_owned())
-            }
+            FileError::Outside { .. } => Some(
+                "to read data from there, pass its directory with `--data-dir DIR` or `SENDFORM_DATA_DIR`".to_owned(),
+            ),
             _ => None,
         }
     }
 
-    /// The tree that a path leads into, and where it leads.
+    /// Finds the tree that contains a path, and the canonical path.
     fn locate(&self, path: &Path, trees: &[&Tree]) -> Result<(Arc<Path>, PathBuf), FileError> {
         let holding = |place: &Path| trees.iter().find(|tree| place.starts_with(&tree.canonical));
         let canonical = match std::fs::canonicalize(path) {
             Ok(canonical) => canonical,
             Err(error) => {
-                // Whether there is a file must not be told of places that may not be read.
+                // The error must not reveal whether a file exists outside the allowed directories.
                 let nearest = path.ancestors().skip(1).find_map(|above| match above.as_os_str().is_empty() {
                     true => std::env::current_dir().and_then(std::fs::canonicalize).ok(),
                     false => std::fs::canonicalize(above).ok(),
@@ -167,25 +166,25 @@ fn outside(path: &Path, trees: &[&Tree]) -> FileError {
         .iter()
         .enumerate()
         .map(|(position, tree)| {
-            let kind = if position == 0 { "the project's root" } else { "the data directory" };
+            let kind = if position == 0 { "the project root" } else { "the data directory" };
             format!("{kind} `{}`", tree.named.display())
         })
         .collect();
     FileError::Outside { path: shown(path), trees: named.join(" and ") }
 }
 
-/// Whether a path is relative and never goes up.
+/// Whether a path is relative and contains no `..`.
 fn goes_only_down(path: &Path) -> bool {
     path.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
 }
 
-/// Reads a file that the operator named on the command line. It may lie anywhere, but a symbolic link
-/// must not lead out of the project that it lies in: what is checked in could point at any file.
+/// Reads a file that the operator named on the command line. It may be anywhere, but a symbolic link must not
+/// lead out of its project, because a link under version control could point to any file.
 pub fn read_named(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
     let fail = |error| FileError::of(path, error);
     let canonical = std::fs::canonicalize(path).map_err(fail)?;
     let current = std::env::current_dir().map_err(fail)?;
-    // Without links, or with one that stays in its directory, the file lies where its path says.
+    // Allowed: no symbolic link, or one whose target is in the same directory or below it.
     let typed = project::as_typed(&current.join(path));
     let stays = typed.parent().is_some_and(|directory| canonical.starts_with(directory));
     if !stays {
@@ -194,7 +193,7 @@ pub fn read_named(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
             Some(root) if canonical.starts_with(&root.canonical) => {}
             Some(root) => return Err(outside(path, &[&root])),
             None => {
-                let trees = "the project that it is named in".to_owned();
+                let trees = "its project".to_owned();
                 return Err(FileError::Outside { path: shown(path), trees });
             }
         }
@@ -208,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    /// A project with a file, a data directory beside it, and something that neither holds.
+    /// A project with a file, a data directory beside it, and a file outside both.
     fn places() -> (tempfile::TempDir, Files) {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -238,14 +237,14 @@ mod tests {
         assert!(matches!(find("nobody.csv"), Err(FileError::Missing(_))));
         assert!(matches!(find("../../secret/key"), Err(FileError::Outside { .. })));
         assert!(matches!(find("../../data/../secret/key"), Err(FileError::Outside { .. })));
-        // Whether something is there is not told.
+        // The error does not reveal whether a file exists there.
         assert!(matches!(find("../../secret/nothing"), Err(FileError::Outside { .. })));
         std::fs::write(campaigns.join("members.csv"), "mobile\n").unwrap();
         assert!(matches!(find("members.csv"), Err(FileError::Twice(..))));
     }
 
     #[test]
-    fn a_symbolic_link_counts_as_the_place_that_it_leads_to() {
+    fn a_symbolic_link_counts_as_its_target() {
         let (directory, files) = places();
         let project = directory.path().join("project");
         symlink(directory.path().join("secret"), project.join("inside")).unwrap();
@@ -255,7 +254,7 @@ mod tests {
         assert!(matches!(files.data_file(&project, Path::new("key.csv")), Err(FileError::Outside { .. })));
         let file = files.data_file(&project, Path::new("same.csv")).unwrap();
         assert_eq!(file.open(100).unwrap().read(100).unwrap(), b"mobile\n");
-        // A link that is put there later is noticed when the file is opened.
+        // A symbolic link that replaces the file later is noticed when the file is opened.
         std::fs::remove_file(project.join("same.csv")).unwrap();
         symlink("../secret/key", project.join("same.csv")).unwrap();
         assert!(matches!(file.open(100), Err(FileError::Outside { .. })));

@@ -1,12 +1,13 @@
-//! Finding a project: from the campaign's directory upwards, the first directory that is marked.
+//! Finding the project: the first directory with a marker, from the campaign's directory upwards.
 //!
-//! A mark is `sendform.yaml`, or a directory `.sendform` with a ledger or the head of one in it. It counts
-//! only if it belongs to root, to this user, or to the owner of the campaign's file: whoever can write to
-//! a directory above must not choose the ledger. The search stops at the first directory with `.git`.
-//! Where nothing marks a project, its root is the campaign's own directory, never the current one.
+//! A marker is `sendform.yaml`, or a directory `.sendform` that contains a ledger or its head file. It counts
+//! only if it belongs to root, to this user, or to the owner of the campaign file, so that somebody who can
+//! write to a parent directory cannot choose the ledger. The search stops at the first directory with `.git`.
+//! Without a marker, the root is the campaign's own directory, never the current directory.
 //!
-//! The search is made from the path as it was typed and from the one with all links followed. If they
-//! lead to different projects, the same campaign could be sent with two ledgers, so that is refused.
+//! The search runs twice: from the path as it was typed, and from the path with its symbolic links resolved.
+//! If the two lead to different projects, the same campaign could be sent with two ledgers, so that is an
+//! error.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -15,7 +16,7 @@ use super::{DIRECTORY, FILE, Project, Search, settings};
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::ledger::LedgerLocation;
 
-/// Finds the project of a path: a campaign's file, or the directory that a command starts from.
+/// Finds the project of a path: a campaign file, or the directory in which a command starts.
 pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
     let typed = as_typed(&current.join(start));
     let canonical = typed.canonicalize().unwrap_or_else(|_| typed.clone());
@@ -27,34 +28,34 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
     let root = found.0.canonicalize().unwrap_or(found.0);
     if typed_root != root {
         let problem = format!(
-            "`{}` belongs to the project `{}`, and with its links followed it is `{}` and belongs to the project `{}`",
+            "`{}` belongs to the project `{}`, but its symbolic links lead to `{}` in the project `{}`",
             start.display(),
             typed_root.display(),
             canonical.display(),
             root.display()
         );
         return Err(Diagnostic::error(Code::TwoProjects, problem)
-            .hint("each project has a ledger of its own, and people would get the campaign twice; name the campaign by the path that it is always sent with, without links")
+            .hint("each project has its own ledger, so people would get the campaign twice; use the path without symbolic links")
             .into());
     }
     let file = root.join(FILE);
-    let (ledger, names_ledger, pinned_id) = if !stands(&file) || trusted.trusts(&file) {
+    let (ledger, names_ledger, pinned_id) = if !may_exist(&file) || trusted.trusts(&file) {
         settings(&root)?
     } else {
         (LedgerLocation::File(root.join(DIRECTORY).join("ledger.db")), false, None)
     };
     for directory in [&root, &from_typed.0] {
-        found.1.further_up = found.1.further_up.or_else(|| further_up(directory));
+        found.1.ledger_above = found.1.ledger_above.or_else(|| ledger_above(directory));
     }
     Ok(Project { root, ledger, names_ledger, pinned_id, search: found.1 })
 }
 
-/// Absolute, with `.` and `..` resolved as the file system does, and with its links as they were typed.
+/// Resolves `.` and `..` as the file system does, and keeps symbolic links as they were typed.
 pub fn as_typed(path: &Path) -> PathBuf {
     let mut typed = PathBuf::new();
     for component in path.components() {
         match component {
-            // Behind a link `..` leads to where the link leads.
+            // After a symbolic link, `..` is the parent of the link's target.
             Component::ParentDir => {
                 typed = typed.canonicalize().unwrap_or(typed);
                 typed.pop();
@@ -74,15 +75,15 @@ fn owner(path: &Path) -> Option<u32> {
     std::fs::metadata(path).ok().map(|metadata| metadata.uid())
 }
 
-/// Whose marks count.
+/// The users whose markers count, besides root.
 struct Trusted {
     user: u32,
-    /// The owner of the campaign's file.
+    /// The owner of the campaign file.
     owner: Option<u32>,
 }
 
 impl Trusted {
-    /// Whether a file, and what it links to, belongs to somebody who may mark a project.
+    /// Whether a file, and the target of a symbolic link, belongs to a user whose markers count.
     fn trusts(&self, path: &Path) -> bool {
         let trusts = |uid: u32| uid == 0 || uid == self.user || Some(uid) == self.owner;
         let own = std::fs::symlink_metadata(path).is_ok_and(|metadata| trusts(metadata.uid()));
@@ -90,8 +91,8 @@ impl Trusted {
     }
 }
 
-/// Whether something stands under a name. What cannot be looked at counts: opening it tells why.
-pub(super) fn stands(path: &Path) -> bool {
+/// Whether a file exists. A path that cannot be examined counts as existing: opening it then reports why.
+pub(super) fn may_exist(path: &Path) -> bool {
     use std::io::ErrorKind;
     match std::fs::symlink_metadata(path) {
         Ok(_) => true,
@@ -99,27 +100,27 @@ pub(super) fn stands(path: &Path) -> bool {
     }
 }
 
-/// Whether a directory holds a ledger of its own under the usual name.
-fn holds_ledger(directory: &Path) -> Option<PathBuf> {
+/// The `.sendform` of a directory, if it contains a ledger under its default name.
+fn data_directory(directory: &Path) -> Option<PathBuf> {
     let own = directory.join(DIRECTORY);
-    let there = own.is_dir() && ["ledger.db", "ledger.head"].iter().any(|name| stands(&own.join(name)));
-    there.then_some(own)
+    let has_ledger = own.is_dir() && ["ledger.db", "ledger.head"].iter().any(|name| may_exist(&own.join(name)));
+    has_ledger.then_some(own)
 }
 
 fn search(start: &Path, trusted: &Trusted) -> (PathBuf, Search) {
     let mut search = Search { start: start.to_owned(), ..Search::default() };
     for directory in start.ancestors() {
         search.directories.push(directory.to_owned());
-        // A link that leads nowhere counts too: it may have named another ledger.
-        let file = Some(directory.join(FILE)).filter(|file| stands(file));
-        for mark in [file, holds_ledger(directory)].into_iter().flatten() {
-            if trusted.trusts(&mark) {
+        // A dangling symbolic link counts too: its target may have named another ledger.
+        let file = Some(directory.join(FILE)).filter(|file| may_exist(file));
+        for marker in [file, data_directory(directory)].into_iter().flatten() {
+            if trusted.trusts(&marker) {
                 search.marked = true;
                 return (directory.to_owned(), search);
             }
-            search.ignored.push(mark);
+            search.ignored.push(marker);
         }
-        if stands(&directory.join(".git")) {
+        if may_exist(&directory.join(".git")) {
             search.stopped_at = Some(directory.to_owned());
             break;
         }
@@ -127,17 +128,17 @@ fn search(start: &Path, trusted: &Trusted) -> (PathBuf, Search) {
     (start.to_owned(), search)
 }
 
-/// The nearest ledger above a project's root, whoever it belongs to and whatever lies between.
-fn further_up(root: &Path) -> Option<String> {
+/// The nearest ledger above a project root, regardless of its owner and of `.git` directories in between.
+fn ledger_above(root: &Path) -> Option<String> {
     root.ancestors().skip(1).find_map(|directory| {
-        if let Some(own) = holds_ledger(directory) {
+        if let Some(own) = data_directory(directory) {
             return Some(own.join("ledger.db").display().to_string());
         }
-        if !stands(&directory.join(FILE)) {
+        if !may_exist(&directory.join(FILE)) {
             return None;
         }
         match settings(directory) {
-            Ok((LedgerLocation::File(path), true, _)) if stands(&path) => Some(path.display().to_string()),
+            Ok((LedgerLocation::File(path), true, _)) if may_exist(&path) => Some(path.display().to_string()),
             Ok((database @ LedgerLocation::Database(_), true, _)) => Some(database.to_string()),
             _ => None,
         }
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_marks_a_project_it_is_the_campaigns_directory_wherever_one_stands() {
+    fn without_a_marker_the_root_is_the_campaigns_directory_not_the_current_one() {
         let tree = Tree::new(&["a/x", "b/campaign.yaml"]);
         for (start, current) in
             [("b/campaign.yaml", ""), ("campaign.yaml", "b"), ("../b/campaign.yaml", "a"), ("a/../b/campaign.yaml", "")]
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_marks_a_project_only_with_a_ledger_or_a_head_in_it() {
+    fn a_data_directory_is_a_marker_only_with_a_ledger_or_a_head_in_it() {
         let tree = Tree::new(&["campaigns/a/campaign.yaml", ".sendform/sandbox/ledger.db", ".sendform/.gitignore"]);
         tree.leads_to("campaigns/a/campaign.yaml", "", "campaigns/a");
         tree.write(".sendform/ledger.head", "");
@@ -204,7 +205,7 @@ mod tests {
         tree.write("campaigns/a/sendform.yaml", "");
         let project = tree.leads_to("campaigns/a/campaign.yaml", "", "campaigns/a");
         assert_eq!(
-            project.search.further_up,
+            project.search.ledger_above,
             Some(tree.root().join("campaigns/.sendform/ledger.db").display().to_string())
         );
     }
@@ -214,15 +215,15 @@ mod tests {
         let tree = Tree::new(&[".sendform/ledger.db", "repo/.git/HEAD", "repo/offers/campaign.yaml"]);
         let project = tree.leads_to("repo/offers/campaign.yaml", "", "repo/offers");
         assert_eq!(project.search.stopped_at, Some(tree.root().join("repo")));
-        assert_eq!(project.search.further_up, Some(tree.root().join(".sendform/ledger.db").display().to_string()));
-        // What the repository's own directory says counts.
+        assert_eq!(project.search.ledger_above, Some(tree.root().join(".sendform/ledger.db").display().to_string()));
+        // A marker in the repository's own directory counts.
         tree.write("repo/sendform.yaml", "ledger: sqlite:record/sends.db\n");
         let project = tree.leads_to("repo/offers/campaign.yaml", "repo/offers", "repo");
         assert_eq!(project.ledger, LedgerLocation::File(tree.root().join("repo/record/sends.db")));
     }
 
     #[test]
-    fn a_link_that_leads_to_another_project_is_refused_and_both_are_named() {
+    fn a_symbolic_link_to_another_project_is_refused_and_both_are_named() {
         let tree = Tree::new(&["real/sendform.yaml", "real/campaign.yaml", "other/sendform.yaml"]);
         std::os::unix::fs::symlink(tree.root().join("real/campaign.yaml"), tree.root().join("other/campaign.yaml"))
             .unwrap();
@@ -230,18 +231,18 @@ mod tests {
         for named in ["real`", "other`"] {
             assert!(error.contains(&tree.root().join(named).display().to_string()), "{error}");
         }
-        // A link to the whole project leads to the same one.
+        // A symbolic link to the whole project leads to the same project.
         std::os::unix::fs::symlink(tree.root().join("real"), tree.root().join("link")).unwrap();
         tree.leads_to("link/campaign.yaml", "", "real");
         tree.leads_to("campaign.yaml", "link", "real");
-        // Behind a link `..` is the directory above the link's end.
+        // After a symbolic link, `..` is the parent of the link's target.
         std::fs::create_dir(tree.root().join("real/sub")).unwrap();
         std::os::unix::fs::symlink(tree.root().join("real/sub"), tree.root().join("sub")).unwrap();
         tree.leads_to("sub/../campaign.yaml", "", "real");
     }
 
     #[test]
-    fn marks_of_strangers_do_not_count() {
+    fn markers_of_other_users_do_not_count() {
         let tree = Tree::new(&["up/campaign.yaml", "sendform.yaml", ".sendform/ledger.db"]);
         let strangers = Trusted { user: u32::MAX, owner: None };
         let (root, search) = search(&tree.root().join("up"), &strangers);
@@ -249,25 +250,25 @@ mod tests {
             assert_eq!(root, tree.root().join("up"));
             assert_eq!(search.ignored, [tree.root().join("sendform.yaml"), tree.root().join(".sendform")]);
         } else {
-            // Root's marks always count; tests/it/which_ledger.rs changes owners.
+            // Root's markers always count; an integration test changes owners.
             assert_eq!(root, tree.root());
         }
     }
 
     #[test]
-    fn the_project_file_is_read_strictly_and_holds_no_password() {
+    fn the_project_file_is_read_strictly_and_refuses_a_password() {
         let tree = Tree::new(&["campaign.yaml"]);
-        for (text, told) in [
-            ("ledger: postgres://me:hunter@db/offers\n", "holds a password"),
-            ("ledger: postgres://db/offers?password=hunter\n", "holds a password"),
+        for (text, expected) in [
+            ("ledger: postgres://me:hunter@db/offers\n", "contains a password"),
+            ("ledger: postgres://db/offers?password=hunter\n", "contains a password"),
             ("ledger: postgres://me:hun?ter@db/offers\n", "`%3F`"),
             ("leger: x\n", "leger"),
         ] {
             tree.write("sendform.yaml", text);
             let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
-            assert!(error.contains(told) && !error.contains("hunter"), "{error}");
+            assert!(error.contains(expected) && !error.contains("hunter"), "{error}");
         }
-        // It may be a link to any file of the machine, so nothing of such a file is shown.
+        // It may be a symbolic link to any file, so no error quotes such a file.
         for other in [
             "hunter2",
             "root:hunter2:19000:0:99999:7:::\n",
@@ -279,11 +280,11 @@ mod tests {
             std::fs::remove_file(tree.root().join("sendform.yaml")).unwrap();
             std::os::unix::fs::symlink(tree.root().join("other"), tree.root().join("sendform.yaml")).unwrap();
             let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
-            assert!(error.contains("only key is `ledger`") && !error.to_lowercase().contains("hunter"), "{error}");
+            assert!(error.contains("the only key is `ledger`") && !error.to_lowercase().contains("hunter"), "{error}");
         }
         std::fs::remove_file(tree.root().join("other")).unwrap();
         let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
-        assert!(error.contains("cannot read"), "a link that leads nowhere counts: {error}");
+        assert!(error.contains("cannot read"), "a dangling symbolic link counts: {error}");
         std::fs::remove_file(tree.root().join("sendform.yaml")).unwrap();
         let pipe = tree.root().join("sendform.yaml");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

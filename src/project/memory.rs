@@ -1,8 +1,8 @@
-//! Which ledger each campaign was sent with: one small file for each campaign, below `.sendform/campaigns`
-//! in the project's root.
+//! The ledger that each campaign was sent with: one small file per campaign, in `.sendform/campaigns` below
+//! the project root.
 //!
-//! A campaign that is sent with one ledger and then with another reaches everybody twice. The file is
-//! written before a run's first claim, and `plan` and `apply` refuse a ledger of another id. It is a
+//! A campaign that is sent with one ledger and then with another reaches everybody twice. `apply` writes
+//! the file before a run's first claim, and `plan` and `apply` refuse a ledger with another id. This is a
 //! second safeguard: a fresh checkout has none of these files, and everything works without them.
 
 use std::io::{ErrorKind, Write};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DIRECTORY, create_directory};
 
-/// The format of the files. A newer one is refused.
+/// The version of the file format. A file with a newer version is refused.
 const FORMAT: u32 = 1;
 
 /// The ledger that a campaign was sent with.
@@ -21,40 +21,38 @@ pub struct Remembered {
     format: u32,
     /// The ledger's id.
     pub ledger: String,
-    /// Where it was, without credentials.
+    /// The ledger's location, without credentials.
     pub at: String,
 }
 
-/// Why the memory cannot be used.
+/// The remembered ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// It cannot be read or written.
-    #[error("cannot {doing} `{path}`, which keeps the ledger that the campaign was sent with: {error}")]
+    /// The file cannot be read or written.
+    #[error("cannot {operation} `{path}`, which records the ledger that the campaign was sent with: {source}")]
     Io {
-        /// Read or write.
-        doing: &'static str,
-        /// Which file.
+        /// `read` or `write`.
+        operation: &'static str,
         path: String,
-        /// Why.
-        error: std::io::Error,
+        source: std::io::Error,
     },
-    /// It is not what this program writes.
-    #[error("`{0}`, which keeps the ledger that the campaign was sent with, is damaged or of a newer version")]
+    /// The file has a newer format, or is not one that this program wrote.
+    #[error("`{0}`, which records the ledger that the campaign was sent with, is damaged or from a newer version")]
     Unreadable(String),
 }
 
-/// The file of a campaign. Campaign names hold no character that means something in a path.
+/// The file of a campaign. Campaign names contain no character with a meaning in paths.
 fn file(root: &Path, campaign: &str) -> PathBuf {
     root.join(DIRECTORY).join("campaigns").join(format!("{campaign}.json"))
 }
 
-/// The ledger that a campaign was sent with, if that is known in one of these directories.
+/// Returns the ledger that a campaign was sent with, from the first of these directories that has the file.
 pub fn recall(directories: &[PathBuf], campaign: &str) -> Result<Option<Remembered>, MemoryError> {
     for directory in directories {
         let path = file(directory, campaign);
         let shown = || path.display().to_string();
         let text = match std::fs::metadata(&path) {
-            // A pipe would never end.
+            // Reading a pipe would block.
             Ok(metadata) if !metadata.is_file() => return Err(MemoryError::Unreadable(shown())),
             Ok(_) => std::fs::read_to_string(&path),
             Err(error) => Err(error),
@@ -62,7 +60,7 @@ pub fn recall(directories: &[PathBuf], campaign: &str) -> Result<Option<Remember
         let text = match text {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
-            Err(error) => return Err(MemoryError::Io { doing: "read", path: shown(), error }),
+            Err(source) => return Err(MemoryError::Io { operation: "read", path: shown(), source }),
         };
         let found: Remembered = serde_json::from_str(&text).map_err(|_| MemoryError::Unreadable(shown()))?;
         if found.format > FORMAT {
@@ -73,7 +71,7 @@ pub fn recall(directories: &[PathBuf], campaign: &str) -> Result<Option<Remember
     Ok(None)
 }
 
-/// Keeps the ledger that a campaign is sent with. It is on the disk when this returns.
+/// Records the ledger that a campaign is sent with. It is on disk when this returns.
 pub fn remember(root: &Path, campaign: &str, ledger: &str, at: &str) -> Result<(), MemoryError> {
     let path = file(root, campaign);
     let now = Remembered { format: FORMAT, ledger: ledger.to_owned(), at: at.to_owned() };
@@ -84,12 +82,12 @@ pub fn remember(root: &Path, campaign: &str, ledger: &str, at: &str) -> Result<(
         let directory = path.parent().unwrap_or(root);
         create_directory(directory)?;
         let mut new = tempfile::NamedTempFile::new_in(directory)?;
-        new.write_all(serde_json::to_string(&now).unwrap_or_default().as_bytes())?;
+        new.write_all(&serde_json::to_vec(&now)?)?;
         new.as_file().sync_all()?;
         new.persist(&path).map_err(|error| error.error)?;
         std::fs::File::open(directory)?.sync_all()
     };
-    write().map_err(|error| MemoryError::Io { doing: "write", path: path.display().to_string(), error })
+    write().map_err(|source| MemoryError::Io { operation: "write", path: path.display().to_string(), source })
 }
 
 #[cfg(test)]
@@ -97,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_remembered_is_recalled_and_a_newer_format_is_refused() {
+    fn the_last_remembered_ledger_is_recalled_and_a_newer_format_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().to_owned();
         let places = [root.join("below"), root.clone()];
@@ -109,7 +107,7 @@ mod tests {
         assert_eq!(recall(&places, "other").unwrap(), None);
         std::fs::remove_file(file(&root, "diwali")).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(file(&root, "diwali")).status().unwrap().success());
-        assert!(matches!(recall(&places, "diwali"), Err(MemoryError::Unreadable(_))), "a pipe would never end");
+        assert!(matches!(recall(&places, "diwali"), Err(MemoryError::Unreadable(_))), "reading a pipe would block");
         std::fs::remove_file(file(&root, "diwali")).unwrap();
         for wrong in ["", "{}", "{\"format\":2,\"ledger\":\"a\",\"at\":\"b\"}"] {
             std::fs::write(file(&root, "diwali"), wrong).unwrap();

@@ -1,8 +1,9 @@
-//! The project: where a campaign's ledger is, and which ledger each campaign was sent with.
+//! The project: the root directory, the settings in `sendform.yaml`, and the files that a campaign may read.
 //!
-//! A ledger that depended on the directory one happens to stand in would send everything again from
-//! another. So the ledger belongs to the project, and the project is found from the campaign's file
-//! upwards: see [`find`]. [`memory`] keeps which ledger a campaign was sent with.
+//! If the ledger depended on the current directory, running a campaign from another directory would send
+//! everything again. Therefore the ledger belongs to the project, and the project is found from the campaign
+//! file upwards: see [`find`]. [`memory`] records which ledger a campaign was sent with, and [`files`]
+//! says which files a campaign may read.
 
 pub mod files;
 mod find;
@@ -19,10 +20,10 @@ use crate::ledger::LedgerLocation;
 use crate::manifest::yaml::{self, Refusal};
 pub use find::{as_typed, find};
 
-/// The project file's name.
+/// The name of the project file.
 pub const FILE: &str = "sendform.yaml";
 
-/// The directory of what is not checked in.
+/// The directory for everything that is not under version control.
 pub const DIRECTORY: &str = ".sendform";
 
 /// `sendform.yaml`: settings that all campaigns of a project share.
@@ -30,7 +31,7 @@ pub const DIRECTORY: &str = ".sendform";
 #[serde(deny_unknown_fields)]
 pub struct ProjectFile {
     /// Where sends are recorded: `sqlite:PATH`, relative to this file, or `postgres://HOST/DATABASE`.
-    /// With `url` and `id` only the ledger of that id is used.
+    /// With `url` and `id`, only the ledger with that id is used.
     #[serde(default, deserialize_with = "ledger_setting")]
     pub ledger: Option<LedgerSetting>,
 }
@@ -39,9 +40,9 @@ pub struct ProjectFile {
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(untagged)]
 pub enum LedgerSetting {
-    /// Its URL.
+    /// The ledger's URL.
     Url(String),
-    /// Its URL, and the id that it must have.
+    /// The ledger's URL, and the id that it must have.
     Pinned(PinnedLedger),
 }
 
@@ -56,46 +57,46 @@ pub struct PinnedLedger {
     pub id: String,
 }
 
-/// What `ledger` must be.
-const WRONG_LEDGER: &str = "`ledger` is a URL, or a mapping with `url` and `id`, where `id` is 32 hexadecimal digits";
+/// The problem with any value of `ledger` that is not a [`LedgerSetting`].
+const INVALID_LEDGER: &str =
+    "`ledger` must be a URL, or a mapping with `url` and `id`, where `id` has 32 hexadecimal digits";
 
-/// Reads either form by hand: the text may hold a password, and a general error would quote it.
+/// Reads both forms without serde's own errors, which would quote a password in the URL.
 fn ledger_setting<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<LedgerSetting>, D::Error> {
     use serde::de::Error;
-    let wrong = WRONG_LEDGER;
     match serde_yaml::Value::deserialize(deserializer)? {
         serde_yaml::Value::Null => Ok(None),
         serde_yaml::Value::String(url) => Ok(Some(LedgerSetting::Url(url))),
         mapping @ serde_yaml::Value::Mapping(_) => {
-            let pinned: PinnedLedger = serde_yaml::from_value(mapping).map_err(|_| D::Error::custom(wrong))?;
+            let pinned: PinnedLedger = serde_yaml::from_value(mapping).map_err(|_| D::Error::custom(INVALID_LEDGER))?;
             let hexadecimal = pinned.id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
             if pinned.id.len() == 32 && hexadecimal {
                 Ok(Some(LedgerSetting::Pinned(pinned)))
             } else {
-                Err(D::Error::custom(wrong))
+                Err(D::Error::custom(INVALID_LEDGER))
             }
         }
-        _ => Err(D::Error::custom(wrong)),
+        _ => Err(D::Error::custom(INVALID_LEDGER)),
     }
 }
 
-/// Where a project keeps its record.
+/// A project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
-    /// Its root, with every link followed.
+    /// The root directory, with symbolic links resolved.
     pub root: PathBuf,
-    /// The ledger that is used without `--ledger`.
+    /// The ledger to use without `--ledger`.
     pub ledger: LedgerLocation,
-    /// Whether `sendform.yaml` names the ledger.
+    /// Whether `ledger` comes from `sendform.yaml`.
     pub names_ledger: bool,
-    /// The id that `sendform.yaml` says the ledger has.
+    /// The id that the ledger must have, from `sendform.yaml`.
     pub pinned_id: Option<String>,
-    /// Why the search for the project ended at this root.
+    /// How the search found this root.
     pub search: Search,
 }
 
 impl Project {
-    /// The path of a file below the root, with `/`; the file's name if it lies elsewhere.
+    /// The path of a file relative to the root, with `/`, or only the file's name if it is outside the root.
     pub fn path_below(&self, file: &Path) -> String {
         let canonical = file.canonicalize().unwrap_or_else(|_| file.to_owned());
         let below = canonical.strip_prefix(&self.root).ok().or_else(|| canonical.file_name().map(Path::new));
@@ -105,28 +106,28 @@ impl Project {
     }
 }
 
-/// What the search for a project has seen, for messages and for the guard against a second ledger.
+/// What the search for a project found, for messages and for the check against a second ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {
-    /// The directory that it started from.
+    /// The directory in which the search started.
     pub start: PathBuf,
-    /// Whether a mark was found; else the root is where the search started.
+    /// Whether a marker was found. Otherwise, the root is `start`.
     pub marked: bool,
-    /// The directory with `.git` where it stopped.
+    /// The directory with `.git` at which the search stopped.
     pub stopped_at: Option<PathBuf>,
-    /// Marks that do not count, because they belong to somebody else.
+    /// Markers that do not count because of their owner.
     pub ignored: Vec<PathBuf>,
-    /// A ledger above the root. It is not used; a second one below it may be a mistake.
-    pub further_up: Option<String>,
-    /// The directories of the search, from the start upwards, that this user may trust.
+    /// A ledger above the root. It is not used, but creating a second one below it may be a mistake.
+    pub ledger_above: Option<String>,
+    /// The directories that were searched, from the start upwards.
     pub directories: Vec<PathBuf>,
 }
 
-/// The ledger of a project, whether its project file names it, and the id that it must have.
+/// Reads the ledger of a project, whether its project file names one, and the id that it must have.
 fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagnostics> {
     let default = || (LedgerLocation::File(root.join(DIRECTORY).join("ledger.db")), false, None);
     let file = root.join(FILE);
-    if !find::stands(&file) {
+    if !find::may_exist(&file) {
         return Ok(default());
     }
     let (url, id) = match read(&file)?.ledger {
@@ -137,10 +138,10 @@ fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagn
     let location = LedgerLocation::parse(&url, root)
         .map_err(|problem| Diagnostic::error(Code::InvalidLedgerUrl, problem.to_string()).in_file(&file, None, None))?;
     match &location {
-        // This file is checked in.
+        // This file is under version control.
         LedgerLocation::Database(url) if url.has_password() => {
-            Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL holds a password")
-                .hint("give the URL in the environment variable `SENDFORM_LEDGER`, from where your secrets are")
+            Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL contains a password")
+                .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
                 .in_file(&file, None, None)
                 .into())
         }
@@ -158,20 +159,20 @@ fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {
     }
     yaml::parse_as(&text).map_err(|refusal| {
         let shown = file.display();
-        let Refusal::Yaml(error) = refusal else { return problem(format!("`{shown}` is wrong: {refusal}")) };
+        let Refusal::Yaml(error) = refusal else { return problem(format!("`{shown}` is invalid: {refusal}")) };
         let (line, column) = error.location().map(|at| (at.line() as u64, at.column() as u64)).unzip();
-        let why = what_is_wrong(&text, &error.to_string());
-        Diagnostic::error(Code::InvalidProjectFile, format!("`{shown}` is wrong: {why}"))
+        let why = explain_error(&text, &error.to_string());
+        Diagnostic::error(Code::InvalidProjectFile, format!("`{shown}` is invalid: {why}"))
             .in_file(file, line, column)
             .into()
     })
 }
 
-/// Why a project file is refused. It may be a link to something else, so nothing of its content is shown but
-/// a key that looks like one.
-fn what_is_wrong(text: &str, error: &str) -> String {
-    if error.contains(WRONG_LEDGER) {
-        return WRONG_LEDGER.to_owned();
+/// Explains why a project file is refused. The file may be a symbolic link to any other file, so the
+/// explanation quotes nothing of it except a key that looks like one.
+fn explain_error(text: &str, error: &str) -> String {
+    if error.contains(INVALID_LEDGER) {
+        return INVALID_LEDGER.to_owned();
     }
     let keys: Vec<String> = match yaml::parse(text) {
         Ok(serde_yaml::Value::Mapping(mapping)) => {
@@ -183,19 +184,19 @@ fn what_is_wrong(text: &str, error: &str) -> String {
         (1..=40).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte))
     };
     match keys.iter().find(|key| *key != "ledger") {
-        Some(unknown) if keys.iter().all(plain) => format!("it has no key `{unknown}`; its only key is `ledger`"),
-        _ => "its only key is `ledger`, and this is something else".to_owned(),
+        Some(unknown) if keys.iter().all(plain) => format!("unknown key `{unknown}`; the only key is `ledger`"),
+        _ => "the only key is `ledger`, and this file contains something else".to_owned(),
     }
 }
 
-/// Makes the directory of a ledger. One called `.sendform` ignores itself in Git.
+/// Creates the directory of a ledger, if it is missing.
 pub fn prepare(ledger: &Path) -> std::io::Result<()> {
     let Some(directory) = ledger.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
     create_directory(directory)
 }
 
-/// Makes a directory and what it lies in, as durably as the files in it: a new directory that its parent
-/// forgets in a power failure would take the ledger with it.
+/// Creates a directory and its missing parents, and flushes them to disk: a power failure that loses a new
+/// directory would lose the ledger in it. A new `.sendform` gets a `.gitignore` that ignores everything in it.
 pub(crate) fn create_directory(directory: &Path) -> std::io::Result<()> {
     let sync = |directory: &Path| std::fs::File::open(directory).and_then(|opened| opened.sync_all());
     let mut missing = Vec::new();
@@ -209,7 +210,7 @@ pub(crate) fn create_directory(directory: &Path) -> std::io::Result<()> {
     let own = directory.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == DIRECTORY));
     if let Some(own) = own {
         match std::fs::File::create_new(own.join(".gitignore")) {
-            Ok(mut ignore) => ignore.write_all(b"# The record of sends is not for Git.\n*\n")?,
+            Ok(mut ignore) => ignore.write_all(b"# The ledger does not belong in Git.\n*\n")?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_may_be_pinned_to_its_id_and_an_error_does_not_quote_its_url() {
+    fn a_ledger_can_be_pinned_by_its_id_and_an_error_does_not_quote_its_url() {
         let id = "0123456789abcdef".repeat(2);
         let pinned = parse(&format!("ledger: {{ url: postgres://db/offers, id: {id} }}")).unwrap();
         let expected = PinnedLedger { url: "postgres://db/offers".to_owned(), id: id.clone() };

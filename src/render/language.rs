@@ -17,10 +17,10 @@ use std::collections::BTreeSet;
 use minijinja::machinery::{Span, ast, parse};
 use minijinja::value::ValueKind;
 
-use super::compose::CompileError;
+use super::environment::CompileError;
 
 /// The longest text of one field, in bytes. The longest message has 600 characters.
-pub(super) const MAX_SOURCE: usize = 8 * 1024;
+pub(super) const MAX_SOURCE_LEN: usize = 8 * 1024;
 
 /// How many parts a list may be made of that are not all fixed texts and numbers.
 const MAX_PARTS: usize = 100;
@@ -76,8 +76,9 @@ impl Kind {
 
 /// Refuses a text whose expressions do what is not bounded.
 pub(super) fn check(source: &str) -> Result<(), CompileError> {
-    if source.len() > MAX_SOURCE {
-        let message = format!("it has {} bytes, and a text with expressions has at most {MAX_SOURCE}", source.len());
+    if source.len() > MAX_SOURCE_LEN {
+        let message =
+            format!("it has {} bytes, and a text with expressions has at most {MAX_SOURCE_LEN}", source.len());
         return Err(CompileError { message, line: None });
     }
     // What does not parse is told by the engine.
@@ -411,7 +412,7 @@ mod tests {
         }
         let parts = ["vars.x"; MAX_PARTS + 1].join(", ");
         assert!(check(&format!("{{{{ [{parts}] | join }}}}")).is_err());
-        assert!(check(&" ".repeat(MAX_SOURCE + 1)).is_err());
+        assert!(check(&" ".repeat(MAX_SOURCE_LEN + 1)).is_err());
     }
 
     #[test]

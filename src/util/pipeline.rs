@@ -1,34 +1,34 @@
-//! Work in two steps on two threads: one gives piece after piece, the other takes them in order.
+//! A pipeline of two threads: one produces items, the other consumes them in order.
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{IntoIter, SyncSender, sync_channel};
 
-/// How many pieces may lie between the two.
-const BETWEEN: usize = 4;
+/// How many items may wait between the two threads.
+const CHANNEL_CAPACITY: usize = 4;
 
-/// The giving end.
-pub struct Giver<T>(SyncSender<T>);
+/// The producer's end.
+pub struct Sender<T>(SyncSender<T>);
 
-impl<T> Giver<T> {
-    /// Hands a piece over; waits while enough lie there. False: nobody takes any more.
-    pub fn give(&self, piece: T) -> bool {
-        self.0.send(piece).is_ok()
+impl<T> Sender<T> {
+    /// Sends an item; waits while the channel is full. Returns false if the consumer has ended.
+    pub fn send(&self, item: T) -> bool {
+        self.0.send(item).is_ok()
     }
 }
 
-/// Runs `give` on this thread, and `take` on another over what is given, until there is no more.
-/// What both come to; a panic of either is a panic here.
-pub fn hand_over<T: Send, A, B: Send>(
-    give: impl FnOnce(&Giver<T>) -> A,
-    take: impl FnOnce(IntoIter<T>) -> B + Send,
+/// Runs `produce` on this thread and `consume` on another, and returns both results. The items end when
+/// `produce` returns. A panic of either is a panic of the caller.
+pub fn run_pipeline<T: Send, A, B: Send>(
+    produce: impl FnOnce(&Sender<T>) -> A,
+    consume: impl FnOnce(IntoIter<T>) -> B + Send,
 ) -> (A, B) {
     std::thread::scope(|scope| {
-        let (sender, pieces) = sync_channel(BETWEEN);
-        let taking = scope.spawn(move || take(pieces.into_iter()));
-        // The giver is dropped as soon as it has given all, which is what ends the other.
-        let gave = give(&Giver(sender));
-        match taking.join() {
-            Ok(took) => (gave, took),
+        let (sender, items) = sync_channel(CHANNEL_CAPACITY);
+        let consumer = scope.spawn(move || consume(items.into_iter()));
+        // The sender is dropped as soon as `produce` returns, which ends the items.
+        let produced = produce(&Sender(sender));
+        match consumer.join() {
+            Ok(consumed) => (produced, consumed),
             Err(panic) => resume_unwind(panic),
         }
     })
@@ -39,29 +39,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_arrives_in_order() {
-        let (gave, took) = hand_over(
-            |giver| (0..1_000).filter(|number| giver.give(*number)).count(),
-            |pieces| pieces.collect::<Vec<i32>>(),
+    fn all_items_arrive_in_order() {
+        let (sent, received) = run_pipeline(
+            |sender| (0..1_000).filter(|number| sender.send(*number)).count(),
+            |items| items.collect::<Vec<i32>>(),
         );
-        assert_eq!((gave, took), (1_000, (0..1_000).collect()));
+        assert_eq!((sent, received), (1_000, (0..1_000).collect()));
     }
 
     #[test]
-    fn who_gives_learns_that_nobody_takes_any_more() {
-        let (gave, took) = hand_over(|giver| (0..).find(|number| !giver.give(*number)), |mut pieces| pieces.next());
-        assert_eq!(took, Some(0));
-        assert!(gave.is_some());
+    fn the_producer_learns_that_the_consumer_has_ended() {
+        let (failed, first) =
+            run_pipeline(|sender| (0..).find(|number| !sender.send(*number)), |mut items| items.next());
+        assert_eq!(first, Some(0));
+        assert!(failed.is_some());
     }
 
     #[test]
-    fn a_panic_of_either_is_one_here_and_ends_the_other() {
-        let taking = std::panic::catch_unwind(|| {
-            hand_over(|giver| while giver.give(1) {}, |mut pieces| assert_eq!(pieces.next(), None, "this is meant"))
+    fn a_panic_of_either_thread_ends_the_other_and_reaches_the_caller() {
+        let of_consumer = std::panic::catch_unwind(|| {
+            run_pipeline(|sender| while sender.send(1) {}, |mut items| assert_eq!(items.next(), None, "expected"))
         });
-        let giving = std::panic::catch_unwind(|| {
-            hand_over(|giver| assert!(!giver.give(1), "this is meant"), |pieces| pieces.count())
+        let of_producer = std::panic::catch_unwind(|| {
+            run_pipeline(|sender| assert!(!sender.send(1), "expected"), |items| items.count())
         });
-        assert!(taking.is_err() && giving.is_err());
+        assert!(of_consumer.is_err() && of_producer.is_err());
     }
 }

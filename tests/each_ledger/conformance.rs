@@ -331,6 +331,7 @@ fn another_key_is_refused() {
         drop(stage.for_run().await);
         let wrong = sendform::ledger::LedgerKey::from_bytes([8; 32]);
         let refused = match &stage {
+            Stage::Memory(store) => store.open(Some(&wrong)).err(),
             Stage::Sqlite(directory) => sendform::ledger::sqlite::SqliteLedger::open_existing(
                 &directory.path().join("ledger.db"),
                 &operator(),

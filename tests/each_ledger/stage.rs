@@ -7,6 +7,7 @@ use sendform::domain::canonical::ContentDigest;
 use sendform::domain::clock::SystemClock;
 use sendform::domain::coupon::CouponCode;
 use sendform::gateway::Outcome;
+use sendform::ledger::memory::MemoryStore;
 use sendform::ledger::postgres::PostgresLedger;
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
@@ -18,13 +19,19 @@ use tempfile::TempDir;
 use crate::support::{Kind, postgres};
 
 pub enum Stage {
+    Memory(MemoryStore),
     Sqlite(TempDir),
     Postgres(String),
 }
 
 /// Runs a check with a new ledger.
 pub fn with_stage<F: Future<Output = ()>>(check: impl Fn(Stage) -> F) {
-    runtime().block_on(check(Stage::new()));
+    let runtime = runtime();
+    if crate::LEDGER == Kind::Sqlite {
+        // Simulations run on it.
+        runtime.block_on(check(Stage::memory()));
+    }
+    runtime.block_on(check(Stage::new()));
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {
@@ -125,6 +132,11 @@ impl Stage {
         }
     }
 
+    /// A new ledger in memory.
+    pub fn memory() -> Self {
+        Stage::Memory(MemoryStore::new(&key(), Arc::new(SystemClock)))
+    }
+
     /// Opened for a run. A lease that is just being given back is waited for.
     pub async fn for_run(&self) -> Box<dyn Ledger> {
         for _ in 0..200 {
@@ -138,6 +150,7 @@ impl Stage {
 
     pub async fn try_for_run(&self) -> Result<Box<dyn Ledger>, LedgerError> {
         Ok(match self {
+            Stage::Memory(store) => store.open(Some(&key()))?,
             Stage::Sqlite(directory) => {
                 Box::new(SqliteLedger::open_or_create(&directory.path().join("ledger.db"), &operator(), &key())?)
             }
@@ -147,6 +160,7 @@ impl Stage {
 
     pub async fn reader(&self) -> Box<dyn Ledger> {
         match self {
+            Stage::Memory(store) => store.open(None).unwrap(),
             Stage::Sqlite(directory) => Box::new(
                 SqliteLedger::open_existing(&directory.path().join("ledger.db"), &operator(), None).unwrap().unwrap(),
             ),
@@ -170,6 +184,7 @@ impl Stage {
     /// Lets others take the place of a run that is alive, as after a pause that was too long or a lock that was lost.
     pub async fn take_the_place_of(&self, run: i64) {
         match self {
+            Stage::Memory(store) => assert!(store.unlock(run)),
             Stage::Sqlite(directory) => std::fs::remove_file(directory.path().join("ledger.db.lock")).unwrap(),
             Stage::Postgres(url) => {
                 let mut ledger = PostgresLedger::open_existing(url, &operator(), None).await.unwrap().unwrap();
@@ -182,6 +197,9 @@ impl Stage {
     pub async fn kill(&self, run: Box<dyn RunLedger>) {
         let id = run.id();
         drop(run);
+        if let Stage::Memory(store) = self {
+            store.unlock(id);
+        }
         if let Stage::Postgres(url) = self {
             // What the lease would do by itself, a little later.
             PostgresLedger::open_existing(url, &operator(), None).await.unwrap().unwrap().unlock(id).await.unwrap();

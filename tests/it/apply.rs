@@ -117,7 +117,7 @@ fn a_missing_secret_stops_before_anything_is_sent() {
     let project = Project::new();
     let output =
         output(project.command(&["apply", "campaign.yaml", "--auto-approve"]).env_remove("KALEYRA_API_KEY")).expect(1);
-    assert!(output.stderr.contains("the API key is not to be had: environment variable `KALEYRA_API_KEY` is not set"));
+    assert!(output.stderr.contains("cannot read the API key: environment variable `KALEYRA_API_KEY` is not set"));
 }
 
 #[test]

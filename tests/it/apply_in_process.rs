@@ -13,7 +13,8 @@ use sendform::domain::send::SendState;
 use sendform::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use sendform::ledger::{LedgerKey, LedgerLocation, Operator, RunStart, Scope};
 use sendform::manifest::{self, Given};
-use sendform::plan::build::{Inputs, build};
+use sendform::plan::build::{Basis, build};
+use sendform::plan::{Inputs, Prepared};
 use tokio::sync::{mpsc, watch};
 
 use crate::support::Project;
@@ -68,12 +69,14 @@ impl Embedding {
     /// Plans and applies, as often as wanted.
     fn apply(&self, reply: fn(usize) -> Reply) -> (RunSummary, Vec<(String, String)>, Vec<Event>) {
         let now = Timestamp::now();
-        let checked = manifest::load(&self.project.path().join("campaign.yaml"), &Given::default(), now).unwrap();
-        let campaign = Arc::new(checked.campaign);
-        let scope = Scope { campaign: campaign.record.clone(), edition: campaign.edition, unique_codes: false };
+        let loaded = manifest::load(&self.project.path().join("campaign.yaml"), &Given::default(), now).unwrap();
+        let compiled = loaded.compiled;
+        let campaign =
+            Arc::new(Prepared::new(loaded.path, loaded.campaign, compiled.composer, compiled.audience, compiled.pool));
+        let scope = Scope { campaign: campaign.record_name.clone(), edition: campaign.edition, unique_codes: false };
         let mut ledger = self.runtime.block_on(self.location.open_for_run(&operator(), &self.key)).unwrap();
         let snapshot = self.runtime.block_on(ledger.snapshot(&scope)).unwrap();
-        let inputs = Inputs {
+        let basis = Basis {
             snapshot: &snapshot,
             key: Some(&self.key),
             now,
@@ -82,15 +85,14 @@ impl Embedding {
             sandbox: false,
             list_blocked: false,
             collect_newcomers: false,
-            pool: None,
         };
-        let built = build(&campaign, inputs).unwrap();
+        let built = build(&campaign, Inputs::open(&campaign), basis).unwrap();
         let gateway = Arc::new(Recording { sent: Mutex::default(), reply });
         let (events_sender, mut events) = mpsc::unbounded_channel();
         let (_shutdown_sender, shutdown) = watch::channel(ShutdownRequest::None);
         let run = Run {
             start: RunStart {
-                campaign: campaign.record.clone(),
+                campaign: campaign.record_name.clone(),
                 edition: campaign.edition,
                 name: campaign.name.clone(),
                 manifest: "campaign.yaml".into(),
@@ -101,7 +103,7 @@ impl Embedding {
                 planned_at: built.planned_at,
                 unique_codes: false,
                 recipients: built.file.recipients,
-                sender: campaign.gateway.from.to_string(),
+                sender: campaign.gateway.sender.to_string(),
                 interval: campaign.delivery.rate.interval(),
                 retry_rejected: false,
                 lease: Duration::from_secs(30),

@@ -147,17 +147,17 @@ fn no_header() {
     let project = Project::with_sandbox(&sandbox);
     project.people("9876543210,Asha\n9876543211,Ravi\n");
     let output = project.apply(&[]).expect(3);
-    assert!(output.stderr.contains("it is no header"), "{}", output.stderr);
+    assert!(output.stderr.contains("it is not a header"), "{}", output.stderr);
     assert!(!output.stderr.contains("9876543210"), "a number is on the screen");
     people("", &["no header row"]);
 }
 
 #[test]
 fn no_rows_or_only_duplicates() {
-    people("mobile,first_name\n", &["a header and no rows"]);
+    people("mobile,first_name\n", &["a header but no rows"]);
     people(
         "mobile,first_name\n9876543210,Asha\n+919876543210,Asha\n098765 43210,A\n",
-        &["all 3 rows of the audience hold the same number"],
+        &["all 3 rows of the audience have the same phone number"],
     );
 }
 
@@ -167,7 +167,12 @@ fn a_pool_with_duplicate_or_long_codes() {
     let project = Project::with_sandbox(&sandbox);
     project.campaign(&[(CODE, "coupons: { pool: { csv: codes.csv } }")]);
     project.write("codes.csv", "code\nAAA1\nAAA2\nAAA1\nABCDEFGHIJKLMNOP\n");
-    refused(&project, &sandbox, 3, &["codes.csv:4", "stands in line 2 already", "codes.csv:5", "16 characters"]);
+    refused(
+        &project,
+        &sandbox,
+        3,
+        &["codes.csv:4", "is the same as the one in line 2", "codes.csv:5", "16 characters"],
+    );
 }
 
 #[test]
@@ -238,7 +243,7 @@ fn a_ledger_without_its_key_or_with_another() {
     let project = Project::with_sandbox(&sandbox);
     project.apply(&[]).expect(0);
     let output = output(project.command(&["plan", "campaign.yaml"]).env("SENDFORM_KEY", "ab".repeat(32))).expect(1);
-    assert!(output.stderr.contains("made with another key"), "{}", output.stderr);
+    assert!(output.stderr.contains("created with another key"), "{}", output.stderr);
     std::fs::remove_file(project.path().join(".sendform/ledger.key")).unwrap();
     let output = project.apply(&[]).expect(1);
     assert!(output.stderr.contains("ledger.key` is missing"), "{}", output.stderr);
@@ -267,5 +272,5 @@ fn none_is_never_sent() {
     project.apply(&[]).expect(0);
     assert_eq!(sandbox.accepted("to"), ["+919876543210", "+919876543212"]);
     let plan = project.run(&["plan", "campaign.yaml", "--list-blocked"]).expect(0).stdout;
-    assert!(plan.contains("gives none, which is not sent"), "{plan}");
+    assert!(plan.contains("evaluates to none, which cannot be sent"), "{plan}");
 }

@@ -90,7 +90,7 @@ fn a_suppression_list_that_suppresses_nobody_is_refused() {
         (&no_header, &["csv-no-header", "seven or more digits"]),
         (
             &one_without,
-            &["suppression-not-a-number", "out.csv:9", "has no number, so it suppresses nobody", "invalid: skip"],
+            &["suppression-not-a-number", "out.csv:9", "has no phone number, so it suppresses nobody", "invalid: skip"],
         ),
     ] {
         let sandbox = Sandbox::start(&[]);
@@ -143,12 +143,12 @@ fn the_plan_shows_what_was_read_and_lists_without_effect_first() {
     let warnings: Vec<&str> = plan["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     assert_eq!(
         warnings[0],
-        "nobody of the audience is on the suppression list `nobody.csv` (2 rows): it leaves nobody out"
+        "nobody in the audience is on the suppression list `nobody.csv` (2 rows), so it excludes nobody"
     );
-    assert_eq!(warnings[1], "the suppression list `empty.csv` has no rows: it leaves nobody out");
+    assert_eq!(warnings[1], "the suppression list `empty.csv` has no rows, so it excludes nobody");
     let text = project.run(&["plan", "campaign.yaml"]).expect(0).stdout;
-    let top = "The suppression list nobody.csv leaves nobody out: it has 2 rows\n\
-               The suppression list empty.csv leaves nobody out: it has 0 rows\n\n";
+    let top = "The suppression list nobody.csv excludes nobody: it has 2 rows\n\
+               The suppression list empty.csv excludes nobody: it has 0 rows\n\n";
     assert!(text.starts_with(top), "{text}");
     for line in [
         "Rows      100 of people.csv",
@@ -167,7 +167,7 @@ fn the_plan_shows_what_was_read_and_lists_without_effect_first() {
     // A list of which `skip` passes every row over is none.
     project.write("out.csv", "mobile\nn/a\n\"\"\n");
     let output = project.run(&["plan", "campaign.yaml"]).expect(3);
-    assert!(output.stderr.contains("no row of `out.csv` has a number"), "{}", output.stderr);
+    assert!(output.stderr.contains("no row of `out.csv` has a valid number"), "{}", output.stderr);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn cells_of_several_lines_are_read_where_the_manifest_says_so() {
     project.people("mobile,address,first_name\n9876543210,\"x,Asha\n9876543211,y,Ravi\n9876543212,z\",Meera\n");
     let plan = project.plan_json();
     assert_eq!(plan["counts"]["send"], 1);
-    assert_eq!(plan["warnings"][0], "1 cell of `people.csv` holds a whole row, the first in line 2");
+    assert_eq!(plan["warnings"][0], "1 cell of `people.csv` contains a whole row, the first in line 2");
 }
 
 /// Row nine is Ravi's, however lines end and whatever stands between the rows.
@@ -253,7 +253,7 @@ fn codes_that_differ_by_case_alone_are_warned_of_and_invisible_ones_refused() {
     let pool = [(CODE, "coupons: { pool: { csv: codes.csv } }")];
     project.campaign(&pool);
     project.write("codes.csv", "code\r\nGOLD1\r\nGOLD2\r\ngold1\r\nGold2\r\nGOLD3\r\n");
-    let words = "2 codes of `codes.csv` differ from another by case alone, the first in line 4";
+    let words = "2 codes of `codes.csv` differ from another code only in case, the first in line 4";
     assert_eq!(project.plan_json()["warnings"][0], words);
     let validated = project.run(&["validate", "campaign.yaml"]).expect(0).stderr;
     assert!(validated.contains(words), "{validated}");
@@ -455,16 +455,19 @@ fn whatever_a_path_leads_to_is_refused_at_once_and_never_shown() {
             std::fs::rename(project.path().join("campaign.yaml"), project.path().join(&name)).unwrap();
             places.push(name);
         }
-        for place in places {
-            for format in ["text", "json"] {
-                let output = soon(&project, &[&place, "--format", format]);
-                let all = format!("{}{}", output.stdout, output.stderr);
-                assert_eq!(output.code, 3, "{file} in {place}: {all}");
-                for content in [SECRET, "sandbox-key", "root:", "daemon", "validate\0", "/bin/"] {
-                    assert!(!all.contains(content), "{content:?} of {file} in {place} is on the screen:\n{all}");
-                }
+        let hidden = |all: &str| {
+            for content in [SECRET, "sandbox-key", "root:", "daemon", "validate\0", "/bin/"] {
+                assert!(!all.contains(content), "{content:?} of {file} is on the screen:\n{all}");
             }
+        };
+        for place in &places {
+            let output = soon(&project, &[place]);
+            assert_eq!(output.code, 3, "{file} in {place}: {}", output.stderr);
+            hidden(&format!("{}{}", output.stdout, output.stderr));
         }
+        let together: Vec<&str> = places.iter().map(String::as_str).chain(["--format", "json"]).collect();
+        let output = soon(&project, &together).expect(3);
+        hidden(&format!("{}{}", output.stdout, output.stderr));
     }
 }
 
@@ -587,4 +590,26 @@ fn findings_about_data_point_into_the_file_for_pipelines() {
         (first["code"].clone(), first["file"].clone(), first["line"].clone()),
         ("csv-open-quote".into(), "people.csv".into(), 3.into())
     );
+}
+
+/// The list has an effect: without `where`, it would exclude its people.
+#[test]
+fn a_list_whose_people_where_excludes_already_is_not_reported_as_without_effect() {
+    let sandbox = Sandbox::start(&[]);
+    let audience = "default_region: IN\n  where: recipient.first_name != 'Person 3'\n  suppress: [{ csv: out.csv }]";
+    let project = hundred(&sandbox, audience);
+    let rows: String = (0..100).map(|person| format!("{},Person {person}\n", number(person))).collect();
+    project.people(&format!("mobile,first_name\n{rows}"));
+    project.write("out.csv", format!("mobile\n{}\n", number(3)));
+    let plan = project.plan_json();
+    let list = serde_json::json!({ "file": "out.csv", "rows": 1, "skipped": 0, "matched": 0, "filtered": 1 });
+    assert_eq!(plan["suppress"], serde_json::json!([list]));
+    assert_eq!(plan["warnings"], serde_json::json!([]));
+    let text = project.run(&["plan", "campaign.yaml"]).expect(0).stdout;
+    assert!(!text.contains("excludes nobody"), "{text}");
+    assert!(text.contains("Suppress  0 by out.csv (1 row)"), "{text}");
+    // A list of strangers is still reported.
+    project.write("out.csv", "mobile\n9876500000\n");
+    let warnings = project.plan_json()["warnings"].clone();
+    assert!(warnings[0].as_str().unwrap().contains("nobody in the audience is on"), "{warnings}");
 }

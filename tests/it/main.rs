@@ -19,6 +19,7 @@ mod architecture;
 mod audience;
 mod bad_input;
 mod data_files;
+mod docs;
 mod examples;
 mod formats;
 mod hardening;

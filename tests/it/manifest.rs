@@ -66,18 +66,18 @@ fn whatsapps_limits_are_checked() {
     let media = "https://cdn.example.com/offer.png";
     let long_body = format!("text: \"{}\"\n      params: []", "x".repeat(601));
     let cases: Vec<(&str, String, &str)> = vec![
-        (url, "url: \"https://shop.example.com/{{1}}/x\", param: a".into(), "only at its end"),
+        (url, "url: \"https://shop.example.com/{{1}}/x\", param: a".into(), "at its end"),
         (url, "url: \"https://shop.example.com/{{1}}\"".into(), "no `param` fills it"),
-        (url, format!("url: \"{url}\", param: a", url = "https://shop.example.com/"), "nothing for `param` to fill"),
+        (url, format!("url: \"{url}\", param: a", url = "https://shop.example.com/"), "`param` is not used"),
         (url, "url: shop".into(), "is not a web address"),
         (media, "https://cdn.example.com/offer".into(), "no file extension"),
-        (media, "https://cdn.example.com/offer.mp4".into(), "an image header takes png, jpg, jpeg"),
+        (media, "https://cdn.example.com/offer.mp4".into(), "an image header needs png, jpg, jpeg"),
         (media, "https://localhost/offer.png".into(), "not public"),
         (media, "https://192.168.1.5/offer.png".into(), "not public"),
         ("label: Shop now", "label: This label is far too long for it".into(), "1 to 25 characters"),
         ("image: { url", "document: { url".into(), "no key `document`"),
         ("text: \"Hi {{1}}.\"", "text: \"Hi {{1}} and {{2}}.\"".into(), "2 placeholders but `body.params` has 1"),
-        ("text: \"Hi {{1}}.\"", "text: \"Hi {{name}}.\"".into(), "is no placeholder"),
+        ("text: \"Hi {{1}}.\"", "text: \"Hi {{name}}.\"".into(), "is not a placeholder"),
         (
             "text: \"Hi {{1}}.\"\n      params: [\"{{ recipient.first_name | default('there') }}\"]",
             long_body,
@@ -85,7 +85,7 @@ fn whatsapps_limits_are_checked() {
         ),
         ("language: en", "language: english please".into(), "a WhatsApp language code"),
         ("BASE_URL", "http://api.example.com".into(), "API key unencrypted"),
-        ("BASE_URL", "\"https://api.example.com\"\n    domain: in".into(), "both say where to send"),
+        ("BASE_URL", "\"https://api.example.com\"\n    domain: in".into(), "exclude each other"),
         ("default_region: IN", "default_region: XX".into(), "there is no region `XX`"),
         (
             "coupons: { code: HELLO25 }",
@@ -98,7 +98,7 @@ fn whatsapps_limits_are_checked() {
             "a character twice",
         ),
         ("rate: 2000/s", "rate: fast".into(), "`fast` is not a rate"),
-        ("concurrency: 20", "concurrency: 20, batch: 40".into(), "only 20 messages may be under way"),
+        ("concurrency: 20", "concurrency: 20, batch: 40".into(), "`concurrency` allows only 20 messages"),
         ("phone: mobile", "phone: mobile\n  where:".into(), "`audience.where` has no value"),
         ("phone: mobile", "phone: mobile\n  where: frist_name == 'x'".into(), "there is no `frist_name` here"),
         ("phone: mobile", "phone: mobile\n  template: de".into(), "there is no template `de`"),

@@ -15,6 +15,7 @@ mod each_ledger;
 mod disks;
 mod explore;
 mod formats;
+mod hostile_files;
 mod kaleyra;
 mod late_answers;
 mod moves;

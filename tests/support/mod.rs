@@ -3,6 +3,7 @@
 // Each of the two test binaries uses a part of this.
 #![allow(dead_code)]
 
+pub mod hostile;
 pub mod postgres;
 pub mod recorder;
 pub mod wire;

@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, watch};
 use self::rate::Number;
 use super::feed::Feed;
 use super::{Engine, Event, Progress, RunEnding, Setup, ShutdownRequest};
-use crate::audience::RowPlace;
 use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::domain::canonical::ContentDigest;
 use crate::domain::clock::SystemClock;
@@ -23,6 +22,7 @@ use crate::domain::coupon::CouponCode;
 use crate::domain::media::{MediaFile, MediaKind};
 use crate::domain::message::{Digester, Media, Message, TemplateHead};
 use crate::domain::phone::E164;
+use crate::domain::row::{RowLocation, RowOrigin};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
     Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RecordedEnding, RunCounts, RunLedger,
@@ -130,7 +130,7 @@ impl RunLedger for Memory {
     }
 
     async fn commit(&mut self, batch: &Arc<Batch>) -> Result<Committed, LedgerError> {
-        let asked = Moment::now(&SystemClock);
+        let asked = Moment::now();
         let slow = self.0.lock().unwrap().slow;
         tokio::time::sleep(Duration::from_millis(1) + slow).await;
         let fault = {
@@ -251,7 +251,7 @@ fn desired(person: u64) -> Box<Desired> {
     let mut entry = [0; 32];
     entry[..8].copy_from_slice(&person.to_be_bytes());
     Box::new(Desired {
-        place: RowPlace { source: 0, line: person },
+        origin: RowOrigin { source: 0, location: RowLocation::Line(person) },
         address,
         row: Arc::default(),
         key: SendKey(key),
@@ -550,8 +550,7 @@ async fn the_first_stop_waits_for_what_is_under_way_and_the_second_does_not() {
 async fn a_process_that_was_paused_between_intent_and_request_does_not_start_it() {
     let pause = Fault::Paused(Duration::from_secs(40));
     let scene = (3..5).fold(Scene::new(30, fast(5)), |scene, commit| scene.fault(commit, pause));
-    scene.ledger.0.lock().unwrap().lease =
-        Some(Lease::new(Arc::new(SystemClock), Duration::from_secs(24), Moment::now(&SystemClock)));
+    scene.ledger.0.lock().unwrap().lease = Some(Lease::new(Duration::from_secs(24), Moment::now()));
     let ran = scene.run(|_| Step::Accept).await;
     assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 30));
     let record = ran.record.0.lock().unwrap();
@@ -562,7 +561,7 @@ async fn a_process_that_was_paused_between_intent_and_request_does_not_start_it(
 
 #[tokio::test(start_paused = true)]
 async fn the_manifest_stops_a_run_that_goes_wrong() {
-    let stop_when = Some(StopWhen { within: 50, rejected: Some(Bound::Share(0.1)), unknown: None });
+    let stop_when = Some(StopWhen { within: 50, rejected: Some(Bound::Percent(10.0)), unknown: None });
     let ran = run(
         500,
         Delivery { stop_when, ..fast(10) },
@@ -600,8 +599,7 @@ async fn a_stop_is_heard_while_everything_is_busy() {
 #[tokio::test(start_paused = true)]
 async fn a_ledger_that_was_away_for_longer_than_a_lease_is_no_pause_of_this_process() {
     let scene = (5..30).fold(Scene::new(60, fast(5)), |scene, commit| scene.fault(commit, Fault::Lost { done: false }));
-    scene.ledger.0.lock().unwrap().lease =
-        Some(Lease::new(Arc::new(SystemClock), Duration::from_secs(24), Moment::now(&SystemClock)));
+    scene.ledger.0.lock().unwrap().lease = Some(Lease::new(Duration::from_secs(24), Moment::now()));
     let ran = scene.run(|_| Step::Accept).await;
     assert!(ran.took > Duration::from_secs(60), "the ledger was not away for long: {:?}", ran.took);
     assert_eq!((ran.ending.clone(), ran.progress.accepted), (RunEnding::Finished, 60));

@@ -40,7 +40,7 @@ async fn a_bad_node_does_not_put_its_part_of_the_audience_in_doubt() {
         let unknown = ran.progress.unknown as usize;
         assert!((most + 1..=most + 1 + concurrency).contains(&unknown), "{unknown} at {concurrency}");
         assert!(ran.requests() < 5 * (most + concurrency), "{} requests", ran.requests());
-        let stop_when = Some(StopWhen { within: 200, rejected: None, unknown: Some(Bound::Share(1.0)) });
+        let stop_when = Some(StopWhen { within: 200, rejected: None, unknown: Some(Bound::Percent(100.0)) });
         let ran = run(1_000, Delivery { stop_when, ..fast(concurrency) }, steps).await;
         assert_eq!((ran.ending, ran.progress.unknown), (RunEnding::Finished, 300));
     }

@@ -1,27 +1,30 @@
-//! CSV files with a header row: what is read, strictly, and what is said when it cannot be.
+//! CSV files with a header row, read strictly.
 //!
-//! A cell is never shown in an error, since it may be somebody's name or number. White space
-//! around a cell is not part of it.
+//! Errors never show a cell, since it may hold a name or a number. White space around a cell is not part
+//! of it.
 //!
 //! The CSV library always finds *some* way to read a file: a quote that is never closed makes the rest
-//! of the file one cell. So [`quotes`] looks at the bytes of each row that holds a quote and refuses
-//! what the library would have to guess.
+//! of the file one cell. So [`quotes`] checks the bytes of each row that holds a quote and rejects what the
+//! library would have to guess.
 
 mod lines;
 mod quotes;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use csv::{Reader, ReaderBuilder, StringRecord, Trim};
-use hashbrown::HashMap;
 
 use self::lines::Lines;
 use self::quotes::Flaw;
+use super::RowSource;
 use crate::domain::diagnostic::{Code, Diagnostic, did_you_mean};
+use crate::domain::input::CsvInput;
+use crate::domain::row::{Columns, Row, RowLocation};
 use crate::util::fs::{FileError, InputFile, MAX_DATA_BYTES};
+use crate::util::human::count;
 
 /// The longest row. What is longer is another kind of file, or has a quote that is never closed.
 const MAX_ROW_BYTES: usize = 8 << 20;
@@ -32,182 +35,87 @@ const MAX_COLUMNS: usize = 16_384;
 /// The most columns that are listed where one is missing.
 const MAX_LISTED: usize = 30;
 
-/// The columns of a table, by position and by name.
-#[derive(Debug, Default)]
-pub struct Columns {
-    names: Vec<String>,
-    positions: HashMap<String, usize>,
-}
-
-impl Columns {
-    /// The position of a column.
-    pub fn position(&self, name: &str) -> Option<usize> {
-        self.positions.get(name).copied()
-    }
-
-    /// The names, in the order of the file.
-    pub fn names(&self) -> &[String] {
-        &self.names
-    }
-}
-
 /// Cells that hold a whole row: most likely a quote that was closed too late.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WholeRows {
-    /// How many such cells there are.
-    pub cells: u64,
+struct WholeRows {
+    cells: u64,
     /// The line of the row with the first one.
-    pub first_line: u64,
+    first_line: u64,
 }
 
 /// An open CSV file.
-pub struct Table {
+pub struct CsvSource {
     file: InputFile,
     columns: Arc<Columns>,
     reader: Reader<Tap>,
+    /// The row that was read last, untrimmed.
+    record: StringRecord,
     lines: Lines,
     delimiter: u8,
     multiline: bool,
-    /// Nothing more is read after an error that makes the rest of the file uncertain.
+    /// Set by an error that leaves uncertain where the next row begins. Nothing more is read.
     broken: bool,
-    rows: u64,
     whole_rows: WholeRows,
 }
 
-impl Table {
-    /// Opens a file and reads its header. Cells may hold line breaks only if it is `multiline`.
-    pub fn open(file: &InputFile, delimiter: u8, multiline: bool) -> Result<Self, Diagnostic> {
-        let open = file.open(MAX_DATA_BYTES).map_err(|error| error.diagnostic(file))?;
+impl CsvSource {
+    /// Opens a file and reads its header.
+    pub fn open(spec: &CsvInput) -> Result<Self, Diagnostic> {
+        let open = spec.path.open(MAX_DATA_BYTES).map_err(|error| error.diagnostic(&spec.path))?;
         let reader = ReaderBuilder::new()
-            .delimiter(delimiter)
+            .delimiter(spec.delimiter)
             .trim(Trim::Headers)
             .buffer_capacity(1 << 16)
             .from_reader(Tap::new(open.into_file()));
-        let mut table = Self {
-            file: file.clone(),
+        let mut source = Self {
+            file: spec.path.clone(),
             columns: Arc::default(),
             reader,
+            record: StringRecord::new(),
             lines: Lines::default(),
-            delimiter,
-            multiline,
+            delimiter: spec.delimiter,
+            multiline: spec.multiline,
             broken: false,
-            rows: 0,
             whole_rows: WholeRows::default(),
         };
-        table.columns = Arc::new(table.header()?);
-        Ok(table)
+        source.columns = Arc::new(source.header()?);
+        Ok(source)
     }
 
     fn header(&mut self) -> Result<Columns, Diagnostic> {
         let shown = self.file.display().to_string();
         let header = self.reader.headers().cloned();
-        let line = self.look_at_row(0, !is_io(header.as_ref().err()))?;
+        let line = self.check_bytes(0, !is_io(header.as_ref().err()))?;
         let header = header.map_err(|error| self.explain(&error, line))?;
         let problem = |code, message| Diagnostic::error(code, message).in_file(&self.file, Some(line), None);
         if header.len() > MAX_COLUMNS {
-            let message = format!("`{shown}` has {} columns; a table has at most {MAX_COLUMNS}", header.len());
+            let message = format!("`{shown}` has {} columns; the maximum is {MAX_COLUMNS}", header.len());
             return Err(problem(Code::CsvTooManyColumns, message));
         }
         let names: Vec<String> = header.iter().map(str::to_owned).collect();
         if names.iter().all(String::is_empty) {
-            return Err(Diagnostic::error(Code::CsvEmpty, format!("`{shown}` is empty: there is no header row"))
+            return Err(Diagnostic::error(Code::CsvEmpty, format!("`{shown}` is empty: it has no header row"))
                 .in_file(&self.file, None, None));
         }
         if names.iter().any(|name| looks_like_a_number(name)) {
             return Err(problem(
                 Code::CsvNoHeader,
-                format!("the first row of `{shown}` holds a number of seven or more digits, so it is no header"),
+                format!("the first row of `{shown}` contains a number of seven or more digits, so it is not a header"),
             )
-            .hint("put a row with the columns' names at the top; a name has fewer than seven digits"));
+            .hint("add a first row with the column names; a column name has fewer than seven digits"));
         }
-        let mut positions = HashMap::new();
-        for (position, name) in names.iter().enumerate() {
-            if !name.is_empty()
-                && let Some(first) = positions.insert(name.clone(), position)
-            {
-                let which = match looks_like_a_name(name) {
-                    true => format!("two columns `{name}`"),
-                    false => format!("columns {} and {} of the same name", first + 1, position + 1),
-                };
-                return Err(
-                    problem(Code::CsvDuplicateColumn, format!("`{shown}` has {which}")).hint("rename one of them")
-                );
-            }
-        }
-        Ok(Columns { names, positions })
+        Columns::new(names).map_err(|(first, second)| {
+            let name = &header[first];
+            let which = match looks_like_a_name(name) {
+                true => format!("two columns named `{name}`"),
+                false => format!("the same name for columns {} and {}", first + 1, second + 1),
+            };
+            problem(Code::CsvDuplicateColumn, format!("`{shown}` has {which}")).hint("rename one of them")
+        })
     }
 
-    /// The file's path, as the user would type it.
-    pub fn path(&self) -> &Path {
-        &self.file
-    }
-
-    /// The columns.
-    pub fn columns(&self) -> &Arc<Columns> {
-        &self.columns
-    }
-
-    /// How many rows were read so far.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// The cells read so far that hold a whole row. Only a `multiline` file can have any.
-    pub fn whole_rows(&self) -> WholeRows {
-        self.whole_rows
-    }
-
-    /// The position of a column that must be there.
-    pub fn require(&self, column: &str) -> Result<usize, Diagnostic> {
-        self.columns.position(column).ok_or_else(|| self.no_column(column))
-    }
-
-    /// The error for a column that does not exist. The file may be something else than a list of people,
-    /// so columns are named only if all of them look like names.
-    pub fn no_column(&self, column: &str) -> Diagnostic {
-        let names: Vec<&str> = self.columns.names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
-        let hint = if !names.iter().all(|name| looks_like_a_name(name)) {
-            "the first row must hold the columns' names".to_owned()
-        } else if let Some(near) = did_you_mean(column, names.iter().copied()) {
-            format!("did you mean `{near}`?")
-        } else {
-            let listed: Vec<String> = names.iter().take(MAX_LISTED).map(|name| format!("`{name}`")).collect();
-            let more = if names.len() > MAX_LISTED { ", …" } else { "" };
-            format!("columns: {}{more}", listed.join(", "))
-        };
-        Diagnostic::error(Code::NoSuchColumn, format!("`{}` has no column `{column}`", self.file.display()))
-            .hint(hint)
-            .in_file(&self.file, Some(1), None)
-    }
-
-    /// Reads the next row into `record` and returns its line, from 1. `Ok(None)` at the end.
-    /// After an error the next row can be read, unless the rest of the file became uncertain.
-    pub fn next(&mut self, record: &mut StringRecord) -> Result<Option<u64>, Diagnostic> {
-        if self.broken {
-            return Ok(None);
-        }
-        let start = self.reader.position().byte();
-        self.reader.get_mut().keep_from(start);
-        let read = self.reader.read_record(record);
-        if let Ok(false) = read {
-            return Ok(None);
-        }
-        let line = self.look_at_row(start, !is_io(read.as_ref().err()))?;
-        match read {
-            Ok(_) => {
-                self.rows += 1;
-                // Few cells need it, and it makes a new row.
-                if record.iter().any(has_blank_ends) {
-                    record.trim();
-                }
-                Ok(Some(line))
-            }
-            Err(error) => Err(self.explain(&error, line)),
-        }
-    }
-
-    /// Checks the bytes of the row that was read from `start`, if it is `whole`, and returns its line.
-    fn look_at_row(&mut self, start: u64, whole: bool) -> Result<u64, Diagnostic> {
+    /// Checks the bytes of the row that was read from `start`, if the row is `whole`, and returns its line.
+    fn check_bytes(&mut self, start: u64, whole: bool) -> Result<u64, Diagnostic> {
         let end = self.reader.position().byte();
         let bytes = self.reader.get_ref().bytes(start, end);
         let bytes = if start == 0 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes) } else { bytes };
@@ -216,7 +124,7 @@ impl Table {
         if !whole || !self.reader.get_ref().has_quotes || memchr::memchr(b'"', row).is_none() {
             return Ok(line);
         }
-        let columns = self.columns.names.len();
+        let columns = self.columns.names().len();
         let quoted = quotes::check(row, self.delimiter, columns, self.multiline).map_err(|flaw| {
             self.broken = true;
             explain_flaw(&self.file, flaw, line)
@@ -265,7 +173,94 @@ impl Table {
     }
 }
 
-/// Whether white space stands at the beginning or the end of a cell.
+impl RowSource for CsvSource {
+    fn columns(&self) -> &Arc<Columns> {
+        &self.columns
+    }
+
+    fn next(&mut self, row: &mut Row) -> Result<Option<RowLocation>, Diagnostic> {
+        if self.broken {
+            return Ok(None);
+        }
+        let start = self.reader.position().byte();
+        self.reader.get_mut().keep_from(start);
+        let read = self.reader.read_record(&mut self.record);
+        if let Ok(false) = read {
+            return Ok(None);
+        }
+        let line = self.check_bytes(start, !is_io(read.as_ref().err()))?;
+        if let Err(error) = read {
+            return Err(self.explain(&error, line));
+        }
+        let record = &self.record;
+        if record.iter().any(has_blank_ends) {
+            row.clear();
+            record.iter().for_each(|cell| row.push(cell.trim()));
+        } else {
+            let end = |position| record.range(position).map_or(0, |range| range.end);
+            row.fill(record.as_slice(), (0..record.len()).map(end));
+        }
+        Ok(Some(RowLocation::Line(line)))
+    }
+
+    /// Estimated from the length of the first rows.
+    fn size_hint(&self) -> usize {
+        const SAMPLE_BYTES: usize = 1 << 16;
+        let file = &self.reader.get_ref().file;
+        let mut first = vec![0; SAMPLE_BYTES];
+        let (Ok(metadata), Ok(length)) = (file.metadata(), file.read_at(&mut first, 0)) else { return 0 };
+        let lines = first[..length].iter().filter(|byte| **byte == b'\n').count() as u64;
+        let rows = metadata.len().saturating_mul(lines) / (length as u64).max(1);
+        // A little more: one row too many would move all of them.
+        usize::try_from(rows + rows / 16).unwrap_or(0)
+    }
+
+    fn name(&self) -> String {
+        self.file.display().to_string()
+    }
+
+    fn locate(&self, problem: Diagnostic, row: Option<RowLocation>) -> Diagnostic {
+        problem.in_file(&self.file, row.and_then(RowLocation::line), None)
+    }
+
+    /// The file may be something else than a list of people, so the hint lists the columns only if all of
+    /// them look like names.
+    fn no_column(&self, column: &str) -> Diagnostic {
+        let names = self.columns.names().iter().map(String::as_str).filter(|name| !name.is_empty());
+        let names: Vec<&str> = names.collect();
+        let hint = if !names.iter().all(|name| looks_like_a_name(name)) {
+            "the first row must contain the column names".to_owned()
+        } else if let Some(near) = did_you_mean(column, names.iter().copied()) {
+            format!("did you mean `{near}`?")
+        } else {
+            let listed: Vec<String> = names.iter().take(MAX_LISTED).map(|name| format!("`{name}`")).collect();
+            let more = if names.len() > MAX_LISTED { ", …" } else { "" };
+            format!("columns: {}{more}", listed.join(", "))
+        };
+        Diagnostic::error(Code::NoSuchColumn, format!("`{}` has no column `{column}`", self.file.display()))
+            .hint(hint)
+            .in_file(&self.file, Some(1), None)
+    }
+
+    /// Only a `multiline` file can have any.
+    fn warnings(&self) -> Vec<Diagnostic> {
+        let WholeRows { cells, first_line } = self.whole_rows;
+        if cells == 0 {
+            return Vec::new();
+        }
+        let number = count(usize::try_from(cells).unwrap_or(usize::MAX), "cell");
+        let verb = if cells == 1 { "contains" } else { "contain" };
+        let message =
+            format!("{number} of `{}` {verb} a whole row, the first in line {first_line}", self.file.display());
+        vec![
+            Diagnostic::warning(Code::CsvCellHoldsARow, message)
+                .hint("if a quote is closed too late, the rows inside the cell are read as its text")
+                .in_file(&self.file, Some(first_line), None),
+        ]
+    }
+}
+
+/// Whether a cell begins or ends with white space.
 fn has_blank_ends(cell: &str) -> bool {
     match cell.as_bytes() {
         [] | [b'!'..=b'~'] | [b'!'..=b'~', .., b'!'..=b'~'] => false,
@@ -313,21 +308,6 @@ fn looks_like_a_name(name: &str) -> bool {
         && name.starts_with(|first: char| first.is_alphabetic() || first == '_')
         && name.chars().all(|character| character.is_alphanumeric() || " _-.()#&?".contains(character))
         && !looks_like_a_number(name)
-}
-
-/// The estimated number of rows of a file, from the length of its first ones; 0 if it cannot be read.
-pub fn rows_about(file: &InputFile) -> usize {
-    const LOOK: u64 = 1 << 16;
-    let Ok(open) = file.open(MAX_DATA_BYTES) else { return 0 };
-    let len = open.len();
-    let mut first = Vec::new();
-    if open.into_file().take(LOOK).read_to_end(&mut first).is_err() {
-        return 0;
-    }
-    let lines = first.iter().filter(|byte| **byte == b'\n').count() as u64;
-    // A little more: where one row too many comes, all of them move.
-    let rows = len.saturating_mul(lines) / (first.len() as u64).max(1);
-    usize::try_from(rows + rows / 16).unwrap_or(0)
 }
 
 /// Reads a file and keeps the bytes of the row that is being read.

@@ -18,9 +18,9 @@ use crate::cli::session::locate::locate;
 use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
 use crate::ledger::LedgerLocation;
-use crate::plan::build::{Inputs, build};
+use crate::plan::build::{Basis, build};
 use crate::plan::view::text;
-use crate::plan::{PlanFile, rename_guard};
+use crate::plan::{Inputs, PlanFile, rename_guard};
 use crate::util::fs::write_atomically;
 
 /// Show who gets which message, and who gets none and why
@@ -68,7 +68,7 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
     let mut campaign = session::campaign(ui, &args.campaign, &given, now)?;
     let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
     let runtime = session::runtime()?;
-    let pool = session::pool_ahead(&campaign);
+    let inputs = Inputs::open(&campaign);
     let place = &located.ledger;
     let mut record = match args.no_ledger {
         true => session::read_nothing(place, &campaign)?,
@@ -80,7 +80,8 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
     owner::check(&record.runs, &owner::subject(&campaign, args.ledger.sandbox), args.owner)?;
     let mut built = build(
         &campaign,
-        Inputs {
+        inputs,
+        Basis {
             snapshot: &record.snapshot,
             key: record.key.as_ref(),
             now,
@@ -88,8 +89,7 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
             retry_rejected: args.retry_rejected,
             sandbox: args.ledger.sandbox,
             list_blocked: args.list_blocked,
-            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record),
-            pool,
+            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record_name),
         },
     )?;
     let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;

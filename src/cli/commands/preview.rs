@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::audience::RowPlace;
-use crate::audience::source::csv::Table;
+use crate::audience::source;
 use crate::cli::args::LedgerArgs;
 use crate::cli::args::VarArgs;
 use crate::cli::clock;
@@ -17,13 +17,14 @@ use crate::cli::exit::Exit;
 use crate::cli::session;
 use crate::cli::session::locate::locate;
 use crate::cli::ui::Ui;
-use crate::domain::campaign::Campaign;
+use crate::domain::campaign::ExpirySpec;
 use crate::domain::diagnostic::{Code, Diagnostics};
 use crate::domain::expiry::in_zone;
+use crate::domain::row::{Row, RowLocation, RowOrigin};
 use crate::gateway::Request;
+use crate::gateway::kaleyra::form;
 use crate::gateway::kaleyra::multipart::Value;
-use crate::gateway::kaleyra::v1::form;
-use crate::plan::{Desired, Item, Pass, origin_and_path};
+use crate::plan::{Desired, Inputs, Item, Pass, Prepared, origin_and_path};
 
 /// Show one rendered message and the exact request
 #[derive(Debug, Args)]
@@ -50,36 +51,37 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
     let now = clock::now();
     let mut campaign = session::campaign(ui, &args.campaign, &args.vars.read()?, now)?;
     let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;
-    let pool = session::pool_ahead(&campaign);
+    let inputs = Inputs::open(&campaign);
     let session::Record { key, snapshot, .. } = session::runtime()?.block_on(session::read(&located, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
-    let pass = Pass::new(&campaign, &snapshot, key.as_ref(), planned_at, false, pool)?;
+    let pass = Pass::new(&campaign, inputs, &snapshot, key.as_ref(), planned_at, false)?;
     let wanted = match &args.recipient {
         None => None,
-        Some(wanted) => Some(places(&campaign, wanted)?),
+        Some(wanted) => Some(origins(&campaign, wanted)?),
     };
-    let is_wanted = |place: RowPlace| wanted.as_ref().is_none_or(|places| places.contains(&place));
+    let is_wanted = |origin: RowOrigin| wanted.as_ref().is_none_or(|origins| origins.contains(&origin));
     let mut found = None;
     // The first of the wanted rows that gets no message, and why.
     let mut blocked = None;
     pass.run(|item| {
         match item {
-            Item::Desired(desired) if is_wanted(desired.place) => {
+            Item::Desired(desired) if is_wanted(desired.origin) => {
                 found = Some(desired);
                 return ControlFlow::Break(());
             }
-            Item::LeftOut(left_out) if is_wanted(left_out.place) && blocked.is_none() => blocked = Some(left_out),
+            Item::Blocked(row) if is_wanted(row.origin) && blocked.is_none() => blocked = Some(row),
             _ => {}
         }
         ControlFlow::Continue(())
     })?;
     let Some(desired) = found else {
         return Err(match (blocked, &args.recipient) {
-            (Some(left_out), Some(_)) => {
-                let why = left_out.detail.as_deref().unwrap_or_else(|| left_out.reason.words());
+            (Some(blocked), Some(_)) => {
+                let why = blocked.detail.as_deref().unwrap_or_else(|| blocked.reason.words());
                 let problem =
-                    format!("`{}` is blocked: {} ({why})", row(&campaign, left_out.place), left_out.reason.code());
-                CommandError::new(Exit::Invalid, Code::RecipientBlocked, problem).hint("this row gets no message")
+                    format!("`{}` is blocked: {} ({why})", name_of(&campaign, blocked.origin), blocked.reason.code());
+                CommandError::new(Exit::Invalid, Code::RecipientBlocked, problem)
+                    .hint("it gets no message, so there is none to show")
             }
             (None, Some(_)) => CommandError::new(
                 Exit::Invalid,
@@ -94,31 +96,31 @@ pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
     Ok(Exit::Done)
 }
 
-/// The rows of a recipient: the one at FILE:LINE, or those that hold this id.
-fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, CommandError> {
+/// The rows of a recipient, who is named by FILE:LINE or by their id.
+fn origins(campaign: &Prepared, wanted: &str) -> Result<Vec<RowOrigin>, CommandError> {
     let sources = &campaign.audience.sources;
-    let mut places = Vec::new();
+    let mut origins = Vec::new();
     let mut names_a_file = false;
-    for (source, spec) in sources.iter().enumerate() {
-        let shown = spec.path.display().to_string();
+    for (position, spec) in sources.iter().enumerate() {
+        let shown = spec.to_string();
         let line = wanted.strip_prefix(&shown).and_then(|rest| rest.strip_prefix(':')?.parse::<u64>().ok());
         names_a_file |= line.is_some();
-        let mut table = Table::open(&spec.path, spec.delimiter, spec.multiline).map_err(Diagnostics::from)?;
-        let id = campaign.audience.id.as_deref().map(|column| table.require(column)).transpose();
+        let mut source = source::open(spec).map_err(Diagnostics::from)?;
+        let id = campaign.audience.id.as_deref().map(|column| source.require(column)).transpose();
         let id = id.map_err(Diagnostics::from)?;
         if id.is_none() && line.is_none() {
             continue;
         }
-        let mut record = csv::StringRecord::new();
-        while let Some(at) = table.next(&mut record).map_err(Diagnostics::from)? {
-            let has_id = id.and_then(|column| record.get(column)) == Some(wanted);
-            if line == Some(at) || has_id {
-                places.push(RowPlace { source, line: at });
+        let mut row = Row::new(Arc::clone(source.columns()));
+        while let Some(location) = source.next(&mut row).map_err(Diagnostics::from)? {
+            let has_id = id.is_some_and(|column| row.cell(column) == wanted);
+            if line.map(RowLocation::Line) == Some(location) || has_id {
+                origins.push(RowOrigin { source: position, location });
             }
         }
     }
-    if !places.is_empty() {
-        return Ok(places);
+    if !origins.is_empty() {
+        return Ok(origins);
     }
     let stop = |problem: String| CommandError::new(Exit::Invalid, Code::RecipientNotFound, problem);
     Err(match &campaign.audience.id {
@@ -130,24 +132,26 @@ fn places(campaign: &Campaign, wanted: &str) -> Result<Vec<RowPlace>, CommandErr
     })
 }
 
-fn row(campaign: &Campaign, place: RowPlace) -> String {
-    let file = campaign.audience.sources.get(place.source).map(|source| source.path.display().to_string());
-    format!("{}:{}", file.unwrap_or_default(), place.line)
+fn name_of(campaign: &Prepared, origin: RowOrigin) -> String {
+    let source = campaign.audience.sources.get(origin.source).map(ToString::to_string);
+    format!("{}:{}", source.unwrap_or_default(), origin.location)
 }
 
-fn describe(campaign: &Campaign, desired: &Desired, now: Timestamp) -> Result<String, CommandError> {
+fn describe(campaign: &Prepared, desired: &Desired, now: Timestamp) -> Result<String, CommandError> {
     let message = &desired.message;
     let expires = message.expiry.map(|expiry| expiry.at(now));
     let reference = Some(desired.key.to_string());
     let request = Request { to: vec![desired.address], message, expires, reference, lease: None };
-    let fields = form(&campaign.gateway, &request, now)
+    let spec = session::kaleyra(&campaign.gateway)?;
+    let fields = form(&spec, &request, now)
         .map_err(|expired| CommandError::new(Exit::Invalid, Code::ExpiryInThePast, expired.to_string()))?;
     let mut out = String::new();
     // Writing to a string does not fail.
-    let _ = writeln!(out, "{}, {}\n", desired.address.masked(), row(campaign, desired.place));
+    let _ = writeln!(out, "{}, {}\n", desired.address.masked(), name_of(campaign, desired.origin));
     let _ = writeln!(out, "  {}", message.template.offer_text);
     if let Some(expires) = expires {
-        let _ = writeln!(out, "  Ends {}", in_zone(expires.instant(), campaign.zone.as_deref()));
+        let _ =
+            writeln!(out, "  Ends {}", in_zone(expires.instant(), campaign.expiry.as_ref().and_then(ExpirySpec::zone)));
     }
     let _ = writeln!(out, "\n  {}\n", message.body().replace('\n', "\n  "));
     let _ = writeln!(

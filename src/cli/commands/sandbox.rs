@@ -10,8 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
 use crate::domain::expiry::parse_duration;
-use crate::sandbox::fault::Rule;
-use crate::sandbox::{self, Config, Faults, Sandbox};
+use crate::sandbox::{self, Config, FaultRule, Faults, Sandbox};
 
 /// Run a stand-in provider on this machine, with an inbox page
 #[derive(Debug, Args)]
@@ -22,24 +21,24 @@ Examples:
   sendform sandbox --fault 500-after=+919876543210
 
 Faults: reset-before, reset-after, 429, 500-before, 500-after, garbled.
-The first line on standard output is the address. GET /sandbox/messages lists the accepted messages.")]
+The first line on standard output is the address; GET /sandbox/messages lists the accepted messages.")]
 pub struct SandboxArgs {
-    /// Address to listen on, loopback only; port 0 picks a free port
+    /// Address to listen on; loopback only. Port 0 takes a free port
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     listen: SocketAddr,
-    /// Delay of each answer, such as 50ms
+    /// Time that each response takes, such as 50ms
     #[arg(long, value_parser = duration, value_name = "TIME")]
     latency: Option<Duration>,
-    /// Fail a part of the requests, or those to one recipient
-    #[arg(long = "fault", value_name = "NAME=PERCENT|NAME=+NUMBER")]
-    faults: Vec<Rule>,
-    /// Seed of the random choice of faults
+    /// Fail with a probability, or for one recipient
+    #[arg(long = "fault", value_name = "NAME=PROBABILITY|NAME=+NUMBER")]
+    faults: Vec<FaultRule>,
+    /// Seed of the random faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// SID that the sandbox accepts
+    /// SID that requests must have
     #[arg(long, default_value = sandbox::SID)]
     sid: String,
-    /// API key that the sandbox accepts
+    /// API key that requests must have
     #[arg(long, default_value = sandbox::API_KEY)]
     api_key: String,
 }
@@ -73,7 +72,7 @@ pub fn run(ui: &Ui, args: &SandboxArgs) -> Result<Exit, CommandError> {
         })?;
         ui.data(&format!("{}\n", sandbox.url()))?;
         ui.say(&format!(
-            "SID {}, key {}. Open the address in a browser for the inbox. Ctrl-C stops.",
+            "SID {}, API key {}. Open the address in a browser to see the inbox. Press Ctrl-C to stop.",
             args.sid, args.api_key
         ));
         crate::cli::signals::Signals::new().next().await;

@@ -11,9 +11,9 @@ use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::output::diagnostics::{self, ValidateJson};
 use crate::cli::ui::Ui;
-use crate::domain::campaign::{Campaign, CouponSpec};
+use crate::coupons::Pool;
 use crate::domain::diagnostic::{Code, Diagnostic, Severity};
-use crate::manifest::{self, names};
+use crate::manifest::{self, Compiled, names};
 use crate::util::human::count;
 
 /// Check campaigns offline: schema, WhatsApp's limits, expressions, CSV files
@@ -55,7 +55,7 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, CommandError> {
         match manifest::load(path, &given, now) {
             Ok(checked) => {
                 found.extend(checked.warnings);
-                found.extend(data_files(&checked.campaign));
+                found.extend(data_files(&checked.compiled));
             }
             Err(problems) => found.extend(problems.0),
         }
@@ -80,10 +80,10 @@ pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, CommandError> {
 }
 
 /// Reads every CSV file of a campaign to its end: a file is only valid if all of it can be used.
-fn data_files(campaign: &Campaign) -> Vec<Diagnostic> {
-    let mut found = audience::check_files(&campaign.audience).unwrap_or_else(|problems| problems.0);
-    if let CouponSpec::Pool(pool) = &campaign.coupons {
-        match pool.load() {
+fn data_files(compiled: &Compiled) -> Vec<Diagnostic> {
+    let mut found = audience::check_files(&compiled.audience).unwrap_or_else(|problems| problems.0);
+    if let Some(pool) = &compiled.pool {
+        match Pool::load(pool) {
             Ok(pool) => found.extend(pool.warnings().iter().cloned()),
             Err(problems) => found.extend(problems.0),
         }

@@ -13,9 +13,9 @@ use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::session;
 use crate::cli::ui::Ui;
-use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::Code;
 use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO};
+use crate::plan::Prepared;
 use crate::project::memory::{self, MemoryError, Remembered};
 use crate::project::{self, Project};
 
@@ -85,7 +85,7 @@ pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located,
 impl Located {
     /// Refuses a ledger that is not the one that the project pins, that the campaign was sent with, or
     /// that was moved elsewhere.
-    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), CommandError> {
+    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), CommandError> {
         refuse_moved(ledger, &self.ledger).await?;
         if self.source == Source::Sandbox {
             return Ok(());
@@ -156,7 +156,7 @@ impl Located {
         match memory::remember(&self.project.root, campaign, id, &self.ledger.url()) {
             Ok(()) => Ok(()),
             // A checkout that cannot be written to, with a ledger elsewhere: there is nothing to keep it in.
-            Err(MemoryError::Io { error, .. })
+            Err(MemoryError::Io { source: error, .. })
                 if self.source != Source::Default
                     && matches!(
                         error.kind(),
@@ -201,7 +201,7 @@ impl Located {
         for mark in &search.ignored {
             let _ = write!(why, " `{}` does not count: another user owns it.", mark.display());
         }
-        if let Some(other) = &search.further_up {
+        if let Some(other) = &search.ledger_above {
             let _ = write!(why, " Further up there is the ledger `{other}`, which belongs to another project.");
         }
         if let Some(key) = self.ledger.key_file().filter(|key| key.exists()) {
@@ -220,7 +220,7 @@ impl Located {
 
     /// Refuses a second ledger below one that is further up, unless it is named.
     pub fn refuse_below_another(&self) -> Result<(), CommandError> {
-        match &self.project.search.further_up {
+        match &self.project.search.ledger_above {
             Some(other) if self.source == Source::Default => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!(
                     "there is a ledger further up, `{other}`, and a second one below it would not know what was sent with that one; nothing was sent"

@@ -13,16 +13,16 @@ use super::env;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::ui::Ui;
-use crate::coupons::PoolAhead;
-use crate::domain::campaign::{Campaign, CouponSpec};
+use crate::domain::campaign::{CouponSpec, GatewaySpec};
 use crate::domain::clock::SystemClock;
 use crate::domain::diagnostic::Code;
+use crate::gateway::kaleyra::KaleyraSpec;
 use crate::ledger::{
     Head, Ledger, LedgerError, LedgerKey, LedgerLocation, Operator, RunRecord, Scope, Snapshot, query,
 };
-use crate::manifest::{self, Given};
-use crate::plan::Built;
+use crate::manifest::{self, Given, Loaded};
 use crate::plan::rename_guard::{self, Repeats};
+use crate::plan::{Built, Prepared};
 use crate::project;
 pub use locate::{Located, locate};
 
@@ -31,11 +31,20 @@ pub fn operator() -> Operator {
     Operator { host: env::host(), actor: env::actor(), clock: Arc::new(SystemClock) }
 }
 
-/// Loads a campaign and prints its warnings.
-pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Campaign, CommandError> {
-    let checked = manifest::load(path, given, now)?;
-    ui.problems(&checked.warnings);
-    Ok(checked.campaign)
+/// Loads a campaign and reports its warnings.
+pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Prepared, CommandError> {
+    let Loaded { path, campaign, compiled, warnings } = manifest::load(path, given, now)?;
+    ui.problems(&warnings);
+    Ok(Prepared::new(path, campaign, compiled.composer, compiled.audience, compiled.pool))
+}
+
+/// The settings of the account at Kaleyra.
+pub fn kaleyra(gateway: &GatewaySpec) -> Result<KaleyraSpec, CommandError> {
+    KaleyraSpec::read(gateway).map_err(|problems| {
+        let messages: Vec<String> =
+            problems.iter().map(|problem| format!("`gateway{}`: {problem}", problem.pointer)).collect();
+        CommandError::new(Exit::Invalid, Code::SchemaMismatch, messages.join("; "))
+    })
 }
 
 /// The ledger that a command uses.
@@ -106,12 +115,12 @@ pub struct Record {
 
 impl Record {
     /// Looks for recipients of a plan who had the same message from other campaigns.
-    pub async fn repeats(&mut self, campaign: &Campaign, built: &mut Built) -> Result<Option<Repeats>, LedgerError> {
+    pub async fn repeats(&mut self, campaign: &Prepared, built: &mut Built) -> Result<Option<Repeats>, LedgerError> {
         let newcomers = std::mem::take(&mut built.newcomers);
         match (&mut self.ledger, &self.key) {
             (Some(ledger), Some(key)) => {
                 let sends = built.file.counts.send;
-                rename_guard::find(ledger.as_mut(), key, &self.runs, &campaign.record, newcomers, sends).await
+                rename_guard::find(ledger.as_mut(), key, &self.runs, &campaign.record_name, newcomers, sends).await
             }
             _ => Ok(None),
         }
@@ -125,7 +134,7 @@ impl Record {
 
 /// Reads the key and the record. Writes nothing, except that it creates a key if codes are to be generated and there
 /// is none. Refuses a ledger that is not the campaign's.
-pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, CommandError> {
+pub async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, CommandError> {
     let (place, operator) = (&located.ledger, operator());
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
     let exists = place.exists(&operator).await?;
@@ -146,7 +155,7 @@ pub async fn read(located: &Located, campaign: &mut Campaign) -> Result<Record, 
 }
 
 /// Reads the key alone, for a plan that is compared with no ledger.
-pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Record, CommandError> {
+pub fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Record, CommandError> {
     let key = place.existing_key(env::key().as_deref())?;
     if key.is_none() && matches!(campaign.coupons, CouponSpec::Generate { .. }) {
         return Err(CommandError::new(
@@ -160,15 +169,15 @@ pub fn read_nothing(place: &LedgerLocation, campaign: &Campaign) -> Result<Recor
 }
 
 /// All names that a campaign is known by.
-pub fn names(campaign: &Campaign) -> Vec<String> {
-    let names = [Some(&campaign.name), campaign.moved_from.as_ref(), Some(&campaign.record)];
+pub fn names(campaign: &Prepared) -> Vec<String> {
+    let names = [Some(&campaign.name), campaign.moved.as_ref().map(|moved| &moved.from), Some(&campaign.record_name)];
     names.into_iter().flatten().cloned().collect()
 }
 
 /// Settles the name that a campaign is recorded under: renamed campaigns keep their first.
-pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), CommandError> {
+pub fn recorded_as(runs: &[RunRecord], campaign: &mut Prepared) -> Result<(), CommandError> {
     let record_of = |name: &str| runs.iter().rev().find(|run| run.name == name).map(|run| run.campaign.clone());
-    match &campaign.moved_from {
+    match campaign.campaign.moved.as_ref().map(|moved| &moved.from) {
         Some(from) => {
             if runs.iter().any(|run| run.campaign == campaign.name) && *from != campaign.name {
                 return Err(CommandError::new(Exit::Invalid, Code::MovedCampaignRecorded,
@@ -176,12 +185,12 @@ pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), Co
                 )
                 .hint(format!("`moved` is for a campaign that was not sent under its new name yet; call this one `{from}` again, and remove `moved`")));
             }
-            campaign.record = record_of(from).unwrap_or_else(|| from.clone());
+            campaign.record_name = record_of(from).unwrap_or_else(|| from.clone());
         }
         // The ledger remembers a move that the manifest no longer tells of.
         None => {
             if let Some(record) = record_of(&campaign.name) {
-                campaign.record = record;
+                campaign.record_name = record;
             }
         }
     }
@@ -189,19 +198,10 @@ pub fn recorded_as(runs: &[RunRecord], campaign: &mut Campaign) -> Result<(), Co
 }
 
 /// What is asked of the record for a campaign.
-pub fn scope(campaign: &Campaign) -> Scope {
-    Scope { campaign: campaign.record.clone(), edition: campaign.edition, unique_codes: has_unique_codes(campaign) }
-}
-
-/// Begins to read the campaign's pool, if it has one: before the ledger, which takes as long.
-pub fn pool_ahead(campaign: &Campaign) -> Option<PoolAhead> {
-    match &campaign.coupons {
-        CouponSpec::Pool(pool) => Some(pool.load_ahead()),
-        _ => None,
+pub fn scope(campaign: &Prepared) -> Scope {
+    Scope {
+        campaign: campaign.record_name.clone(),
+        edition: campaign.edition,
+        unique_codes: campaign.has_unique_codes(),
     }
-}
-
-/// Whether each of the campaign's codes belongs to one recipient for ever.
-pub fn has_unique_codes(campaign: &Campaign) -> bool {
-    matches!(campaign.coupons, CouponSpec::Pool(_) | CouponSpec::Generate { .. })
 }

@@ -1,4 +1,4 @@
-//! Secrets by reference. A manifest names where a secret is; only `apply` reads it, and nothing prints it.
+//! The secrets of an account. A manifest refers to them; only `apply` reads them, and nothing prints them.
 
 mod command;
 
@@ -8,41 +8,57 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
+use super::KaleyraSpec;
 use crate::domain::secret::SecretRef;
+use crate::gateway::EnvLookup;
 
-/// Why a secret is not to be had. Holds nothing of the secret.
+/// The secrets of an account.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Identifies the account; a part of the API's URL.
+    pub sid: SecretString,
+    /// The API key.
+    pub api_key: SecretString,
+}
+
+impl Account {
+    /// Reads the secrets that the settings refer to.
+    pub fn resolve(spec: &KaleyraSpec, env: EnvLookup<'_>) -> Result<Self, SecretError> {
+        Ok(Self { sid: resolve(&spec.sid, "the SID", env)?, api_key: resolve(&spec.api_key, "the API key", env)? })
+    }
+}
+
+/// Why a secret cannot be read. Contains nothing of the secret.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} is not to be had: {from} {problem}")]
+#[error("cannot read {what}: {from} {problem}")]
 pub struct SecretError {
     what: &'static str,
     from: SecretRef,
     problem: String,
 }
 
-impl SecretRef {
-    /// Reads the secret. `what` says what it is for, in errors.
-    pub fn resolve(&self, what: &'static str) -> Result<SecretString, SecretError> {
-        let fail = |problem: String| SecretError { what, from: self.clone(), problem };
-        let text = match self {
-            SecretRef::Env(name) => std::env::var(name).map_err(|error| match error {
-                std::env::VarError::NotPresent => fail("is not set".to_owned()),
-                std::env::VarError::NotUnicode(_) => fail("is not UTF-8".to_owned()),
-            })?,
-            SecretRef::File { path, .. } => read(path).map_err(fail)?,
-            SecretRef::Exec(words) => {
-                let output = command::output_of(words, command::TIME_LIMIT).map_err(fail)?;
-                String::from_utf8(output).map_err(|_| fail("printed something that is not UTF-8".to_owned()))?
-            }
-        };
-        let text = text.trim_end();
-        if text.is_empty() {
-            return Err(fail("is empty".to_owned()));
+/// Reads a secret. `what` is what it is for, in errors.
+fn resolve(secret: &SecretRef, what: &'static str, env: EnvLookup<'_>) -> Result<SecretString, SecretError> {
+    let fail = |problem: String| SecretError { what, from: secret.clone(), problem };
+    let text = match secret {
+        SecretRef::Env(name) => {
+            let value = env(name).ok_or_else(|| fail("is not set".to_owned()))?;
+            value.into_string().map_err(|_| fail("is not UTF-8".to_owned()))?
         }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(fail("holds white space or characters outside ASCII".to_owned()));
+        SecretRef::File { path, .. } => read(path).map_err(fail)?,
+        SecretRef::Exec(words) => {
+            let output = command::output_of(words, command::TIME_LIMIT).map_err(fail)?;
+            String::from_utf8(output).map_err(|_| fail("printed text that is not UTF-8".to_owned()))?
         }
-        Ok(SecretString::from(text))
+    };
+    let text = text.trim_end();
+    if text.is_empty() {
+        return Err(fail("is empty".to_owned()));
     }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(fail("contains white space or non-ASCII characters".to_owned()));
+    }
+    Ok(SecretString::from(text))
 }
 
 /// The largest secret that is read.
@@ -65,27 +81,28 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_secret_comes_from_a_file_or_a_command_without_its_line_end() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("key");
-        std::fs::write(&path, "abc123\n").unwrap();
-        assert_eq!(
-            SecretRef::File { written: "key".to_owned(), path }.resolve("the key").unwrap().expose_secret(),
-            "abc123"
-        );
-        let command = SecretRef::Exec(vec!["printf".into(), "xyz".into()]);
-        assert_eq!(command.resolve("the key").unwrap().expose_secret(), "xyz");
+    fn resolved(secret: &SecretRef) -> Result<String, String> {
+        let env = |name: &str| (name == "KEY").then(|| "key-1\n".into());
+        let secret = resolve(secret, "the API key", &env).map_err(|error| error.to_string())?;
+        Ok(secret.expose_secret().to_owned())
     }
 
     #[test]
-    fn an_error_says_where_it_looked_and_nothing_of_the_secret() {
-        let error = SecretRef::Env("SENDFORM_TEST_NOT_SET".into()).resolve("the API key").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the API key is not to be had: environment variable `SENDFORM_TEST_NOT_SET` is not set"
-        );
-        let error = SecretRef::Exec(vec!["printf".into(), "two words".into()]).resolve("the API key").unwrap_err();
-        assert!(!error.to_string().contains("two words"));
+    fn a_secret_is_read_from_a_variable_a_file_or_a_command_without_its_line_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, "abc123\n").unwrap();
+        assert_eq!(resolved(&SecretRef::File { written: "key".to_owned(), path }), Ok("abc123".to_owned()));
+        let command = SecretRef::Exec(vec!["printf".into(), "xyz".into()]);
+        assert_eq!(resolved(&command), Ok("xyz".to_owned()));
+        assert_eq!(resolved(&SecretRef::Env("KEY".to_owned())), Ok("key-1".to_owned()));
+    }
+
+    #[test]
+    fn an_error_names_the_source_and_contains_nothing_of_the_secret() {
+        let error = resolved(&SecretRef::Env("OTHER".into())).unwrap_err();
+        assert_eq!(error, "cannot read the API key: environment variable `OTHER` is not set");
+        let error = resolved(&SecretRef::Exec(vec!["printf".into(), "two words".into()])).unwrap_err();
+        assert!(!error.contains("two words"), "{error}");
     }
 }

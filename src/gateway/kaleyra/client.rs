@@ -22,7 +22,7 @@ use url::Url;
 use super::multipart::Form;
 use super::transfer::{GiveUp, Limits, Overdue, Taken, Transfer};
 use super::uploads::{Moved, Uploads};
-use crate::ledger::Lease;
+use crate::domain::lease::Lease;
 
 /// An answer larger than this is none of Kaleyra's.
 const MAX_ANSWER: usize = 1 << 20;

@@ -1,15 +1,15 @@
 //! Kaleyra's WhatsApp API.
 //!
-//! * [`v1`] decides what the fields of the send-LTO page hold, and posts them.
-//! * [`multipart`] writes the form's bytes, [`client`] posts them, [`transfer`] watches them leave, and
-//!   [`uploads`] says how many bytes of files may be under way together.
-//! * [`reply`] reads what comes back: success is read from the body, not from the status alone.
+//! * `options` reads the settings of a campaign, [`account`] its secrets.
+//! * [`v1`] writes the request of the send-LTO page and reads its response; `codes` has the result codes.
+//! * [`multipart`] writes the bytes of the form, `client` posts them, `transfer` tracks which of them have left, and
+//!   `uploads` limits how many bytes of files are in flight together.
 
 pub mod account;
 mod client;
+mod codes;
 pub mod multipart;
 mod options;
-pub mod reply;
 mod transfer;
 mod uploads;
 pub mod v1;
@@ -24,7 +24,11 @@ use crate::domain::phone::E164;
 use crate::domain::secret::SecretRef;
 pub use crate::util::net::is_loopback;
 pub use options::SpecError;
-pub use v1::{KaleyraV1, form};
+pub use v1::form::form;
+pub use v1::{KaleyraV1, SetupError};
+
+/// The provider's name in the manifest.
+pub const NAME: &str = "kaleyra";
 
 /// An account at Kaleyra and how to use it; holds no secret.
 #[derive(Debug, Clone)]
@@ -60,6 +64,11 @@ impl KaleyraSpec {
 pub fn check_base_url(url: &Url) -> Result<(), String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("an address must not hold a user name or a password".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(
+            "the API's address must not have a query or a fragment: requests have paths of their own".to_owned()
+        );
     }
     check_url(url, "plain http would send the API key unencrypted", "an address of an API")
 }
@@ -105,5 +114,7 @@ mod tests {
         assert!(!check("http://127.0.0.1.example.com"));
         assert!(!check("ftp://127.0.0.1"));
         assert!(!check("https://me:secret@api.in.kaleyra.io"));
+        assert!(!check("https://api.in.kaleyra.io/?region=in"));
+        assert!(!check("https://api.in.kaleyra.io/#in"));
     }
 }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::multipart::Form;
 use super::uploads::{Moved, Uploads};
-use crate::ledger::Lease;
+use crate::domain::lease::Lease;
 
 /// How many bytes of a file leave at a time.
 const SLICE: usize = 64 * 1024;
@@ -286,9 +286,8 @@ mod tests {
     use http_body::Body as _;
 
     use super::*;
-    use crate::domain::clock::SystemClock;
+    use crate::domain::lease::Moment;
     use crate::gateway::kaleyra::multipart::{Boundary, Value};
-    use crate::ledger::Moment;
 
     const LIMITS: Limits = Limits {
         connect: Duration::from_secs(10),
@@ -346,26 +345,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_the_lease_nothing_more_leaves_and_it_is_known_what_has() {
-        let lease = Lease::new(Arc::new(SystemClock), Duration::from_secs(24), Moment::now(&SystemClock));
+        let lease = Lease::new(Duration::from_secs(24), Moment::now());
         // Over before the first piece.
         let mut way = Way::new(0, Some(lease.clone()));
         tokio::time::advance(Duration::from_secs(25)).await;
         assert_eq!(way.next(), Some(Err(())));
         assert_eq!((way.transfer.stop(), way.transfer.lease_is_over()), (Taken::Nothing, true));
         // Over before the closing boundary.
-        lease.confirmed(Moment::now(&SystemClock));
+        lease.confirmed(Moment::now());
         let mut way = Way::new(0, Some(lease.clone()));
         assert!(way.next().unwrap().is_ok());
         tokio::time::advance(Duration::from_secs(25)).await;
         assert_eq!(way.next(), Some(Err(())));
         assert_eq!((way.transfer.stop(), way.transfer.lease_is_over()), (Taken::Part, true));
         // A heartbeat in time keeps an upload going.
-        lease.confirmed(Moment::now(&SystemClock));
+        lease.confirmed(Moment::now());
         let mut way = Way::new(100_000, Some(lease.clone()));
         while !way.body.is_end_stream() {
             assert!(way.next().unwrap().is_ok());
             tokio::time::advance(Duration::from_secs(20)).await;
-            lease.confirmed(Moment::now(&SystemClock));
+            lease.confirmed(Moment::now());
         }
         assert_eq!(way.transfer.stop(), Taken::All);
     }

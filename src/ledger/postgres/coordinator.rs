@@ -129,7 +129,7 @@ impl Coordinator for Shared {
 impl Shared {
     /// Refreshes the heartbeat, and fences off runs whose heartbeat is too old.
     async fn beat(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
-        let asked = Moment::now(self.clock.as_ref());
+        let asked = Moment::of(self.clock.as_ref());
         if client.execute_typed(HEARTBEAT, &[(&self.run, Type::INT8)]).await? == 1 {
             self.lease.confirmed(asked);
         }

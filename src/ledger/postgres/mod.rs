@@ -402,7 +402,7 @@ impl Ledger for PostgresLedger {
         let mut retries = 0;
         let clock = Arc::clone(&self.operator.clock);
         let (asked, begun) = loop {
-            let (asked, now) = (Moment::now(clock.as_ref()), self.operator.now_ms());
+            let (asked, now) = (Moment::of(clock.as_ref()), self.operator.now_ms());
             match self.connection.with("written", async |client| begin(client, start, now).await).await {
                 // If an earlier attempt was durable after all, it is a run that never claims anything.
                 Err(LedgerError::Lost { .. }) if retries < MAX_BEGIN_RETRIES => retries += 1,

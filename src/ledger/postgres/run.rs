@@ -76,7 +76,7 @@ impl PostgresRun {
             interval: start.interval,
             open: AtomicU64::new(0),
             digest: Mutex::new(JournalDigest::default()),
-            lease: Lease::new(clock, start.lease.mul_f32(0.8), asked),
+            lease: Lease::by(clock, start.lease.mul_f32(0.8), asked),
             certain: AtomicBool::new(true),
         });
         let every = start.lease / 5;
@@ -98,7 +98,7 @@ impl PostgresRun {
     }
 
     async fn try_commit(&mut self, batch: &Batch, at: i64) -> Result<Committed, LedgerError> {
-        let asked = Moment::now(self.shared.clock.as_ref());
+        let asked = Moment::of(self.shared.clock.as_ref());
         let run = self.shared.run;
         // The figures are uncertain until the answer is here; if it never comes, they stay so.
         let was_certain = self.shared.certain.swap(false, Ordering::SeqCst);

@@ -14,7 +14,7 @@ use crate::ledger::contract::{Scope, Snapshot};
 use crate::ledger::error::LedgerError;
 use crate::ledger::record::instant;
 use crate::ledger::send_table::{ContentPrefix, SendTable, content_prefix};
-use crate::util::pipeline::{Giver, hand_over};
+use crate::util::pipeline::{Sender, run_pipeline};
 
 /// How many entries go from thread to thread together.
 const CHUNK_LEN: usize = 1_024;
@@ -118,8 +118,8 @@ impl SqliteLedger {
         // A send takes far more than 64 bytes in the file.
         let most = std::fs::metadata(&self.path).map_or(0, |file| file.len() / 64);
         let most = recipients.try_into().unwrap_or(0).min(most);
-        let (read, (mut sends, spent_codes)) = hand_over(
-            |giver| self.decode(&runs, giver),
+        let (read, (mut sends, spent_codes)) = run_pipeline(
+            |sender| self.decode(&runs, sender),
             |chunks| gather(chunks, SendTable::with_capacity(most.try_into().unwrap_or(0))),
         );
         read.map_err(fail)?;
@@ -139,7 +139,7 @@ impl SqliteLedger {
     }
 
     /// Reads the entries of these runs.
-    fn decode(&self, runs: &HashMap<i64, RelevantRun>, giver: &Giver<Chunk>) -> Result<(), rusqlite::Error> {
+    fn decode(&self, runs: &HashMap<i64, RelevantRun>, sender: &Sender<Chunk>) -> Result<(), rusqlite::Error> {
         let first = runs.values().map(|run| run.first_seq).min().unwrap_or(i64::MAX);
         let mut rows =
             self.connection.prepare(&format!("SELECT {} FROM journal WHERE seq >= ?1 ORDER BY seq", step::LIST))?;
@@ -150,11 +150,11 @@ impl SqliteLedger {
             let Some(relevant) = runs.get(&run) else { continue };
             chunk.add(row, run, relevant.own)?;
             if chunk.steps.len() == CHUNK_LEN {
-                giver.give(std::mem::take(&mut chunk));
+                sender.send(std::mem::take(&mut chunk));
             }
         }
         // The other thread takes everything, or its panic becomes this thread's as well.
-        giver.give(chunk);
+        sender.send(chunk);
         Ok(())
     }
 

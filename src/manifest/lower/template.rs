@@ -1,30 +1,32 @@
-//! Templates: WhatsApp's limits on text, header and button.
+//! Templates: what was approved, and the texts that fill it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use url::Url;
 
-use super::{Check, at, types};
+use super::{Lowering, at, types};
+use crate::domain::campaign::{BodySpec, HeaderSpec, MediaSource, OfferSpec, TemplateSpec, UrlButtonSpec};
 use crate::domain::diagnostic::Code;
 use crate::domain::media::{MediaError, MediaFile, MediaKind};
 use crate::domain::message::TemplateHead;
 use crate::manifest::source::Pointer;
-use crate::render::compose::{Composer, Field, MediaSpec, TemplateSpec, check_media_url};
+use crate::render::limits::check_media_url;
+use crate::render::{CompiledTemplate, Composer, Field, HeaderMedia};
 use crate::util::fs::FileError;
 use crate::util::human::count;
 
-impl Check<'_> {
+impl Lowering<'_> {
     pub(super) fn template(
         &mut self,
         key: &str,
         template: &types::Template,
         composer: &mut Composer,
         vars: &BTreeSet<&str>,
-    ) -> Option<TemplateSpec> {
+    ) -> Option<(TemplateSpec, CompiledTemplate)> {
         let before = self.errors();
-        let root = at!("templates", key);
-        let media =
+        let root = at(&["templates", key]);
+        let header =
             template.header.as_ref().and_then(|header| self.header(&root.join("header"), header, composer, vars));
 
         let body = root.join("body");
@@ -46,6 +48,7 @@ impl Check<'_> {
         if self.errors() > before {
             return None;
         }
+        let (header, media) = header.unzip();
         let head = TemplateHead {
             key: key.to_owned(),
             name: template.name.clone(),
@@ -56,7 +59,19 @@ impl Check<'_> {
             button_label: template.url_button.label.clone(),
             button_url: template.url_button.url.clone(),
         };
-        Some(TemplateSpec { head: Arc::new(head), params, url_param, media })
+        let spec = TemplateSpec {
+            name: template.name.clone(),
+            language: template.language.clone(),
+            header,
+            offer: OfferSpec { text: template.offer.text.clone(), has_expiration: template.offer.has_expiration },
+            body: BodySpec { text: template.body.text.clone(), params: template.body.params.clone() },
+            url_button: UrlButtonSpec {
+                label: template.url_button.label.clone(),
+                url: template.url_button.url.clone(),
+                param: template.url_button.param.clone(),
+            },
+        };
+        Some((spec, CompiledTemplate { head: Arc::new(head), params, url_param, media }))
     }
 
     fn header(
@@ -65,10 +80,14 @@ impl Check<'_> {
         header: &types::Header,
         composer: &mut Composer,
         vars: &BTreeSet<&str>,
-    ) -> Option<(MediaKind, MediaSpec)> {
+    ) -> Option<(HeaderSpec, (MediaKind, HeaderMedia))> {
         let (kind, media) = match header {
             types::Header::Image(media) => (MediaKind::Image, media),
             types::Header::Video(media) => (MediaKind::Video, media),
+        };
+        let spec = |source| match kind {
+            MediaKind::Image => HeaderSpec::Image(source),
+            MediaKind::Video => HeaderSpec::Video(source),
         };
         let at = at.join(kind.word());
         match media {
@@ -86,14 +105,18 @@ impl Check<'_> {
                     );
                     return None;
                 }
-                Some((kind, MediaSpec::Url(field)))
+                Some((spec(MediaSource::Url { url: url.clone() }), (kind, HeaderMedia::Url(field))))
             }
             types::Media::File(path) => {
                 let at = at.join("file");
                 let resolved = self.path(&at, path);
                 let file = self.files.project_file(resolved).map_err(MediaError::File);
                 match file.and_then(|file| MediaFile::read(&file, kind)) {
-                    Ok(file) => Some((kind, MediaSpec::File(Arc::new(file)))),
+                    Ok(content) => {
+                        let digest = format!("blake3:{}", blake3::Hash::from(content.digest).to_hex());
+                        let source = MediaSource::File { file: path.clone(), digest };
+                        Some((spec(source), (kind, HeaderMedia::File(Arc::new(content)))))
+                    }
                     Err(error) => {
                         let hint = match &error {
                             MediaError::File(FileError::Missing(_)) => {
@@ -110,7 +133,7 @@ impl Check<'_> {
         }
     }
 
-    /// How many placeholders a text has; tells those that are out of order.
+    /// The number of placeholders in a text. Reports those that are out of order.
     fn placeholders(&mut self, at: &Pointer, text: &str) -> usize {
         let mut numbers = BTreeSet::new();
         for part in text.split("{{").skip(1) {
@@ -120,7 +143,7 @@ impl Check<'_> {
                 _ => self.error(
                     at,
                     Code::InvalidPlaceholder,
-                    format!("`{{{{{inside}` is no placeholder: the approved text has `{{{{1}}}}`, `{{{{2}}}}`…"),
+                    format!("`{{{{{inside}` is not a placeholder; placeholders are `{{{{1}}}}`, `{{{{2}}}}`…"),
                     "write the text as it was approved, and the expressions into `params`",
                 ),
             }
@@ -151,8 +174,8 @@ impl Check<'_> {
             self.error(
                 &url_at,
                 Code::InvalidUrlVariable,
-                "a button's URL may hold one variable, `{{1}}`, and only at its end",
-                "this is how WhatsApp approves templates; put the rest into `param`",
+                "a button's URL can have one variable, `{{1}}`, at its end",
+                "WhatsApp approves no other form; put the rest into `param`",
             );
         } else if !Url::parse(&plain).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             self.error(
@@ -168,7 +191,7 @@ impl Check<'_> {
                 self.error(
                     &at.join("param"),
                     Code::UrlParamMismatch,
-                    "there is nothing for `param` to fill: the URL has no `{{1}}`",
+                    "`param` is not used: the URL has no `{{1}}`",
                     "end the URL with `{{1}}`, or remove `param`",
                 );
                 None

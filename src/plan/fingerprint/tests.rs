@@ -55,7 +55,7 @@ fn load(directory: &Path, manifest: &str, given: &Given) -> Fingerprint {
     std::fs::write(&path, manifest).unwrap();
     let now: Timestamp = "2026-11-24T00:00:00Z".parse().unwrap();
     let checked = manifest::load(&path, given, now);
-    Fingerprint::of(&checked.unwrap_or_else(|problems| panic!("{manifest}\n{problems:#?}")).campaign)
+    Fingerprint::of(&checked.unwrap_or_else(|problems| panic!("{manifest}\n{problems:#?}")).campaign).unwrap()
 }
 
 #[track_caller]
@@ -125,10 +125,11 @@ fn a_field_that_no_rule_names_is_covered_as_it_is_written() {
     let directory = directory();
     let path = directory.path().join("campaign.yaml");
     std::fs::write(&path, SMALL).unwrap();
-    let mut campaign = manifest::load(&path, &Given::default(), Timestamp::UNIX_EPOCH).unwrap().campaign;
-    let before = Fingerprint::of(&campaign);
-    campaign.manifest["delivery"] = json!({ "later": { "b": [1, 2], "a": true } });
-    let after = Fingerprint::of(&campaign);
+    let campaign = manifest::load(&path, &Given::default(), Timestamp::UNIX_EPOCH).unwrap().campaign;
+    let before = Fingerprint::of(&campaign).unwrap();
+    let mut fields = serde_json::to_value(&campaign).unwrap();
+    fields["delivery"] = json!({ "later": { "b": [1, 2], "a": true } });
+    let after = Fingerprint::over(&campaign, &fields);
     assert_ne!(before.digest(Options::default()), after.digest(Options::default()));
     let shown = after.shown(Options::default());
     assert_eq!((&shown["/delivery/later/a"], &shown["/delivery/later/b/1"]), (&json!(true), &json!(2)));

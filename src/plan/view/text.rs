@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::audience::Reason;
 use crate::domain::expiry::in_zone;
 use crate::plan::PlanFile;
+use crate::plan::block::BlockReason;
 use crate::util::human::{self, grouped};
 
 const BOLD: Style = Style::new().bold();
@@ -32,10 +32,10 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
         writeln!(out, "{YELLOW}Nobody is left to write to{YELLOW:#}: {rows} blocked\n")?;
     }
     // Whoever opted out would get a message, so this stands before everything that looks right.
-    let without_effect: Vec<_> = plan.suppress.iter().filter(|list| list.matched == 0).collect();
+    let without_effect: Vec<_> = plan.suppress.iter().filter(|list| list.matches_nobody()).collect();
     for list in &without_effect {
         let rows = human::count(usize::try_from(list.rows).unwrap_or(usize::MAX), "row");
-        writeln!(out, "{YELLOW}The suppression list {} leaves nobody out{YELLOW:#}: it has {rows}", list.file)?;
+        writeln!(out, "{YELLOW}The suppression list {} excludes nobody{YELLOW:#}: it has {rows}", list.file)?;
     }
     if !without_effect.is_empty() {
         writeln!(out)?;
@@ -63,7 +63,7 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
     )?;
     row(Style::new(), "blocked", counts.blocked, "")?;
     for (code, number) in &plan.blocked_reasons {
-        let reason: Option<Reason> = serde_json::from_value(serde_json::Value::from(code.as_str())).ok();
+        let reason: Option<BlockReason> = serde_json::from_value(serde_json::Value::from(code.as_str())).ok();
         let words = match reason {
             Some(reason) => reason.words(),
             None => code,

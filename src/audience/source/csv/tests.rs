@@ -14,13 +14,21 @@ fn file(content: impl AsRef<[u8]>) -> (tempfile::TempDir, InputFile) {
 /// The lines and cells of all rows, or the code and line of the first error.
 type Rows = Vec<(u64, Vec<String>)>;
 fn read(content: impl AsRef<[u8]>, multiline: bool) -> Result<Rows, (&'static str, Option<u64>)> {
-    let (_directory, file) = file(content);
-    let told = |problem: Diagnostic| (problem.code.as_str(), problem.position().1);
-    let mut table = Table::open(&file, b',', multiline).map_err(told)?;
+    let (_directory, path) = file(content);
+    let code_and_line = |problem: Diagnostic| (problem.code.as_str(), problem.position().1);
+    let mut source = open(&path, multiline).map_err(code_and_line)?;
+    rows_of(&mut source).map_err(code_and_line)
+}
+
+fn open(path: &InputFile, multiline: bool) -> Result<CsvSource, Diagnostic> {
+    CsvSource::open(&CsvInput { path: path.clone(), delimiter: b',', multiline })
+}
+
+fn rows_of(source: &mut CsvSource) -> Result<Rows, Diagnostic> {
     let mut rows = Vec::new();
-    let mut record = StringRecord::new();
-    while let Some(line) = table.next(&mut record).map_err(told)? {
-        rows.push((line, record.iter().map(str::to_owned).collect()));
+    let mut row = Row::new(Arc::clone(source.columns()));
+    while let Some(location) = source.next(&mut row)? {
+        rows.push((location.line().unwrap(), row.cells().map(str::to_owned).collect()));
     }
     Ok(rows)
 }
@@ -30,14 +38,15 @@ fn lines(content: &str) -> Vec<u64> {
 }
 
 #[test]
-fn rows_are_guessed_from_the_first() {
-    let (directory, people) = file("9876543210,Asha\n".repeat(20_000));
-    assert_eq!(rows_about(&people), 20_000 + 20_000 / 16);
-    std::fs::write(&*people, "").unwrap();
-    assert_eq!(rows_about(&people), 0);
-    for name in ["", "no"] {
-        assert_eq!(rows_about(&InputFile::below(directory.path(), directory.path().join(name)).unwrap()), 0);
-    }
+fn the_number_of_rows_is_estimated_from_the_first_and_before_or_after_reading_some() {
+    let (_directory, path) = file(format!("mobile,first_name\n{}", "9876543210,Asha\n".repeat(20_000)));
+    let mut source = open(&path, false).unwrap();
+    let estimate = source.size_hint();
+    assert!((21_000..21_500).contains(&estimate), "{estimate}");
+    assert_eq!(rows_of(&mut source).unwrap().len(), 20_000);
+    assert_eq!(source.size_hint(), estimate);
+    std::fs::write(&*path, "mobile").unwrap();
+    assert_eq!(open(&path, false).unwrap().size_hint(), 0);
 }
 
 #[test]
@@ -70,7 +79,7 @@ fn rows_keep_their_lines_across_the_pieces_in_which_a_file_is_read() {
 }
 
 #[test]
-fn a_quote_that_is_not_closed_is_told_where_it_opens() {
+fn a_quote_that_is_not_closed_is_reported_where_it_opens() {
     assert_eq!(read("a,b\n1,2\n3,\"4\n5,6\n7,8\n", false), Err(("csv-open-quote", Some(3))));
     assert_eq!(read("a,b\n1,2\n3,\"4\n5,6\n7,8\n", true), Err(("csv-open-quote", Some(3))));
     assert_eq!(read("a,b\n\"1\n1\",\"", true), Err(("csv-open-quote", Some(3))));
@@ -83,20 +92,21 @@ fn a_line_break_in_a_cell_needs_multiline() {
     let text = "a,b\n1,\"x\n3,y\"\n5,6\n";
     assert_eq!(read(text, false), Err(("csv-line-break", Some(2))));
     assert_eq!(read("\"a\na\",b\n", false), Err(("csv-line-break", Some(1))));
-    let (_directory, file) = file(text);
-    let mut table = Table::open(&file, b',', true).unwrap();
-    let mut record = StringRecord::new();
-    while table.next(&mut record).unwrap().is_some() {}
-    assert_eq!((table.rows(), table.whole_rows()), (2, WholeRows { cells: 1, first_line: 2 }));
+    let (_directory, path) = file(text);
+    let mut source = open(&path, true).unwrap();
+    assert_eq!(rows_of(&mut source).unwrap().len(), 2);
+    assert_eq!(source.whole_rows, WholeRows { cells: 1, first_line: 2 });
+    let warnings: Vec<String> = source.warnings().into_iter().map(|warning| warning.message).collect();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("1 cell of") && warnings[0].ends_with("the first in line 2"), "{warnings:?}");
 }
 
 #[test]
 fn an_address_of_two_lines_is_no_row() {
-    let (_directory, file) = file("a,b,c\n1,\"Hill Road, 5\nMumbai\",2\n3,\"x\n\",4\n");
-    let mut table = Table::open(&file, b',', true).unwrap();
-    let mut record = StringRecord::new();
-    while table.next(&mut record).unwrap().is_some() {}
-    assert_eq!((table.rows(), table.whole_rows().cells), (2, 0));
+    let (_directory, path) = file("a,b,c\n1,\"Hill Road, 5\nMumbai\",2\n3,\"x\n\",4\n");
+    let mut source = open(&path, true).unwrap();
+    assert_eq!(rows_of(&mut source).unwrap().len(), 2);
+    assert!(source.warnings().is_empty());
 }
 
 #[test]
@@ -130,9 +140,8 @@ fn a_first_row_with_a_number_is_no_header() {
 #[test]
 fn columns_are_listed_only_if_they_look_like_names() {
     let hint = |header: &str| {
-        let (_directory, file) = file(header);
-        let table = Table::open(&file, b',', false).unwrap();
-        table.no_column("nothing").hint.unwrap()
+        let (_directory, path) = file(header);
+        open(&path, false).unwrap().no_column("nothing").hint.unwrap()
     };
     assert_eq!(hint("Mobile No.,first_name,नाम"), "columns: `Mobile No.`, `first_name`, `नाम`");
     for foreign in [
@@ -142,7 +151,7 @@ fn columns_are_listed_only_if_they_look_like_names() {
         "x,\u{1b}[31m",
         "a@b.example",
     ] {
-        assert_eq!(hint(foreign), "the first row must hold the columns' names", "{foreign:?}");
+        assert_eq!(hint(foreign), "the first row must contain the column names", "{foreign:?}");
     }
 }
 
@@ -224,21 +233,16 @@ fn read_flexibly(text: &str, multiline: bool) -> Result<Rows, &'static str> {
     let (_directory, file) = file(text);
     let tap = Tap::new(file.open(MAX_DATA_BYTES).unwrap().into_file());
     let reader = ReaderBuilder::new().flexible(true).has_headers(false).buffer_capacity(7).from_reader(tap);
-    let mut table = Table {
+    let mut source = CsvSource {
         file,
         columns: Arc::default(),
         reader,
+        record: StringRecord::new(),
         lines: Lines::default(),
         delimiter: b',',
         multiline,
         broken: false,
-        rows: 0,
         whole_rows: WholeRows::default(),
     };
-    let mut rows = Vec::new();
-    let mut record = StringRecord::new();
-    while let Some(line) = table.next(&mut record).map_err(|problem| problem.code.as_str())? {
-        rows.push((line, record.iter().map(str::to_owned).collect()));
-    }
-    Ok(rows)
+    rows_of(&mut source).map_err(|problem| problem.code.as_str())
 }

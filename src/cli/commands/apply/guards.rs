@@ -7,20 +7,20 @@ use crate::cli::env;
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::owner;
-use crate::domain::campaign::{Campaign, Rate};
+use crate::domain::campaign::Rate;
 use crate::domain::diagnostic::Code;
 use crate::ledger::{LedgerKey, LedgerLocation, RunRecord};
-use crate::plan::Built;
+use crate::plan::{Built, Prepared};
 
 /// Sends at `rate` instead of the campaign's own. The approval covers the campaign's rate, so nothing may leave faster.
-pub(super) fn slow_down(campaign: &mut Campaign, rate: Rate) -> Result<(), CommandError> {
+pub(super) fn slow_down(campaign: &mut Prepared, rate: Rate) -> Result<(), CommandError> {
     let own = campaign.delivery.rate;
     if rate.interval() < own.interval() {
         return Err(CommandError::usage(format!("`--rate {rate}` is faster than the campaign's {own}")).hint(
             "`--rate` can only lower the rate; to raise it, change `delivery.rate` in the manifest and review the plan",
         ));
     }
-    campaign.delivery.rate = rate;
+    campaign.rate = rate;
     Ok(())
 }
 
@@ -44,7 +44,7 @@ pub(super) fn refuse_repeats(built: &Built, args: &ApplyArgs) -> Result<(), Comm
 /// Fingerprints the account that messages go out from, and refuses another than before.
 pub(super) fn check_account(
     runs: &[RunRecord],
-    campaign: &Campaign,
+    campaign: &Prepared,
     key: &LedgerKey,
     sid: Option<&SecretString>,
     args: &ApplyArgs,

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::apply::ShutdownRequest;
@@ -25,13 +24,16 @@ use crate::cli::session::locate;
 use crate::cli::signals::Signals;
 use crate::cli::ui::{Answer, Ui};
 use crate::cli::{clock, env, owner, session};
-use crate::domain::campaign::{Campaign, Rate};
+use crate::domain::campaign::Rate;
 use crate::domain::diagnostic::Code;
+use crate::gateway::kaleyra::KaleyraSpec;
+use crate::gateway::kaleyra::account::Account;
 use crate::ledger::{Head, Ledger, LedgerError, query};
 use crate::manifest::Given;
-use crate::plan::build::{Inputs, build, drift_in_words};
+use crate::plan::build::{Basis, build, drift_in_words};
 use crate::plan::rename_guard;
 use crate::plan::view::text::render;
+use crate::plan::{Inputs, Prepared};
 use crate::util::human::grouped;
 use approval::Approval;
 use send::{Job, Provider};
@@ -126,6 +128,8 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     if let Some(rate) = args.rate {
         guards::slow_down(&mut campaign, rate)?;
     }
+    let spec = session::kaleyra(&campaign.gateway)?;
+    let longest_request = spec.longest_request(campaign.composer.uploads());
     let located = locate(&args.ledger, sandbox, &path)?;
     let place = located.ledger.clone();
     guards::require_durable_ledger_in_ci(&place, sandbox || args.ledger_is_durable)?;
@@ -140,12 +144,12 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     for _ in 0..MAX_PLANS {
         place.check_not_held()?;
         // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
-        let pool = session::pool_ahead(&campaign);
+        let inputs = Inputs::open(&campaign);
         let mut record = runtime.block_on(session::read(&located, &mut campaign))?;
         if !sandbox {
             runtime.block_on(check_record(record.ledger.as_deref_mut(), args, &approval, &campaign))?;
         }
-        let inputs = Inputs {
+        let basis = Basis {
             snapshot: &record.snapshot,
             key: record.key.as_ref(),
             now,
@@ -153,12 +157,11 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
             retry_rejected,
             sandbox,
             list_blocked: false,
-            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record),
-            pool,
+            collect_newcomers: rename_guard::has_others(&record.runs, &campaign.record_name),
         };
         owner::check(&record.runs, &owner::subject(&campaign, sandbox), args.owner)?;
         tracing::info!(ledger = %place, recorded = record.snapshot.sends.len(), "ledger opened");
-        let mut built = build(&campaign, inputs)?;
+        let mut built = build(&campaign, inputs, basis)?;
         approval.check(&built)?;
         let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
         built.file = built.file.with_ledger(record.head, repeats);
@@ -176,7 +179,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         }
         guards::refuse_repeats(&built, args)?;
         if let Some(ledger) = record.ledger.as_deref_mut() {
-            runtime.block_on(ledger.check_can_begin(&campaign.record, &built.hash.to_string()))?;
+            runtime.block_on(ledger.check_can_begin(&campaign.record_name, &built.hash.to_string()))?;
         }
         if approval.hash.is_none() && !args.auto_approve && approved_by_user.as_ref() != Some(&sends) {
             ask(ui, &runtime, shutdown.clone(), built.file.counts.send, &target(&campaign, sandbox))?;
@@ -185,9 +188,9 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         let (provider, sid) = match &mut provider {
             Some(opened) => opened,
             none => {
-                let secrets = if sandbox { None } else { Some(secrets(&campaign)?) };
-                let sid = secrets.as_ref().map(|(sid, _)| sid.clone());
-                none.insert((Provider::open(&runtime, &campaign, secrets)?, sid))
+                let secrets = if sandbox { None } else { Some(secrets(&spec)?) };
+                let sid = secrets.as_ref().map(|account| account.sid.clone());
+                none.insert((Provider::open(&runtime, &campaign, spec.clone(), secrets)?, sid))
             }
         };
         let (key, id) = match (record.ledger.take(), record.key) {
@@ -203,7 +206,7 @@ pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         located.remember(ui, &campaign.name, &id)?;
         // Before the run begins: a signal must not cut it off from writing down how it ended.
         let shutdown = shutdown.get_or_insert_with(|| catch_signals(&runtime)).clone();
-        let start = start::run_start(&campaign, &built, account, args.lease, sandbox);
+        let start = start::run_start(&campaign, &built, account, args.lease, sandbox, longest_request);
         let ledger = runtime.block_on(place.open_for_run(&session::operator(), &key))?;
         let shared_campaign = Arc::new(campaign);
         let job = Job {
@@ -281,7 +284,7 @@ async fn check_record(
     mut ledger: Option<&mut (dyn Ledger + 'static)>,
     args: &ApplyArgs,
     approval: &Approval,
-    campaign: &Campaign,
+    campaign: &Prepared,
 ) -> Result<(), CommandError> {
     check_heads(ledger.as_deref_mut(), args, approval).await?;
     let Some(ledger) = ledger else { return Ok(()) };
@@ -322,17 +325,14 @@ async fn check_heads(
     Ok(())
 }
 
-fn secrets(campaign: &Campaign) -> Result<(SecretString, SecretString), CommandError> {
-    let resolve = |secret: &crate::domain::secret::SecretRef, what| {
-        secret.resolve(what).map_err(|error| {
-            CommandError::new(Exit::Error, Code::SecretUnavailable, error.to_string())
-                .hint("nothing was sent; `--sandbox` needs no credentials")
-        })
-    };
-    Ok((resolve(&campaign.gateway.sid, "the SID")?, resolve(&campaign.gateway.api_key, "the API key")?))
+fn secrets(spec: &KaleyraSpec) -> Result<Account, CommandError> {
+    Account::resolve(spec, &env::lookup).map_err(|error| {
+        CommandError::new(Exit::Error, Code::SecretUnavailable, error.to_string())
+            .hint("nothing was sent; `--sandbox` needs no credentials")
+    })
 }
 
-fn target(campaign: &Campaign, sandbox: bool) -> String {
+fn target(campaign: &Prepared, sandbox: bool) -> String {
     if sandbox {
         "the sandbox".to_owned()
     } else {

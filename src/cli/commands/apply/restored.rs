@@ -4,12 +4,12 @@
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::session;
-use crate::domain::campaign::Campaign;
 use crate::domain::diagnostic::Code;
 use crate::ledger::{FORGOTTEN_SENDS, LOSS_CONFIRMED, Ledger, LedgerError};
+use crate::plan::Prepared;
 
 /// How many sends of the campaign are forgotten; `None` if the user has confirmed it before.
-async fn forgotten(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<Option<u64>, LedgerError> {
+async fn forgotten(ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<Option<u64>, LedgerError> {
     let mut known = false;
     for name in session::names(campaign) {
         if let Some(value) = ledger.property(&format!("{FORGOTTEN_SENDS}{name}")).await? {
@@ -27,7 +27,7 @@ async fn forgotten(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<Optio
 /// Refuses a campaign of which sends are forgotten, unless their number is given.
 pub(super) async fn check(
     ledger: &mut dyn Ledger,
-    campaign: &Campaign,
+    campaign: &Prepared,
     given: Option<u64>,
 ) -> Result<(), CommandError> {
     match forgotten(ledger, campaign).await? {
@@ -45,7 +45,7 @@ pub(super) async fn check(
 }
 
 /// Records that the user confirmed the loss, so that the campaign is not refused again.
-pub(super) async fn confirm_loss(ledger: &mut dyn Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
+pub(super) async fn confirm_loss(ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), LedgerError> {
     if forgotten(ledger, campaign).await?.is_none() {
         return Ok(());
     }

@@ -12,15 +12,16 @@ use crate::apply::feed::FileSource;
 use crate::apply::{self, ApprovedPlan, Progress, Run, RunError, ShutdownRequest};
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
+use crate::cli::progress;
 use crate::cli::ui::Ui;
-use crate::cli::{progress, session};
-use crate::domain::campaign::Campaign;
+use crate::domain::campaign::{Campaign, Delivery};
 use crate::domain::clock::SystemClock;
 use crate::domain::diagnostic::Code;
 use crate::gateway::Gateway;
-use crate::gateway::kaleyra::KaleyraV1;
+use crate::gateway::kaleyra::account::Account;
+use crate::gateway::kaleyra::{KaleyraSpec, KaleyraV1};
 use crate::ledger::{Ledger, LedgerError, LedgerKey, LedgerLocation, RunStart, Snapshot};
-use crate::plan::Built;
+use crate::plan::{Built, Prepared};
 use crate::sandbox::{self, Preview, Sandbox};
 
 /// The provider, or its stand-in, ready for requests.
@@ -35,21 +36,24 @@ impl Provider {
     pub(super) fn open(
         runtime: &Runtime,
         campaign: &Campaign,
-        secrets: Option<(SecretString, SecretString)>,
+        spec: KaleyraSpec,
+        account: Option<Account>,
     ) -> Result<Self, CommandError> {
         let fail = |problem: String| CommandError::new(Exit::Error, Code::SandboxFailed, problem);
-        let mut spec = campaign.gateway.clone();
-        let (sandbox, sid, api_key) = match secrets {
-            Some((sid, api_key)) => (None, sid, api_key),
+        let mut spec = spec;
+        let (sandbox, account) = match account {
+            Some(account) => (None, account),
             None => {
                 let sandbox = runtime
                     .block_on(embedded(campaign))
                     .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
                 spec.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
-                (Some(sandbox), SecretString::from(sandbox::SID), SecretString::from(sandbox::API_KEY))
+                let account =
+                    Account { sid: SecretString::from(sandbox::SID), api_key: SecretString::from(sandbox::API_KEY) };
+                (Some(sandbox), account)
             }
         };
-        let gateway = KaleyraV1::new(spec, sid, api_key, campaign.delivery.concurrency)
+        let gateway = KaleyraV1::new(spec, account, Arc::new(SystemClock), campaign.delivery.concurrency)
             .map_err(|error| fail(error.to_string()))?;
         Ok(Self { sandbox, gateway: Arc::new(gateway) })
     }
@@ -58,7 +62,7 @@ impl Provider {
 /// An approved plan, and everything that it is sent with.
 pub(super) struct Job<'a> {
     pub(super) ui: &'a Ui,
-    pub(super) campaign: Arc<Campaign>,
+    pub(super) campaign: Arc<Prepared>,
     pub(super) ledger: Box<dyn Ledger>,
     pub(super) start: RunStart,
     pub(super) snapshot: Snapshot,
@@ -86,10 +90,10 @@ impl Job<'_> {
             move |run: i64, lost: &[apply::LostOutcome]| {
                 let of = forgotten::Of {
                     run,
-                    campaign: &campaign.record,
+                    campaign: &campaign.record_name,
                     edition: campaign.edition,
                     planned_at,
-                    unique_codes: session::has_unique_codes(&campaign),
+                    unique_codes: campaign.has_unique_codes(),
                 };
                 let _ = lost_sender.send(forgotten::keep(&place, &of, lost));
             }
@@ -104,7 +108,7 @@ impl Job<'_> {
                 snapshot,
                 source: Box::new(source),
             },
-            delivery: campaign.delivery,
+            delivery: Delivery { rate: campaign.rate, ..campaign.delivery },
             start,
             ledger,
             gateway: Arc::clone(&provider.gateway) as Arc<dyn Gateway>,
@@ -149,19 +153,15 @@ impl Job<'_> {
 /// The stand-in provider of a trial.
 async fn embedded(campaign: &Campaign) -> std::io::Result<Sandbox> {
     let previews = campaign
-        .composer
-        .templates()
+        .templates
         .values()
-        .map(|template| {
-            let head = &template.head;
-            Preview {
-                name: head.name.clone(),
-                language: head.language.clone(),
-                offer: head.offer_text.clone(),
-                body: head.body.clone(),
-                button: head.button_label.clone(),
-                url: head.button_url.clone(),
-            }
+        .map(|template| Preview {
+            name: template.name.clone(),
+            language: template.language.clone(),
+            offer: template.offer.text.clone(),
+            body: template.body.text.clone(),
+            button: template.url_button.label.clone(),
+            url: template.url_button.url.clone(),
         })
         .collect();
     Sandbox::start(sandbox::Config { previews, ..sandbox::Config::default() }).await

@@ -2,37 +2,37 @@
 
 use std::time::Duration;
 
-use crate::cli::{env, owner, session};
-use crate::domain::campaign::Campaign;
+use crate::cli::{env, owner};
 use crate::ledger::RunStart;
-use crate::plan::Built;
+use crate::plan::{Built, Prepared};
 
 /// What a run of this plan says of itself.
 pub(super) fn run_start(
-    campaign: &Campaign,
+    campaign: &Prepared,
     built: &Built,
     account: Option<String>,
     lease: Duration,
     sandbox: bool,
+    longest_request: Duration,
 ) -> RunStart {
     RunStart {
-        campaign: campaign.record.clone(),
+        campaign: campaign.record_name.clone(),
         edition: campaign.edition,
         name: campaign.name.clone(),
         plan_hash: built.hash.to_string(),
         planned_at: built.planned_at,
         manifest: owner::manifest_path(campaign),
-        destination: campaign.destination(sandbox),
+        destination: campaign.gateway.destination(sandbox),
         account,
         environment: None,
-        unique_codes: session::has_unique_codes(campaign),
+        unique_codes: campaign.has_unique_codes(),
         recipients: built.file.recipients,
-        sender: campaign.gateway.from.to_string(),
-        interval: campaign.delivery.rate.interval(),
+        sender: campaign.gateway.sender.to_string(),
+        interval: campaign.rate.interval(),
         retry_rejected: built.file.retry_rejected,
         lease,
         host: env::host(),
         actor: env::actor(),
-        longest_request: campaign.gateway.longest_request(campaign.composer.uploads()),
+        longest_request,
     }
 }

@@ -48,11 +48,13 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use self::answer::{Answer, Code, Denial, Object, Total, denial, fails_otherwise, read as read_value};
+use self::answer::{Answer, Denial, Object, Total, denial, fails_otherwise, read as read_value};
 use self::mask::Mask;
 use crate::domain::phone::E164;
+use crate::domain::send::{NotSent, Outcome};
+use crate::gateway::Reply;
+use crate::gateway::kaleyra::codes::Code;
 use crate::gateway::redact::Private;
-use crate::gateway::{NotSent, Outcome, Reply};
 
 /// Statuses that refuse every request alike, whoever it is for.
 const REFUSED_ALIKE: [u16; 8] = [401, 402, 403, 404, 405, 411, 413, 415];

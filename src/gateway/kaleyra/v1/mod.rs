@@ -1,91 +1,33 @@
 //! The v1 send-LTO request: `POST {base}/v1/{SID}/messages`, multipart, header `api-key`.
 //!
-//! [`form`] is the one place that decides what is on the wire; the request, the preview and the
-//! test against `curl` all use it. The order of the fields is the vendor page's.
-//!
-//! Two quirks, measured with the page's own `curl` commands: the outer quotes of `--form 'x="…"'`
-//! are curl's and never sent, and the inner ones of `coupon_code` and `params` are: the code is a
-//! JSON string, the parameters are JSON strings joined by commas. `limited_time_offer` is an array
-//! of one element. `params`, `lang_code`, `callback_url` and `ref` are documented on sibling pages
-//! of the same endpoint, not on the send-LTO page.
+//! [`form`](form::form) writes the request, [`reply`] reads the response.
 
-use std::borrow::Cow;
+pub mod form;
+pub mod reply;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::account::Account;
 use super::client::{Answer, Client, NoAnswer};
 use super::multipart::{Boundary, Value};
-use super::{Callback, KaleyraSpec, reply};
-use crate::domain::expiry::Expired;
-use crate::domain::message::Media;
+use super::{Callback, KaleyraSpec};
+use crate::domain::clock::Clock;
+use crate::domain::send::{NotSent, Outcome};
 use crate::gateway::redact::Private;
-use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-
-/// The fields of a request, in order, for a message that leaves at `now`.
-pub fn form<'a>(
-    spec: &'a KaleyraSpec,
-    request: &Request<'a>,
-    now: Timestamp,
-) -> Result<Vec<(&'static str, Value<'a>)>, Expired> {
-    let message = request.message;
-    let json = |text: &str| serde_json::to_string(text).expect("a text can be JSON");
-    let to: Vec<String> = request.to.iter().map(ToString::to_string).collect();
-    let mut fields = Vec::with_capacity(14);
-    let mut text = |name: &'static str, value: Cow<'a, str>| fields.push((name, Value::Text(value)));
-    text("to", to.join(",").into());
-    text("type", "mediatemplate".into());
-    text("template_name", message.template.name.as_str().into());
-    text("channel", "whatsapp".into());
-    text("from", spec.from.to_string().into());
-    text("coupon_code", json(message.coupon.expose()).into());
-    if let Some(expires) = request.expires {
-        let milliseconds = expires.to_wire(now, spec.encoding)?;
-        text(
-            "limited_time_offer",
-            format!(
-                r#"[{{"type":"limited_time_offer","limited_time_offer":{{"expiration_time_ms":{milliseconds}}}}}]"#
-            )
-            .into(),
-        );
-    }
-    if let Some((_, Media::File(file))) = &message.media {
-        fields.push(("media", Value::File { name: &file.name, mime: file.mime, content: file.content.clone() }));
-    }
-    let mut text = |name: &'static str, value: Cow<'a, str>| fields.push((name, Value::Text(value)));
-    match &spec.callback {
-        Some(Callback::ProfileId(id)) => text("callback_profile_id", id.into()),
-        Some(Callback::Url(url)) => text("callback_url", url.into()),
-        None => {}
-    }
-    if let Some(param) = &message.url_param {
-        text("param_url", param.into());
-    }
-    if let Some((_, Media::Url(url))) = &message.media {
-        text("media_url", url.into());
-    }
-    if !message.params.is_empty() {
-        text("params", message.params.iter().map(|param| json(param)).collect::<Vec<_>>().join(",").into());
-    }
-    if let Some(language) = &message.template.language {
-        text("lang_code", language.into());
-    }
-    if spec.send_ref
-        && let Some(reference) = &request.reference
-    {
-        text("ref", reference.clone().into());
-    }
-    Ok(fields)
-}
+use crate::gateway::{Gateway, Reply, Request};
+use form::form;
 
 /// The v1 API, with open connections.
 pub struct KaleyraV1 {
     spec: KaleyraSpec,
     url: Url,
     client: Client,
+    clock: Arc<dyn Clock>,
     secrets: [SecretString; 2],
     boundary: Boundary,
 }
@@ -108,10 +50,11 @@ impl KaleyraV1 {
     /// A client for one account, for up to `connections` requests at once.
     pub fn new(
         spec: KaleyraSpec,
-        sid: SecretString,
-        api_key: SecretString,
+        account: Account,
+        clock: Arc<dyn Clock>,
         connections: usize,
     ) -> Result<Self, SetupError> {
+        let Account { sid, api_key } = account;
         super::check_base_url(&spec.base_url).map_err(SetupError::Address)?;
         let mut url = spec.base_url.clone();
         url.path_segments_mut().map_err(|()| SetupError::Address(spec.base_url.to_string()))?.pop_if_empty().extend([
@@ -126,14 +69,14 @@ impl KaleyraV1 {
         let client = Client::new(spec.timeout, key, connections)
             .map_err(|error| SetupError::Client(error.without_url().to_string()))?;
         let boundary = Boundary::draw().map_err(|error| SetupError::Client(error.to_string()))?;
-        Ok(Self { spec, url, client, secrets: [sid, api_key], boundary })
+        Ok(Self { spec, url, client, clock, secrets: [sid, api_key], boundary })
     }
 
     async fn post(&self, fields: Vec<(&'static str, Value<'_>)>, request: &Request<'_>) -> Reply {
         let recipients = request.to.len();
         let unknown =
             |reason: String| Reply::Settled(vec![Outcome::Unknown { reason: self.clean(&reason) }; recipients]);
-        let started = std::time::Instant::now();
+        let started = self.clock.instant();
         let form = self.boundary.form(fields);
         let posted = self.client.post(self.url.clone(), self.boundary.content_type(), form, request.lease.clone());
         let Answer { status, retry_after, body, early } = match posted.await {
@@ -143,7 +86,12 @@ impl KaleyraV1 {
             }
             Err(NoAnswer::Unknown(reason)) => return unknown(reason),
         };
-        tracing::debug!(status, recipients, milliseconds = started.elapsed().as_millis(), "answered");
+        tracing::debug!(
+            status,
+            recipients,
+            milliseconds = self.clock.instant().duration_since(started).as_millis(),
+            "answered"
+        );
         match reply::read(status, retry_after, &body, &self.private(request)) {
             // A refusal, and a request without its end: nobody can have acted on it.
             Reply::NotSent(not_sent) => Reply::NotSent(not_sent),
@@ -183,7 +131,7 @@ impl KaleyraV1 {
 #[async_trait]
 impl Gateway for KaleyraV1 {
     async fn send(&self, request: Request<'_>) -> Reply {
-        match form(&self.spec, &request, Timestamp::now()) {
+        match form(&self.spec, &request, self.clock.now()) {
             Ok(fields) => self.post(fields, &request).await,
             Err(expired) => Reply::NotSent(NotSent::Expired { reason: expired.to_string() }),
         }

@@ -8,17 +8,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::domain::phone::E164;
-
-/// Codes that refuse the account, so that every further request would be refused as well:
-/// credentials (v1, v2), balance, the daily limit.
-const ACCOUNT_CODES: [&str; 4] = ["RBC201", "RBC001", "E110", "WAV2101"];
-
-/// Codes of a success.
-const SUCCESS_CODES: [&str; 2] = ["WA200", "WS201"];
-
-/// What other providers say of a success. As a code, or as an `error`, they refuse nothing.
-const SUCCESS_WORDS: [&str; 10] =
-    ["ok", "success", "successful", "accepted", "queued", "sent", "submitted", "created", "none", "no error"];
+use crate::gateway::kaleyra::codes::{Code, is_success_word};
 
 /// A JSON object whose keys are all different. Values are read when they are asked for: one that
 /// nobody asks for needs to be well-formed, nothing more.
@@ -99,21 +89,6 @@ impl<'de> Deserialize<'de> for Key<'de> {
 
 pub(super) fn read<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
     serde_json::from_str(value.get()).ok()
-}
-
-/// What `code` says.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Code {
-    /// There is none.
-    Absent,
-    /// That the provider took the message.
-    Success,
-    /// That the account is refused.
-    Account(String),
-    /// That this message is refused.
-    Refusal(String),
-    /// That the provider failed (`WA500`), or what nobody can read.
-    Unclear(String),
 }
 
 /// What `error` says.
@@ -210,47 +185,19 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// What a `code` says, of an answer or of an entry.
+/// The meaning of the `code` of a response or of an entry.
 pub(super) fn code(fields: &Object<'_>, status: u16) -> Code {
     let Some(value) = fields.get("code") else { return Code::Absent };
-    let text = match value.get().as_bytes()[0] {
-        b'n' => return Code::Absent,
-        b'"' => match read::<String>(value) {
-            Some(text) if text.is_empty() => return Code::Absent,
-            Some(text) => text.trim().to_owned(),
-            None => return Code::Unclear(String::new()),
+    match value.get().as_bytes()[0] {
+        b'n' => Code::Absent,
+        b'"' => match read::<Cow<'_, str>>(value) {
+            Some(text) if text.is_empty() => Code::Absent,
+            Some(text) => Code::of(&text, status),
+            None => Code::Unclear(String::new()),
         },
-        b'0'..=b'9' => value.get().to_owned(),
-        _ => return Code::Unclear(String::new()),
-    };
-    let is = |known: &&str| text.eq_ignore_ascii_case(known);
-    if (200..300).contains(&status) && text.parse() == Ok(status) {
-        // It repeats the status, and says nothing else.
-        Code::Absent
-    } else if SUCCESS_CODES.iter().any(is) {
-        Code::Success
-    } else if ACCOUNT_CODES.iter().any(is) {
-        Code::Account(text)
-    } else if text.is_empty() || SUCCESS_WORDS.iter().any(is) || is_status_without_refusal(&text) {
-        Code::Unclear(text)
-    } else {
-        Code::Refusal(text)
+        b'0'..=b'9' => Code::of(value.get(), status),
+        _ => Code::Unclear(String::new()),
     }
-}
-
-/// Whether a code is the number of a status that refuses nothing for certain: of a success, of a
-/// failing server, of somebody who did not wait, of a conflict. `WA` and `WS` may stand before it.
-fn is_status_without_refusal(code: &str) -> bool {
-    let number = match code.get(..2) {
-        Some(prefix) if prefix.eq_ignore_ascii_case("WA") || prefix.eq_ignore_ascii_case("WS") => &code[2..],
-        _ => code,
-    };
-    number.parse::<f64>().is_ok_and(|number| {
-        number <= 0.0
-            || (200.0..300.0).contains(&number)
-            || (500.0..600.0).contains(&number)
-            || [408.0, 409.0, 499.0].contains(&number)
-    })
 }
 
 /// What `totalCount` says.
@@ -297,7 +244,7 @@ pub(super) fn denial(value: &RawValue) -> Denial {
         _ if value.get() == "0" => Denial::Unclear,
         _ => match words(value).trim() {
             "" | "0" | "false" | "null" => Denial::Unclear,
-            text if SUCCESS_WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)) => Denial::Unclear,
+            text if is_success_word(text) => Denial::Unclear,
             _ => Denial::Error,
         },
     }
