@@ -34,4 +34,4 @@ pub use ending::{RunEnding, RunError, Shared};
 pub use engine::{Engine, LostOutcome, NextRound, Setup};
 pub use event::{Event, Progress, ShutdownRequest};
 pub use feed::PlanSource;
-pub use run::{ApprovedPlan, Run, RunResult, RunSummary, run};
+pub use run::{ApprovedPlan, KeepLost, Run, RunResult, RunSummary, run};

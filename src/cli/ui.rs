@@ -13,21 +13,21 @@ use crate::ledger::location;
 
 /// An answer to a question that an interruption may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Yes,
     No,
     Interrupted,
 }
 
 /// Standard output for data, standard error for everything else.
-pub struct Ui {
+pub(super) struct Ui {
     choice: ColorChoice,
     verbose: u8,
 }
 
 impl Ui {
     /// Uses colour as the user chose, and logs more with each `-v`.
-    pub fn new(colour: Colour, verbose: u8) -> Self {
+    pub(crate) fn new(colour: Colour, verbose: u8) -> Self {
         let choice = match colour {
             Colour::Auto => ColorChoice::Auto,
             Colour::Always => ColorChoice::Always,
@@ -48,7 +48,7 @@ impl Ui {
 
     /// Prints data on standard output. A reader that closes the pipe early has seen enough, and the command
     /// goes on; that nothing else can be written is an error.
-    pub fn data(&self, text: &str) -> Result<(), CommandError> {
+    pub(super) fn data(&self, text: &str) -> Result<(), CommandError> {
         let mut out = AutoStream::new(std::io::stdout(), self.choice);
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::output) {
             Err(error) if error.kind() == Kind::BrokenPipe => Ok(()),
@@ -57,18 +57,18 @@ impl Ui {
     }
 
     /// Prints a value as an indented JSON document.
-    pub fn json(&self, value: &impl serde::Serialize) -> Result<(), CommandError> {
+    pub(super) fn json(&self, value: &impl serde::Serialize) -> Result<(), CommandError> {
         self.data(&format!("{}\n", serde_json::to_string_pretty(value)?))
     }
 
     /// Prints a message on standard error.
-    pub fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         let mut out = AutoStream::new(std::io::stderr(), self.choice);
         let _ = writeln!(out, "{text}");
     }
 
     /// Prints diagnostics on standard error.
-    pub fn problems(&self, problems: &[Diagnostic]) {
+    pub(crate) fn problems(&self, problems: &[Diagnostic]) {
         for (position, problem) in problems.iter().enumerate() {
             if position > 0 {
                 self.say("");
@@ -78,7 +78,7 @@ impl Ui {
     }
 
     /// Prints why a command ends early, and returns how the program exits.
-    pub fn error(&self, error: &CommandError) -> Exit {
+    pub(super) fn error(&self, error: &CommandError) -> Exit {
         if error.kind() != Kind::BrokenPipe {
             self.problems(error.problems());
             if self.verbose > 0 {
@@ -89,7 +89,7 @@ impl Ui {
     }
 
     /// Prints what is wrong with the command line, or the help that it asks for.
-    pub fn usage(&self, error: &clap::Error) -> Exit {
+    pub(super) fn usage(&self, error: &clap::Error) -> Exit {
         let text = error.render();
         // An argument in the wrong place may be a URL with a password.
         let redacted = location::redact(&text.to_string());
@@ -102,18 +102,18 @@ impl Ui {
     }
 
     /// Whether standard error is a terminal.
-    pub fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         std::io::stderr().is_terminal()
     }
 
     /// Asks for confirmation; only `yes` confirms. `effect` says what a yes does. `None` if standard input is no
     /// terminal.
-    pub fn confirm(&self, question: &str, effect: &str) -> Option<bool> {
+    pub(crate) fn confirm(&self, question: &str, effect: &str) -> Option<bool> {
         self.prompt(question, effect).then(|| answer().unwrap_or(false))
     }
 
     /// As [`Ui::confirm`], for when signals are caught: an interruption ends the question at once.
-    pub async fn confirm_unless(
+    pub(crate) async fn confirm_unless(
         &self,
         question: &str,
         effect: &str,

@@ -24,7 +24,7 @@ pub enum CodeError {
     #[error("the code has {0} characters; WhatsApp allows at most 15")]
     TooLong(usize),
     /// White space, a control or a format character, which nobody could see or would copy.
-    #[error("the code holds white space or an invisible character")]
+    #[error("the code contains white space or an invisible character")]
     Invisible,
 }
 

@@ -133,13 +133,13 @@ pub enum ExpiryError {
     #[error("`{0}` has no time of day")]
     NoTime(String),
     /// Digits only: an epoch value, or a duration in milliseconds.
-    #[error("`{0}` is a bare number")]
+    #[error("`{0}` has no unit")]
     BareNumber(String),
     /// A local time, and no zone.
     #[error("`{0}` has no time zone")]
     NoZone(String),
     /// `at` has an offset or a zone, and `timezone` is given too.
-    #[error("`{0}` has an offset or a zone already, so `timezone` would say it twice")]
+    #[error("`{0}` already has an offset or a zone; `timezone` would state it twice")]
     ZoneTwice(String),
     /// The zone in brackets has another offset at that time than the one that is written.
     #[error("`{at}` contradicts itself: its offset is {written}, but the time in {zone} is {real} then")]
@@ -157,10 +157,10 @@ pub enum ExpiryError {
     #[error("there is no time zone `{0}`")]
     UnknownZone(String),
     /// The clocks were put forward over this time.
-    #[error("{0} does not exist in {1}: the clocks are put forward over it")]
+    #[error("{0} does not exist in {1}: the clocks go forward then")]
     Gap(String, String),
     /// The clocks were put back over this time.
-    #[error("{0} exists twice in {1}: the clocks are put back over it")]
+    #[error("{0} exists twice in {1}: the clocks go back then")]
     Fold(String, String),
     /// The text is no duration, or one in months or years.
     #[error("`{0}` is not a duration")]
@@ -338,7 +338,7 @@ pub fn duration_text(duration: Duration) -> String {
         return format!("{}s", text.trim_end_matches('0'));
     }
     let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
-    match units.into_iter().find(|(length, _)| seconds > 0 && seconds % length == 0) {
+    match units.into_iter().find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length)) {
         Some((length, unit)) => format!("{}{unit}", seconds / length),
         None => format!("{seconds}s"),
     }

@@ -81,7 +81,7 @@ pub enum MediaError {
     #[error("`{0}` is empty")]
     Empty(String),
     /// More than WhatsApp takes.
-    #[error("`{0}` has {1} bytes; WhatsApp takes at most {2} for this kind of header")]
+    #[error("`{0}` has {1} bytes; WhatsApp accepts at most {2} for this kind of header")]
     TooLarge(String, u64, u64),
     /// What is in it is something else.
     #[error("`{0}` is {1}, not {2}")]

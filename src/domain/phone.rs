@@ -32,25 +32,25 @@ pub struct Identity(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PhoneError {
     /// Nothing but white space.
-    #[error("no number")]
+    #[error("no phone number")]
     Missing,
     /// Such as `9.19877E+11`.
-    #[error("a number in scientific notation: the spreadsheet lost its digits, export the column as text")]
+    #[error("the number is in scientific notation, so digits are lost; export the column as text")]
     Scientific,
     /// Such as `919876543210.0`.
-    #[error("a number with decimals: export the column as text")]
+    #[error("the number has decimals; export the column as text")]
     Decimal,
     /// Letters, or two numbers in one cell.
     #[error("not a phone number")]
     NotANumber,
     /// A national number, and no region to read it in.
-    #[error("no country code; set `audience.default_region`, or write the number with `+`")]
+    #[error("the number has no country code; set `audience.default_region`, or write the number with `+`")]
     NoCountryCode,
     /// More than the 15 digits of E.164.
-    #[error("more than 15 digits")]
+    #[error("the number has more than 15 digits")]
     TooLong,
     /// Not a number that the country's numbering plan has.
-    #[error("not a number that exists in its country's numbering plan")]
+    #[error("the number does not exist in the numbering plan of its country")]
     Invalid,
 }
 

@@ -78,7 +78,7 @@ impl Kind {
 pub(super) fn check(source: &str) -> Result<(), CompileError> {
     if source.len() > MAX_SOURCE_LEN {
         let message =
-            format!("it has {} bytes, and a text with expressions has at most {MAX_SOURCE_LEN}", source.len());
+            format!("it has {} bytes; a text with expressions can have at most {MAX_SOURCE_LEN}", source.len());
         return Err(CompileError { message, line: None });
     }
     // What does not parse is told by the engine.
@@ -130,7 +130,7 @@ impl<'a> Walk<'a> {
             }
             ast::Stmt::ForLoop(each) => {
                 if each.recursive {
-                    self.refuse(each.span(), "a loop cannot be recursive");
+                    self.refuse(each.span(), "loops cannot be recursive");
                 }
                 self.expression(&each.iter);
                 self.bind(&each.target, Kind::Single);
@@ -160,13 +160,14 @@ impl<'a> Walk<'a> {
                 self.statements(&block.body);
             }
             ast::Stmt::Template(template) => self.statements(&template.children),
-            ast::Stmt::AutoEscape(block) => self.refuse(block.span(), "there is no `autoescape`: nothing is escaped"),
-            ast::Stmt::Do(call) => self.refuse(call.span(), "there is no `do`"),
+            ast::Stmt::AutoEscape(block) => {
+                self.refuse(block.span(), "`autoescape` is not available: nothing is escaped")
+            }
+            ast::Stmt::Do(call) => self.refuse(call.span(), "`do` is not available"),
             // Blocks, imports, includes, macros, calls: whatever the engine is built with.
-            _ => self.refuse(
-                Span::default(),
-                "only `if`, `for`, `set`, `with` and `filter` can stand in `{% … %}`: a text is a file of its own",
-            ),
+            _ => {
+                self.refuse(Span::default(), "only `if`, `for`, `set`, `with` and `filter` are available in `{% … %}`")
+            }
         }
     }
 
@@ -178,7 +179,7 @@ impl<'a> Walk<'a> {
                     self.lists.insert(name.id);
                 }
             }
-            other => self.refuse(other.span(), "only a single name can be set"),
+            other => self.refuse(other.span(), "only a single name can be assigned"),
         }
     }
 
@@ -186,8 +187,7 @@ impl<'a> Walk<'a> {
         match expression {
             ast::Expr::Var(name) => {
                 if CONTAINERS.contains(&name.id) && !self.bound.contains(name.id) {
-                    let message =
-                        format!("`{0}` cannot be used as a whole; name what is meant, as `{0}.NAME`", name.id);
+                    let message = format!("`{0}` cannot be used as a whole; use `{0}.NAME`", name.id);
                     self.refuse(name.span(), message);
                 }
                 if self.lists.contains(name.id) { Kind::List } else { Kind::Single }
@@ -209,7 +209,7 @@ impl<'a> Walk<'a> {
                 match operation.op {
                     ast::BinOpKind::ScAnd | ast::BinOpKind::ScOr => left.or(right),
                     ast::BinOpKind::Add | ast::BinOpKind::Mul if left.or(right) == Kind::List => {
-                        self.refuse(operation.span(), "a list cannot be added or repeated");
+                        self.refuse(operation.span(), "lists cannot be added or repeated");
                         Kind::Single
                     }
                     _ => Kind::Single,
@@ -244,7 +244,7 @@ impl<'a> Walk<'a> {
             ast::Expr::List(list) => self.list(list.span(), &list.items),
             ast::Expr::Tuple(tuple) => self.list(tuple.span(), &tuple.items),
             ast::Expr::Map(map) => {
-                self.refuse(map.span(), "there are no mappings in expressions");
+                self.refuse(map.span(), "mappings are not available in expressions");
                 Kind::Single
             }
         }
@@ -265,9 +265,9 @@ impl<'a> Walk<'a> {
             return Kind::Single;
         }
         if value.kind() == ValueKind::Map {
-            self.refuse(constant.span(), "there are no mappings in expressions");
+            self.refuse(constant.span(), "mappings are not available in expressions");
         } else if value.try_iter().is_ok_and(|mut items| items.any(|item| !is_single(item.kind()))) {
-            self.refuse(constant.span(), "a list holds texts and numbers, no other lists");
+            self.refuse(constant.span(), "a list can contain texts and numbers, but no lists");
         }
         Kind::List
     }
@@ -275,11 +275,11 @@ impl<'a> Walk<'a> {
     fn list(&mut self, span: Span, items: &[ast::Expr<'a>]) -> Kind {
         let fixed = items.iter().all(|item| matches!(item, ast::Expr::Const(_)));
         if !fixed && items.len() > MAX_PARTS {
-            self.refuse(span, format!("a list has at most {MAX_PARTS} parts, unless all of them are fixed"));
+            self.refuse(span, format!("a list can have at most {MAX_PARTS} elements, unless all of them are fixed"));
         }
         for item in items {
             if self.expression(item) == Kind::List {
-                self.refuse(item.span(), "a list holds texts and numbers, no other lists");
+                self.refuse(item.span(), "a list can contain texts and numbers, but no lists");
             }
         }
         Kind::List
@@ -311,7 +311,7 @@ impl<'a> Walk<'a> {
             _ if TO_LIST.contains(&name) => Kind::List,
             _ if TO_SINGLE.contains(&name) => Kind::Single,
             _ => {
-                self.refuse(filter.span(), format!("unknown filter: there is no `{name}`"));
+                self.refuse(filter.span(), format!("unknown filter `{name}`"));
                 Kind::Single
             }
         }
@@ -322,11 +322,11 @@ impl<'a> Walk<'a> {
         match &call.expr {
             ast::Expr::Var(name) if name.id == "range" => Kind::List,
             ast::Expr::Var(name) => {
-                self.refuse(call.span(), format!("unknown function: there is no `{}`", name.id));
+                self.refuse(call.span(), format!("unknown function `{}`", name.id));
                 Kind::Single
             }
             _ => {
-                self.refuse(call.span(), "there are no functions on values; use a filter, such as `| upper`");
+                self.refuse(call.span(), "methods are not available; use a filter, such as `| upper`");
                 Kind::Single
             }
         }
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn what_the_fuel_does_not_bound_is_refused() {
-        let added = "a list cannot be added or repeated";
+        let added = "lists cannot be added or repeated";
         let nested = "no other lists";
         for (source, words) in [
             ("{{ [1] + [2] }}", added),
@@ -402,7 +402,7 @@ mod tests {
             ("{% macro m(x) %}{{ x }}{% endmacro %}", "only `if`"),
             ("{% include 'x' %}", "only `if`"),
             ("{% do range(1) %}", "no `do`"),
-            ("{{ 'a'.upper() }}", "no functions on values"),
+            ("{{ 'a'.upper() }}", "methods are not available"),
             ("{{ recipient }}", "as a whole"),
             ("{% for c in vars %}{% endfor %}", "as a whole"),
             ("{{ '%s' | format(*range(9)) }}", "unpacked"),

@@ -5,3 +5,4 @@ pub mod hex;
 pub mod human;
 pub mod net;
 pub mod pipeline;
+pub mod yaml;

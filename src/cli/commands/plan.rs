@@ -33,7 +33,7 @@ Examples:
 
 The plan holds no phone number, no coupon code and no secret. `apply --plan` sends only what has the
 plan's hash.")]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// Campaign file
     campaign: PathBuf,
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub struct PlanArgs {
     owner: OwnerArgs,
 }
 
-pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
     let now = clock::now();
     let given = args.vars.read()?;
     let mut campaign = session::campaign(ui, &args.campaign, &given, now)?;

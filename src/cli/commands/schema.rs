@@ -6,7 +6,7 @@ use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::ui::Ui;
-use crate::manifest::schema;
+use crate::schemas;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -19,15 +19,15 @@ Kinds of files: campaign, project, plan, decisions, and the blocks gateway, temp
 expiry and delivery.
 Kinds of output: validate, status, sends-list, sends-show, resolve, ledger-check, and ledger-export, of
 which each line is a document.")]
-pub struct SchemaArgs {
+pub(crate) struct SchemaArgs {
     /// The kind of file or output
     #[arg(default_value = "campaign")]
     kind: String,
 }
 
-pub fn run(ui: &Ui, args: &SchemaArgs) -> Result<Exit, CommandError> {
-    let schema = schema::for_editors(&args.kind).or_else(|| output::schema(&args.kind)).ok_or_else(|| {
-        let kinds: Vec<_> = schema::KINDS.into_iter().chain(output::KINDS).collect();
+pub(crate) fn run(ui: &Ui, args: &SchemaArgs) -> Result<Exit, CommandError> {
+    let schema = schemas::get(&args.kind).or_else(|| output::schema(&args.kind)).ok_or_else(|| {
+        let kinds: Vec<_> = schemas::KINDS.into_iter().chain(output::KINDS).collect();
         CommandError::usage(format!("there is no schema `{}`", args.kind))
             .hint(format!("schemas: {}", kinds.join(", ")))
     })?;

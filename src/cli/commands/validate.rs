@@ -23,7 +23,7 @@ Examples:
   sendform validate campaign.yaml
   sendform validate campaigns/*.yaml --format github
   sendform validate .                            all campaigns below this directory")]
-pub struct ValidateArgs {
+pub(crate) struct ValidateArgs {
     /// Campaign files, or directories to search for them
     #[arg(required = true, value_name = "CAMPAIGN")]
     paths: Vec<PathBuf>,
@@ -46,7 +46,7 @@ enum Format {
     Sarif,
 }
 
-pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, CommandError> {
     let given = args.vars.read()?;
     let now = clock::now();
     let mut found: Vec<Diagnostic> = Vec::new();

@@ -9,7 +9,7 @@ use super::FormatVersion;
 use crate::domain::diagnostic::{Code, Diagnostic, Location, Severity};
 
 /// A finding as a drawn snippet, with ANSI styles when `styled`.
-pub fn text(finding: &Diagnostic, styled: bool) -> String {
+pub(crate) fn text(finding: &Diagnostic, styled: bool) -> String {
     let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
     let level = match finding.severity {
         Severity::Error => Level::ERROR,
@@ -49,7 +49,7 @@ pub fn text(finding: &Diagnostic, styled: bool) -> String {
 
 /// What `validate --format json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ValidateJson {
+pub(crate) struct ValidateJson {
     /// The version of this format: minor adds, major breaks.
     format_version: FormatVersion,
     /// Whether there are no errors.
@@ -60,7 +60,7 @@ pub struct ValidateJson {
 
 /// One finding.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct DiagnosticJson {
+pub(crate) struct DiagnosticJson {
     /// What it is about.
     code: Code,
     /// Whether it is an error.
@@ -94,7 +94,7 @@ impl From<&Diagnostic> for DiagnosticJson {
 
 impl ValidateJson {
     /// The findings of a whole command.
-    pub fn new(found: &[Diagnostic]) -> Self {
+    pub(crate) fn new(found: &[Diagnostic]) -> Self {
         Self {
             format_version: FormatVersion::VALIDATE,
             valid: !found.iter().any(|finding| finding.severity == Severity::Error),
@@ -104,7 +104,7 @@ impl ValidateJson {
 }
 
 /// A finding as a workflow command of GitHub Actions. In its text `%`, carriage return and line feed are escaped.
-pub fn github(finding: &Diagnostic) -> String {
+pub(crate) fn github(finding: &Diagnostic) -> String {
     let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let level = if finding.severity == Severity::Error { "error" } else { "warning" };
     let (file, line, column) = finding.position();
@@ -118,7 +118,7 @@ pub fn github(finding: &Diagnostic) -> String {
 }
 
 /// All findings as one SARIF 2.1.0 document.
-pub fn sarif(found: &[Diagnostic]) -> Value {
+pub(crate) fn sarif(found: &[Diagnostic]) -> Value {
     let results: Vec<_> = found
         .iter()
         .map(|finding| {

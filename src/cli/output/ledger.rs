@@ -18,7 +18,7 @@ use crate::util::hex;
 
 /// One run, as the ledger has recorded it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct RunJson {
+pub(crate) struct RunJson {
     /// The run's number in this ledger. Numbers rise.
     id: i64,
     /// The campaign, by the name that it is recorded under.
@@ -118,7 +118,7 @@ impl From<&RunRecord> for RunJson {
 
 /// A result that a run reported and that the record could not follow, because the send had been settled otherwise.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ContradictionJson {
+pub(crate) struct ContradictionJson {
     /// The send.
     send: String,
     /// The run that reported it.
@@ -190,7 +190,7 @@ impl EntrySource {
 
 /// One entry of the journal: a send moved to another state.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct EntryJson {
+pub(crate) struct EntryJson {
     /// The entry's number, which rises for each send.
     seq: i64,
     /// The run of the attempt.
@@ -223,7 +223,7 @@ pub struct EntryJson {
 
 impl EntryJson {
     /// Shows the code only if `full` is set.
-    pub fn new(entry: &JournalEntry, full: bool) -> Self {
+    pub(crate) fn new(entry: &JournalEntry, full: bool) -> Self {
         let intent = entry.intent();
         let coupon = intent.and_then(|intent| intent.coupon.as_deref()).map(|code| if full { code } else { "***" });
         Self {
@@ -248,7 +248,7 @@ impl EntryJson {
 /// What `status --format json` prints: one campaign if one is named, else all of them.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub enum StatusJson {
+pub(crate) enum StatusJson {
     /// The campaign that the command names.
     One(OneCampaign),
     /// All campaigns.
@@ -262,7 +262,7 @@ pub enum StatusJson {
 
 /// The campaign that the command names.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct OneCampaign {
+pub(crate) struct OneCampaign {
     /// The version of this format: minor adds, major breaks.
     format_version: FormatVersion,
     /// The campaign, by the name that it is recorded under.
@@ -283,7 +283,7 @@ pub struct OneCampaign {
 
 /// One campaign of several.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct CampaignJson {
+pub(crate) struct CampaignJson {
     /// The campaign, by the name that it is recorded under.
     campaign: String,
     /// The edition.
@@ -302,7 +302,7 @@ pub struct CampaignJson {
 
 /// How many sends of a campaign are in each state.
 #[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
-pub struct CountsJson {
+pub(crate) struct CountsJson {
     /// The provider accepted the message.
     pub accepted: u64,
     /// The provider rejected the message.
@@ -339,7 +339,7 @@ impl From<&CampaignStatus> for CampaignJson {
 
 impl StatusJson {
     /// The campaign that the command names, as far as it is recorded.
-    pub fn one(name: Option<String>, edition: Option<u32>, status: Option<&CampaignStatus>) -> Self {
+    pub(crate) fn one(name: Option<String>, edition: Option<u32>, status: Option<&CampaignStatus>) -> Self {
         Self::One(match status.map(CampaignJson::from) {
             Some(found) => OneCampaign {
                 format_version: FormatVersion::STATUS,
@@ -365,7 +365,7 @@ impl StatusJson {
     }
 
     /// All campaigns.
-    pub fn all(campaigns: &[CampaignStatus]) -> Self {
+    pub(crate) fn all(campaigns: &[CampaignStatus]) -> Self {
         let campaigns = campaigns.iter().map(CampaignJson::from).collect();
         Self::All { format_version: FormatVersion::STATUS, campaigns }
     }
@@ -373,7 +373,7 @@ impl StatusJson {
 
 /// What `sends list --format json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct SendsListJson {
+pub(crate) struct SendsListJson {
     /// The version of this format: minor adds, major breaks.
     pub format_version: FormatVersion,
     /// How many sends match, also those that `--limit` leaves out.
@@ -384,7 +384,7 @@ pub struct SendsListJson {
 
 /// One send, as the ledger has recorded it.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct SendJson {
+pub(crate) struct SendJson {
     /// The send's key.
     send: String,
     /// The campaign, by the name that it is recorded under.
@@ -414,7 +414,7 @@ pub struct SendJson {
 
 impl SendJson {
     /// A send, with its row if the audience was searched.
-    pub fn new(send: &SendRecord, row: Option<Row>) -> Self {
+    pub(crate) fn new(send: &SendRecord, row: Option<Row>) -> Self {
         Self {
             send: send.last.key.to_string(),
             campaign: send.campaign.clone(),
@@ -437,7 +437,7 @@ impl SendJson {
 
 /// What `sends show --format json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct SendsShowJson {
+pub(crate) struct SendsShowJson {
     /// The version of this format: minor adds, major breaks.
     format_version: FormatVersion,
     /// The send's key.
@@ -452,7 +452,7 @@ pub struct SendsShowJson {
 
 impl SendsShowJson {
     /// Everything that is recorded of one send. Codes are not shown.
-    pub fn new<'a>(
+    pub(crate) fn new<'a>(
         send: SendKey,
         entries: &[JournalEntry],
         runs: impl IntoIterator<Item = &'a RunRecord>,
@@ -470,7 +470,7 @@ impl SendsShowJson {
 
 /// What `resolve --format json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ResolveJson {
+pub(crate) struct ResolveJson {
     /// The version of this format: minor adds, major breaks.
     pub format_version: FormatVersion,
     /// How many decisions settled a send.
@@ -483,7 +483,7 @@ pub struct ResolveJson {
 
 /// What one decision did.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct DecisionJson {
+pub(crate) struct DecisionJson {
     /// The send's key.
     pub send: String,
     /// The outcome that was decided.
@@ -497,7 +497,7 @@ pub struct DecisionJson {
 
 /// What `ledger check --format json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct LedgerCheckJson {
+pub(crate) struct LedgerCheckJson {
     /// The version of this format: minor adds, major breaks.
     format_version: FormatVersion,
     /// The ledger's id.
@@ -527,7 +527,7 @@ struct CheckJson {
 
 impl LedgerCheckJson {
     /// The result of a check of the ledger with this id and head.
-    pub fn new(id: String, head: Option<Head>, check: &Check) -> Self {
+    pub(crate) fn new(id: String, head: Option<Head>, check: &Check) -> Self {
         Self {
             format_version: FormatVersion::LEDGER_CHECK,
             id,
@@ -547,7 +547,7 @@ impl LedgerCheckJson {
 /// One line of `ledger export`. The first is the ledger; the runs and the entries of the journal follow.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub enum ExportLine {
+pub(crate) enum ExportLine {
     /// The ledger.
     Ledger {
         /// The version of this format: minor adds, major breaks.
@@ -563,7 +563,7 @@ pub enum ExportLine {
 
 /// A link of the ledger's chain.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct LinkJson {
+pub(crate) struct LinkJson {
     /// The link's number and hash.
     head: String,
     /// What it stands for.

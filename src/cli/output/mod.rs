@@ -4,8 +4,8 @@
 //! `sendform schema KIND` prints it, and `schema/` holds it. Diagnostics are also printed as text, as
 //! annotations for GitHub, and as SARIF.
 
-pub mod diagnostics;
-pub mod ledger;
+pub(crate) mod diagnostics;
+pub(crate) mod ledger;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -17,31 +17,31 @@ use crate::manifest::schema::of;
 /// breaks a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]
-pub struct FormatVersion(&'static str);
+pub(crate) struct FormatVersion(&'static str);
 
 impl FormatVersion {
     /// Of `status`.
-    pub const STATUS: Self = Self("2.1");
+    pub(crate) const STATUS: Self = Self("2.1");
     /// Of `sends list`.
-    pub const SENDS_LIST: Self = Self("2.0");
+    pub(crate) const SENDS_LIST: Self = Self("2.0");
     /// Of `sends show`.
-    pub const SENDS_SHOW: Self = Self("2.0");
+    pub(crate) const SENDS_SHOW: Self = Self("2.0");
     /// Of `resolve`.
-    pub const RESOLVE: Self = Self("2.0");
+    pub(crate) const RESOLVE: Self = Self("2.0");
     /// Of `ledger check`.
-    pub const LEDGER_CHECK: Self = Self("2.0");
+    pub(crate) const LEDGER_CHECK: Self = Self("2.0");
     /// Of `ledger export`.
-    pub const LEDGER_EXPORT: Self = Self("2.0");
+    pub(crate) const LEDGER_EXPORT: Self = Self("2.0");
     /// Of `validate`.
-    pub const VALIDATE: Self = Self("1.0");
+    pub(crate) const VALIDATE: Self = Self("1.0");
 }
 
 /// The kinds of output that have a schema.
-pub const KINDS: [&str; 7] =
+pub(crate) const KINDS: [&str; 7] =
     ["validate", "status", "sends-list", "sends-show", "resolve", "ledger-check", "ledger-export"];
 
 /// The schema of one kind of output. `None` for an unknown kind.
-pub fn schema(kind: &str) -> Option<Value> {
+pub(crate) fn schema(kind: &str) -> Option<Value> {
     Some(match kind {
         "validate" => of::<diagnostics::ValidateJson>(),
         "status" => of::<ledger::StatusJson>(),

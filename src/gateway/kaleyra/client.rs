@@ -139,7 +139,7 @@ impl Client {
             .map(Duration::from_secs);
         match body(response).await {
             Ok(body) => Ok(Answer { status, retry_after, body, early }),
-            Err(reason) => Err(NoAnswer::Unknown(format!("the answer (status {status}) broke off: {reason}"))),
+            Err(reason) => Err(NoAnswer::Unknown(format!("the response (status {status}) is incomplete: {reason}"))),
         }
     }
 
@@ -149,7 +149,7 @@ impl Client {
         if transfer.lease_is_over() {
             return match taken {
                 Taken::Nothing => NoAnswer::NotSent(LEASE_OVER.to_owned()),
-                _ => NoAnswer::Unknown("this process was paused while the request left".to_owned()),
+                _ => NoAnswer::Unknown("this process was paused while it sent the request".to_owned()),
             };
         }
         // Nothing else proves it. Of a failure of DNS, TCP or TLS it is true as well.
@@ -169,7 +169,7 @@ impl Client {
             Overdue::Connection => format!("no connection within {:?}", limits.connect),
             Overdue::Progress => format!("the upload made no progress for {:?}", limits.progress),
             Overdue::Upload => format!("the upload took longer than {:?}", limits.upload),
-            Overdue::Answer => format!("no answer within {:?}", limits.progress),
+            Overdue::Answer => format!("no response within {:?}", limits.progress),
         };
         if taken == Taken::Nothing { NoAnswer::NotSent(reason) } else { NoAnswer::Unknown(reason) }
     }
@@ -190,8 +190,8 @@ impl Client {
     /// What the user should know, once.
     pub(super) fn take_notice(&self) -> Option<String> {
         self.notice.swap(false, Ordering::SeqCst).then(|| {
-            "the provider closed a connection that was about to be used again, and its send is unknown; \
-             from now on each request has a connection of its own"
+            "the provider closed an idle connection while a request was being sent on it, so the outcome of that send is unknown; \
+             from now on, each request uses a new connection"
                 .to_owned()
         })
     }

@@ -50,7 +50,7 @@ Examples:
 Run the same command again to resume: no message is sent twice. Press Ctrl-C once to stop after the
 requests in flight, twice to stop at once. With a ledger in PostgreSQL, several machines can apply one
 plan together; they share its rate.")]
-pub struct ApplyArgs {
+pub(crate) struct ApplyArgs {
     /// Campaign file
     #[arg(required_unless_present = "plan", conflicts_with = "plan")]
     campaign: Option<PathBuf>,
@@ -108,7 +108,7 @@ fn lease(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     let now = clock::now();
     let approval = Approval::read(args)?;
     let (path, given) = match &approval.file {

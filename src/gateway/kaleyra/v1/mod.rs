@@ -36,13 +36,13 @@ pub struct KaleyraV1 {
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The SID or key cannot be in a request.
-    #[error("the {0} holds characters that cannot be in a request")]
+    #[error("the {0} contains characters that are not allowed in a request")]
     Unusable(&'static str),
     /// The address cannot be built.
-    #[error("the API's address cannot be extended: {0}")]
+    #[error("no path can be appended to the API's address: {0}")]
     Address(String),
     /// The HTTP client cannot be built, for example for want of certificates.
-    #[error("the HTTP client cannot be set up: {0}")]
+    #[error("cannot set up the HTTP client: {0}")]
     Client(String),
 }
 
@@ -96,7 +96,7 @@ impl KaleyraV1 {
             // A refusal, and a request without its end: nobody can have acted on it.
             Reply::NotSent(not_sent) => Reply::NotSent(not_sent),
             Reply::Settled(_) if early => {
-                unknown(format!("the provider answered (status {status}) before it had the whole request"))
+                unknown(format!("the provider responded (status {status}) before it had received the whole request"))
             }
             reply => reply,
         }

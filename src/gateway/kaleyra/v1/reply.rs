@@ -89,7 +89,7 @@ impl Reader<'_> {
             return self.account(answer, &code);
         }
         if self.is_doubtful() {
-            return self.unknown(format!("the provider answered with status {}", self.status));
+            return self.unknown(format!("the provider responded with status {}", self.status));
         }
         let may_hold_id = answer.may_hold_id();
         if self.status == 429 || REFUSED_ALIKE.contains(&self.status) {
@@ -101,7 +101,7 @@ impl Reader<'_> {
                 Ok(outcomes) => Reply::Settled(outcomes),
                 Err(problem) => self.unknown(problem),
             },
-            (true, false) if success => self.unknown(format!("the answer (status {}) is not readable", self.status)),
+            (true, false) if success => self.unknown(format!("the response (status {}) cannot be read", self.status)),
             (true, false) => self.id_and_refusal(),
             (false, _) => self.refusal(answer, &code),
         }
@@ -110,12 +110,12 @@ impl Reader<'_> {
     /// Decides about a body that is not a JSON object.
     fn unreadable(&self, body: &[u8]) -> Reply {
         if self.is_doubtful() {
-            return self.unknown(format!("the provider answered with status {}", self.status));
+            return self.unknown(format!("the provider responded with status {}", self.status));
         }
         if (self.status == 429 || REFUSED_ALIKE.contains(&self.status)) && !body::may_hold_id(body) {
             return self.refused_alike("");
         }
-        self.unknown(format!("the answer (status {}) is not readable", self.status))
+        self.unknown(format!("the response (status {}) cannot be read", self.status))
     }
 
     /// The account is refused: the run stops, whatever stands beside the code.
@@ -124,7 +124,8 @@ impl Reader<'_> {
         if !self.is_doubtful() && !answer.may_hold_id() && answer.total(self.recipients()) != Total::TooMany {
             return Reply::NotSent(NotSent::Account { reason });
         }
-        let doubt = format!("the answer (status {}) refuses the account and may hold an id: {reason}", self.status);
+        let doubt =
+            format!("the response (status {}) refuses the account and may contain an id: {reason}", self.status);
         Reply::Refused { outcomes: vec![Outcome::Unknown { reason: doubt }; self.recipients()], reason }
     }
 
@@ -156,7 +157,7 @@ impl Reader<'_> {
             let words = self.reason(code, answer);
             let words = if words.is_empty() { words } else { format!(": {words}") };
             return self.unknown(format!(
-                "the answer (status {}) holds neither an id nor a clear refusal{words}",
+                "the response (status {}) contains neither an id nor a clear refusal{words}",
                 self.status
             ));
         }
@@ -170,7 +171,7 @@ impl Reader<'_> {
             return Reply::Settled(vec![rejected; self.recipients()]);
         }
         let other =
-            Outcome::Unknown { reason: "the answer refuses other recipients and does not name this one".to_owned() };
+            Outcome::Unknown { reason: "the response refuses other recipients and does not name this one".to_owned() };
         Reply::Settled(named.into_iter().map(|named| if named { rejected.clone() } else { other.clone() }).collect())
     }
 
@@ -180,39 +181,45 @@ impl Reader<'_> {
         {
             let words = self.reason(code, answer);
             let words = if words.is_empty() { words } else { format!(": {words}") };
-            return Err(format!("the answer may hold an id, and holds an error{words}"));
+            return Err(format!("the response may contain an id, and contains an error{words}"));
         }
         match answer.total(self.recipients()) {
             Total::Fits => {}
-            Total::None => return Err("the answer may hold an id, and its `totalCount` is 0".to_owned()),
-            Total::TooMany => return Err("the answer's `totalCount` is above the number of recipients".to_owned()),
+            Total::None => return Err("the response may contain an id, and its `totalCount` is 0".to_owned()),
+            Total::TooMany => {
+                return Err("the `totalCount` of the response exceeds the number of recipients".to_owned());
+            }
         }
         let Some(data) = answer.0.get("data") else { return self.accepted_by_top_id(answer) };
         let entries: Vec<Object<'_>> =
-            read_value(data).ok_or_else(|| "the answer's `data` is no list of messages".to_owned())?;
+            read_value(data).ok_or_else(|| "the `data` of the response is not a list of messages".to_owned())?;
         let entries: Vec<Entry<'_>> = entries.iter().map(|fields| Entry::of(fields, self.status)).collect();
         let recipients = self.recipients();
         let owners = match entries.len() {
-            0 => return Err("the answer holds an id and no message".to_owned()),
+            0 => return Err("the response contains an id and no message".to_owned()),
             1 if recipients == 1 => vec![0],
-            many if many > recipients => return Err("the answer holds more messages than recipients".to_owned()),
+            many if many > recipients => {
+                return Err("the response contains more messages than the request has recipients".to_owned());
+            }
             many if many == recipients && (entries.iter().all(|entry| entry.id.is_some()) || in_order(&entries)) => {
                 by_index(&entries).unwrap_or_else(|| (0..many).collect())
             }
             _ => self.by_mask(&entries)?,
         };
         let mut outcomes =
-            vec![Outcome::Unknown { reason: "the answer holds no id for this recipient".to_owned() }; recipients];
+            vec![Outcome::Unknown { reason: "the response contains no id for this recipient".to_owned() }; recipients];
         for (entry, owner) in entries.iter().zip(owners) {
             let twice = |id: &str| entries.iter().filter(|other| other.id.as_deref() == Some(id)).count() > 1;
             let unknown = |reason: &str| Outcome::Unknown { reason: reason.to_owned() };
             outcomes[owner] = match &entry.id {
                 None => continue,
-                Some(_) if entry.fails => unknown("the answer holds an id and an error for this recipient"),
+                Some(_) if entry.fails => unknown("the response contains an id and an error for this recipient"),
                 Some(_) if self.is_anothers(entry.recipient.as_deref(), owner) => {
-                    unknown("the answer names another recipient")
+                    unknown("the response names another recipient")
                 }
-                Some(id) if recipients > 1 && twice(id) => unknown("the answer gives several recipients one id"),
+                Some(id) if recipients > 1 && twice(id) => {
+                    unknown("the response contains the same id for several recipients")
+                }
                 Some(id) => Outcome::Accepted { message_id: self.private.id(id.to_string()) },
             };
         }
@@ -222,7 +229,7 @@ impl Reader<'_> {
     /// `200 {"id":"58f86fab-…:0"}`, as one client that is deployed takes it.
     fn accepted_by_top_id(&self, answer: &Answer<'_>) -> Result<Vec<Outcome>, String> {
         let [number] = self.private.numbers else {
-            return Err("the answer holds no id for each of its recipients".to_owned());
+            return Err("the response does not contain an id for each recipient".to_owned());
         };
         let others = answer.0.iter().any(|(key, value)| key != "id" && answer::holds_an_id(key, value));
         let id = answer.0.get("id").and_then(id_of);
@@ -230,11 +237,11 @@ impl Reader<'_> {
             Some(id) if !others && !answer.has_message() => {
                 let recipient: Option<Cow<'_, str>> = answer.0.get("recipient").and_then(text_of);
                 if recipient.is_some_and(|mask| mask::compare(&mask, *number) == Mask::Contradicts) {
-                    return Err("the answer names another recipient".to_owned());
+                    return Err("the response names another recipient".to_owned());
                 }
                 Ok(vec![Outcome::Accepted { message_id: self.private.id(id.into_owned()) }])
             }
-            _ => Err("the answer does not hold an id where a success does".to_owned()),
+            _ => Err("the response has no id where a success has it".to_owned()),
         }
     }
 
@@ -247,7 +254,7 @@ impl Reader<'_> {
             let mut fitting = (0..self.recipients()).filter(|at| fits(&self.private.numbers[*at]));
             match (fitting.next(), fitting.next()) {
                 (Some(owner), None) if !owners.contains(&owner) => owners.push(owner),
-                _ => return Err("the answer leaves recipients out, and it is not certain whom".to_owned()),
+                _ => return Err("the response omits recipients, and it is uncertain which".to_owned()),
             }
         }
         Ok(owners)
@@ -276,7 +283,7 @@ impl Reader<'_> {
     }
 
     fn id_and_refusal(&self) -> Reply {
-        self.unknown(format!("the provider refuses (status {}), but the answer may hold an id", self.status))
+        self.unknown(format!("the provider refuses (status {}), but the response may contain an id", self.status))
     }
 
     /// The code and the provider's words, without what is private.
