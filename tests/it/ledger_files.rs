@@ -201,7 +201,7 @@ fn a_restored_copy_says_what_it_has_forgotten_and_its_campaigns_wait_until_told(
     assert!(project.run(&["ledger", "export"]).expect(0).stdout.contains("\"kind\":\"restored\""));
     for more in [&[][..], &["--forget-sends", "1"]] {
         let refused = project.apply(more).expect(1);
-        assert!(refused.stderr.contains("forgotten up to 2 sends of `test-offer`"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("lacks up to 2 sends of `test-offer`"), "{}", refused.stderr);
     }
     once_each(&sandbox, 3);
     // Another campaign is not concerned.

@@ -32,7 +32,7 @@ pub(super) fn refuse_repeats(built: &Built, args: &ApplyArgs) -> Result<(), Comm
     };
     let (campaign, people) = (&repeats.campaign, crate::util::human::grouped(repeats.people));
     let message = format!(
-        "{people} of {} recipients got the same message from the campaign `{campaign}`{}; nothing was sent",
+        "{people} of {} recipients had the same message from the campaign `{campaign}`{}; nothing was sent",
         crate::util::human::grouped(repeats.of),
         if repeats.same == repeats.people { "" } else { " and others" }
     );
