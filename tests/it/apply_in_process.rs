@@ -11,7 +11,7 @@ use sendform::apply::{self, ApprovedPlan, Event, Progress, Run, RunEnding, RunRe
 use sendform::domain::clock::SystemClock;
 use sendform::domain::send::SendState;
 use sendform::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use sendform::ledger::{LedgerKey, LedgerLocation, RunStart, Scope};
+use sendform::ledger::{LedgerKey, LedgerLocation, Operator, RunStart, Scope};
 use sendform::manifest::{self, Given};
 use sendform::plan::build::{Basis, build};
 use sendform::plan::{Inputs, Prepared};
@@ -42,6 +42,10 @@ fn accept(number: usize) -> Reply {
     Reply::Settled(vec![Outcome::Accepted { message_id: format!("m:{number}") }])
 }
 
+fn operator() -> Operator {
+    Operator { host: "host".into(), actor: "actor".into(), clock: Arc::new(SystemClock) }
+}
+
 /// A project, its ledger, and a gateway: what a program needs to apply a plan.
 struct Embedding {
     project: Project,
@@ -58,7 +62,7 @@ impl Embedding {
         let key = LedgerKey::from_bytes([7; 32]);
         let location = LedgerLocation::File(project.path().join("ledger.db"));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(location.create(&key)).unwrap();
+        runtime.block_on(location.create(&operator(), &key)).unwrap();
         Self { project, location, key, runtime }
     }
 
@@ -70,11 +74,11 @@ impl Embedding {
         let campaign =
             Arc::new(Prepared::new(loaded.path, loaded.campaign, compiled.composer, compiled.audience, compiled.pool));
         let scope = Scope { campaign: campaign.record_name.clone(), edition: campaign.edition, unique_codes: false };
-        let mut ledger = self.runtime.block_on(self.location.open_for_run(&self.key)).unwrap();
+        let mut ledger = self.runtime.block_on(self.location.open_for_run(&operator(), &self.key)).unwrap();
         let snapshot = self.runtime.block_on(ledger.snapshot(&scope)).unwrap();
         let basis = Basis {
             snapshot: &snapshot,
-            key: &self.key,
+            key: Some(&self.key),
             now,
             planned_at: None,
             retry_rejected: false,
@@ -104,6 +108,8 @@ impl Embedding {
                 retry_rejected: false,
                 lease: Duration::from_secs(30),
                 longest_request: Duration::from_secs(30),
+                host: "host".into(),
+                actor: "actor".into(),
             },
             plan: ApprovedPlan {
                 sends: built.file.counts.send,
@@ -138,7 +144,7 @@ impl Embedding {
 
     fn states(&self) -> (usize, usize) {
         let scope = Scope { campaign: "test-offer".into(), edition: 1, unique_codes: false };
-        let mut ledger = self.runtime.block_on(self.location.open(None)).unwrap().unwrap();
+        let mut ledger = self.runtime.block_on(self.location.open(&operator(), None)).unwrap().unwrap();
         let snapshot = self.runtime.block_on(ledger.snapshot(&scope)).unwrap();
         (snapshot.sends.count(SendState::Accepted) as usize, snapshot.sends.len())
     }

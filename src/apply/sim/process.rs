@@ -256,6 +256,8 @@ fn scope(world: &World) -> Scope {
 fn start(world: &World, other_plan: bool, snapshot: &Snapshot) -> RunStart {
     let scenario = &world.scenario;
     RunStart {
+        host: "simulated".to_owned(),
+        actor: "simulated".to_owned(),
         campaign: "sim".into(),
         edition: 1,
         name: "sim".into(),
@@ -375,7 +377,7 @@ async fn person(world: Arc<World>) {
             });
         }
         if !evidence.is_empty() {
-            let findings = ledger.evidence(&evidence).await;
+            let findings = ledger.record_evidence(&evidence).await;
             world.note(format_args!("a person settles {}: {findings:?}", evidence.len()));
         }
     }
