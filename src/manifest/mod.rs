@@ -13,13 +13,11 @@
 pub mod decisions;
 pub mod lower;
 pub mod names;
-mod nesting;
 pub mod read;
 mod recognise;
 pub mod schema;
 pub mod source;
 pub mod types;
-pub mod yaml;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -12,10 +12,10 @@ use serde_yaml::Value as Yaml;
 use super::lower::unevaluated;
 use super::recognise::{Keys, fits_text, may_be_used};
 use super::source::{Mount, Pointer, SourceMap, offset, token};
-use super::yaml::{self, MAX_BYTES, Refusal};
 use crate::domain::diagnostic::{self, Code, Diagnostic, Diagnostics, Location, SourceFile};
 use crate::project::files::Files;
 use crate::util::fs::FileError;
+use crate::util::yaml::{self, MAX_BYTES, Refusal};
 
 /// How deep `use:` references may go before they are taken for a mistake.
 const MAX_DEPTH: usize = 8;

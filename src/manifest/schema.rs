@@ -18,24 +18,17 @@ use super::source::{Pointer, Step};
 use super::types;
 use crate::domain::diagnostic::{Code, Diagnostic, MAX_ERRORS, did_you_mean, is_full};
 
-/// What `sendform schema KIND` can print, and the files under `schema/` are called.
-pub const KINDS: [&str; 10] =
-    ["campaign", "project", "gateway", "template", "audience", "coupons", "expiry", "delivery", "plan", "decisions"];
-
-/// The schema of one kind of file, as an editor wants it: blocks may be `use:` references.
-///
-/// `None` for an unknown kind.
+/// The schema of a campaign, a block or a file of decisions, for editors: the blocks of a campaign may be `use:`
+/// references. `None` for an unknown kind.
 pub fn for_editors(kind: &str) -> Option<Value> {
     let mut schema = match kind {
         "campaign" => of::<types::Campaign>(),
-        "project" => of::<crate::project::ProjectFile>(),
         "gateway" => of::<types::Gateway>(),
         "template" => of::<types::Template>(),
         "audience" => of::<types::Audience>(),
         "coupons" => of::<types::Coupons>(),
         "expiry" => of::<types::Expiry>(),
         "delivery" => of::<types::Delivery>(),
-        "plan" => of::<crate::plan::PlanFile>(),
         "decisions" => of::<super::decisions::Decisions>(),
         _ => return None,
     };

@@ -56,7 +56,7 @@ pub struct Desired {
     pub message: Message,
     /// A fingerprint of the message, the same for everybody who gets the same.
     pub digest: ContentDigest,
-    /// The digest of what most messages share, which [`Desired::likeness`] needs.
+    /// The digest of what most messages share, which [`Desired::similarity_digest`] needs.
     pub head: HeadDigest,
     /// Where the send stands.
     pub standing: Standing,
@@ -69,9 +69,9 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The likeness of the message, see [`Message::likeness`]. It is computed here because most passes do not need it.
-    pub fn likeness(&self) -> i64 {
-        self.message.likeness(&self.head)
+    /// The similarity digest of the message, see [`Message::similarity_digest`]. It is computed here because most passes do not need it.
+    pub fn similarity_digest(&self) -> i64 {
+        self.message.similarity_digest(&self.head)
     }
 }
 
@@ -203,7 +203,7 @@ impl<'a> Pass<'a> {
                 };
                 let key = keys.of(recipient.identity);
                 let recorded = sends.get(&key);
-                let standing = standing(recorded, retry_rejected, &snapshot.live);
+                let standing = Standing::of(recorded, retry_rejected, &snapshot.live);
                 if only_to_send && !matches!(standing, Standing::Send(_)) {
                     ordinal += 1;
                     return visit(Item::Passed);
@@ -282,20 +282,6 @@ impl Codes {
     }
 }
 
-fn standing(recorded: Option<RecordedSend<'_>>, retry_rejected: bool, live: &[i64]) -> Standing {
-    match recorded {
-        None => Standing::Send(1),
-        Some(recorded) => match recorded.state {
-            SendState::NotSent => Standing::Send(recorded.attempt + 1),
-            SendState::Accepted => Standing::Sent,
-            SendState::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
-            SendState::Rejected => Standing::Rejected,
-            SendState::Intent if live.contains(&recorded.run) => Standing::UnderWay,
-            SendState::Intent | SendState::Unknown => Standing::Unknown,
-        },
-    }
-}
-
 /// What the entries of one campaign's plan stand under.
 fn plan_scope(prepared: &Prepared) -> [u8; 32] {
     let mut canonical = Canonical::new(b"sendform plan scope v1");
@@ -314,6 +300,21 @@ fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: Content
 }
 
 impl Standing {
+    /// The status of a send, by what is recorded of it.
+    pub fn of(recorded: Option<RecordedSend<'_>>, retry_rejected: bool, live: &[i64]) -> Self {
+        match recorded {
+            None => Standing::Send(1),
+            Some(recorded) => match recorded.state {
+                SendState::NotSent => Standing::Send(recorded.attempt + 1),
+                SendState::Accepted => Standing::Sent,
+                SendState::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
+                SendState::Rejected => Standing::Rejected,
+                SendState::Intent if live.contains(&recorded.run) => Standing::UnderWay,
+                SendState::Intent | SendState::Unknown => Standing::Unknown,
+            },
+        }
+    }
+
     /// The reason under which a send that is not repeated is counted, if it counts as blocked.
     pub fn blocked(self) -> Option<BlockReason> {
         matches!(self, Standing::Rejected).then_some(BlockReason::Rejected)

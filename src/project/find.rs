@@ -12,9 +12,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::{DIRECTORY, FILE, Project, Search, settings};
+use super::{DIRECTORY, FILE, LedgerAbove, Project, Search, settings};
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::ledger::LedgerLocation;
 
 /// Finds the project of a path: a campaign file, or the directory in which a command starts.
 pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
@@ -39,15 +38,13 @@ pub fn find(start: &Path, current: &Path) -> Result<Project, Diagnostics> {
             .into());
     }
     let file = root.join(FILE);
-    let (ledger, names_ledger, pinned_id) = if !may_exist(&file) || trusted.trusts(&file) {
-        settings(&root)?
-    } else {
-        (LedgerLocation::File(root.join(DIRECTORY).join("ledger.db")), false, None)
-    };
-    for directory in [&root, &from_typed.0] {
-        found.1.ledger_above = found.1.ledger_above.or_else(|| ledger_above(directory));
+    let (ledger_url, pinned_id) =
+        if !may_exist(&file) || trusted.trusts(&file) { settings(&root)? } else { (None, None) };
+    found.1.ledgers_above.extend(ledgers_above(&root));
+    if from_typed.0 != root {
+        found.1.ledgers_above.extend(ledgers_above(&from_typed.0));
     }
-    Ok(Project { root, ledger, names_ledger, pinned_id, search: found.1 })
+    Ok(Project { root, ledger_url, pinned_id, search: found.1 })
 }
 
 /// Resolves `.` and `..` as the file system does, and keeps symbolic links as they were typed.
@@ -110,7 +107,10 @@ fn data_directory(directory: &Path) -> Option<PathBuf> {
 fn search(start: &Path, trusted: &Trusted) -> (PathBuf, Search) {
     let mut search = Search { start: start.to_owned(), ..Search::default() };
     for directory in start.ancestors() {
-        search.directories.push(directory.to_owned());
+        let own = directory.join(DIRECTORY);
+        if !may_exist(&own) || trusted.trusts(&own) {
+            search.directories.push(directory.to_owned());
+        }
         // A dangling symbolic link counts too: its target may have named another ledger.
         let file = Some(directory.join(FILE)).filter(|file| may_exist(file));
         for marker in [file, data_directory(directory)].into_iter().flatten() {
@@ -128,20 +128,14 @@ fn search(start: &Path, trusted: &Trusted) -> (PathBuf, Search) {
     (start.to_owned(), search)
 }
 
-/// The nearest ledger above a project root, regardless of its owner and of `.git` directories in between.
-fn ledger_above(root: &Path) -> Option<String> {
-    root.ancestors().skip(1).find_map(|directory| {
+/// The ledgers above a project root, regardless of their owners and of `.git` directories in between.
+fn ledgers_above(root: &Path) -> impl Iterator<Item = LedgerAbove> {
+    root.ancestors().skip(1).filter_map(|directory| {
         if let Some(own) = data_directory(directory) {
-            return Some(own.join("ledger.db").display().to_string());
+            return Some(LedgerAbove::File(own.join("ledger.db")));
         }
-        if !may_exist(&directory.join(FILE)) {
-            return None;
-        }
-        match settings(directory) {
-            Ok((LedgerLocation::File(path), true, _)) if may_exist(&path) => Some(path.display().to_string()),
-            Ok((database @ LedgerLocation::Database(_), true, _)) => Some(database.to_string()),
-            _ => None,
-        }
+        let (url, _) = settings(directory).ok()?;
+        url.map(|url| LedgerAbove::Named { root: directory.to_owned(), url })
     })
 }
 
@@ -189,7 +183,8 @@ mod tests {
             [("b/campaign.yaml", ""), ("campaign.yaml", "b"), ("../b/campaign.yaml", "a"), ("a/../b/campaign.yaml", "")]
         {
             let project = tree.leads_to(start, current, "b");
-            assert_eq!(project.ledger, LedgerLocation::File(tree.root().join("b/.sendform/ledger.db")));
+            assert_eq!(project.ledger_url, None);
+            assert_eq!(project.default_ledger(), tree.root().join("b/.sendform/ledger.db"));
         }
         tree.leads_to(".", "a", "a");
     }
@@ -205,8 +200,8 @@ mod tests {
         tree.write("campaigns/a/sendform.yaml", "");
         let project = tree.leads_to("campaigns/a/campaign.yaml", "", "campaigns/a");
         assert_eq!(
-            project.search.ledger_above,
-            Some(tree.root().join("campaigns/.sendform/ledger.db").display().to_string())
+            project.search.ledgers_above.first(),
+            Some(&LedgerAbove::File(tree.root().join("campaigns/.sendform/ledger.db")))
         );
     }
 
@@ -215,11 +210,11 @@ mod tests {
         let tree = Tree::new(&[".sendform/ledger.db", "repo/.git/HEAD", "repo/offers/campaign.yaml"]);
         let project = tree.leads_to("repo/offers/campaign.yaml", "", "repo/offers");
         assert_eq!(project.search.stopped_at, Some(tree.root().join("repo")));
-        assert_eq!(project.search.ledger_above, Some(tree.root().join(".sendform/ledger.db").display().to_string()));
+        assert_eq!(project.search.ledgers_above, [LedgerAbove::File(tree.root().join(".sendform/ledger.db"))]);
         // A marker in the repository's own directory counts.
         tree.write("repo/sendform.yaml", "ledger: sqlite:record/sends.db\n");
         let project = tree.leads_to("repo/offers/campaign.yaml", "repo/offers", "repo");
-        assert_eq!(project.ledger, LedgerLocation::File(tree.root().join("repo/record/sends.db")));
+        assert_eq!(project.ledger_url.as_deref(), Some("sqlite:record/sends.db"));
     }
 
     #[test]
@@ -256,14 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn the_project_file_is_read_strictly_and_refuses_a_password() {
+    fn the_project_file_is_read_strictly_and_never_quoted() {
         let tree = Tree::new(&["campaign.yaml"]);
-        for (text, expected) in [
-            ("ledger: postgres://me:hunter@db/offers\n", "contains a password"),
-            ("ledger: postgres://db/offers?password=hunter\n", "contains a password"),
-            ("ledger: postgres://me:hun?ter@db/offers\n", "`%3F`"),
-            ("leger: x\n", "leger"),
-        ] {
+        for (text, expected) in
+            [("ledger: { url: postgres://me:hunter@db/offers }\n", "32 hexadecimal digits"), ("leger: x\n", "leger")]
+        {
             tree.write("sendform.yaml", text);
             let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("hunter"), "{error}");
@@ -292,6 +284,7 @@ mod tests {
         assert!(error.contains("not a regular file"), "{error}");
         std::fs::remove_file(tree.root().join("sendform.yaml")).unwrap();
         tree.write("sendform.yaml", "ledger: postgres://me@db/offers?sslmode=require\n");
-        assert_eq!(tree.find("campaign.yaml", "").unwrap().ledger.to_string(), "postgres://db:5432/offers");
+        let url = tree.find("campaign.yaml", "").unwrap().ledger_url;
+        assert_eq!(url.as_deref(), Some("postgres://me@db/offers?sslmode=require"));
     }
 }

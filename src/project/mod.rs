@@ -16,8 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::ledger::LedgerLocation;
-use crate::manifest::yaml::{self, Refusal};
+use crate::util::yaml::{self, Refusal};
 pub use find::{as_typed, find};
 
 /// The name of the project file.
@@ -85,10 +84,8 @@ fn ledger_setting<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<O
 pub struct Project {
     /// The root directory, with symbolic links resolved.
     pub root: PathBuf,
-    /// The ledger to use without `--ledger`.
-    pub ledger: LedgerLocation,
-    /// Whether `ledger` comes from `sendform.yaml`.
-    pub names_ledger: bool,
+    /// The URL of the ledger, from `sendform.yaml`. A relative path in it is relative to the root.
+    pub ledger_url: Option<String>,
     /// The id that the ledger must have, from `sendform.yaml`.
     pub pinned_id: Option<String>,
     /// How the search found this root.
@@ -96,6 +93,11 @@ pub struct Project {
 }
 
 impl Project {
+    /// The ledger file that is used if nothing names a ledger.
+    pub fn default_ledger(&self) -> PathBuf {
+        self.root.join(DIRECTORY).join("ledger.db")
+    }
+
     /// The path of a file relative to the root, with `/`, or only the file's name if it is outside the root.
     pub fn path_below(&self, file: &Path) -> String {
         let canonical = file.canonicalize().unwrap_or_else(|_| file.to_owned());
@@ -117,36 +119,38 @@ pub struct Search {
     pub stopped_at: Option<PathBuf>,
     /// Markers that do not count because of their owner.
     pub ignored: Vec<PathBuf>,
-    /// A ledger above the root. It is not used, but creating a second one below it may be a mistake.
-    pub ledger_above: Option<String>,
-    /// The directories that were searched, from the start upwards.
+    /// Ledgers above the root, the nearest first. They are not used, but creating a second one below may be a mistake.
+    pub ledgers_above: Vec<LedgerAbove>,
+    /// The directories that were searched, from the start upwards, without those whose `.sendform` belongs to somebody
+    /// whose markers do not count.
     pub directories: Vec<PathBuf>,
 }
 
-/// Reads the ledger of a project, whether its project file names one, and the id that it must have.
-fn settings(root: &Path) -> Result<(LedgerLocation, bool, Option<String>), Diagnostics> {
-    let default = || (LedgerLocation::File(root.join(DIRECTORY).join("ledger.db")), false, None);
+/// A ledger above the root of a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerAbove {
+    /// A file in the `.sendform` of a directory.
+    File(PathBuf),
+    /// The ledger that the `sendform.yaml` of a directory names. It may not exist.
+    Named {
+        /// The directory.
+        root: PathBuf,
+        /// The URL.
+        url: String,
+    },
+}
+
+/// Reads the URL of a project's ledger and the id that the ledger must have.
+fn settings(root: &Path) -> Result<(Option<String>, Option<String>), Diagnostics> {
     let file = root.join(FILE);
     if !find::may_exist(&file) {
-        return Ok(default());
+        return Ok((None, None));
     }
-    let (url, id) = match read(&file)?.ledger {
-        None => return Ok(default()),
-        Some(LedgerSetting::Url(url)) => (url, None),
-        Some(LedgerSetting::Pinned(pinned)) => (pinned.url, Some(pinned.id)),
-    };
-    let location = LedgerLocation::parse(&url, root)
-        .map_err(|problem| Diagnostic::error(Code::InvalidLedgerUrl, problem.to_string()).in_file(&file, None, None))?;
-    match &location {
-        // This file is under version control.
-        LedgerLocation::Database(url) if url.has_password() => {
-            Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL contains a password")
-                .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
-                .in_file(&file, None, None)
-                .into())
-        }
-        _ => Ok((location, true, id)),
-    }
+    Ok(match read(&file)?.ledger {
+        None => (None, None),
+        Some(LedgerSetting::Url(url)) => (Some(url), None),
+        Some(LedgerSetting::Pinned(pinned)) => (Some(pinned.url), Some(pinned.id)),
+    })
 }
 
 fn read(file: &Path) -> Result<ProjectFile, Diagnostics> {

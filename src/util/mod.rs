@@ -1,7 +1,8 @@
-//! Small helpers that know nothing of campaigns.
+//! Small helpers that do not depend on the domain.
 
 pub mod fs;
 pub mod hex;
 pub mod human;
 pub mod net;
 pub mod pipeline;
+pub mod yaml;

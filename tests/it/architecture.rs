@@ -30,44 +30,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Imports that the table does not allow yet: (file, what it uses).
-const EXCEPTIONS: &[(&str, &str)] = &[
-    ("manifest/schema.rs", "plan::PlanFile"),
-    ("project/find.rs", "ledger::LedgerLocation"),
-    ("project/mod.rs", "ledger::LedgerLocation"),
-    ("project/mod.rs", "manifest::yaml"),
-];
-
 #[test]
 fn modules_import_only_what_stands_below_them() {
     let mut wrong = Vec::new();
-    let mut unused: BTreeSet<(&str, &str)> = EXCEPTIONS.iter().copied().collect();
     for (file, uses) in imports() {
         let module = module_of(&file);
         let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == module) else {
             wrong.push(format!("{file}: the module `{module}` is not in the table"));
             continue;
         };
-        for used in &uses {
-            for (name, what) in EXCEPTIONS {
-                if *name == file && used.starts_with(what) {
-                    unused.remove(&(*name, *what));
-                }
-            }
-        }
         for used in uses {
             let root = used.split("::").next().unwrap_or_default();
             let fits = |allowed: &&&str| used == **allowed || used.starts_with(&format!("{allowed}::"));
             if root == module || allowed.iter().any(|allowed| fits(&allowed)) {
                 continue;
             }
-            if !EXCEPTIONS.iter().any(|(name, what)| *name == file && used.starts_with(what)) {
-                wrong.push(format!("{file} uses {used}"));
-            }
+            wrong.push(format!("{file} uses {used}"));
         }
     }
     assert!(wrong.is_empty(), "imports against the direction:\n{}", wrong.join("\n"));
-    assert!(unused.is_empty(), "exceptions that are no longer needed: {unused:?}");
 }
 
 #[test]
@@ -98,8 +79,7 @@ fn no_command_imports_another_command() {
 fn the_tour_in_lib_rs_names_every_module() {
     let library = std::fs::read_to_string(source().join("lib.rs")).unwrap();
     let tour: String = library.lines().filter(|line| line.starts_with("//!")).collect();
-    // `schemas` is part of `manifest` until it is moved.
-    for (module, _) in ALLOWED.iter().filter(|(module, _)| *module != "schemas") {
+    for (module, _) in ALLOWED {
         assert!(library.contains(&format!("pub mod {module};")), "{module} is in the table, not in lib.rs");
         assert!(tour.contains(&format!("[`{module}`]")), "the tour does not name {module}");
     }

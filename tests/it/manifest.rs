@@ -6,7 +6,7 @@ use crate::support::Project;
 fn checked_in_schemas_are_those_of_the_types() {
     let project = Project::empty();
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
-    for kind in sendform::manifest::schema::KINDS {
+    for kind in sendform::schemas::KINDS {
         let checked_in = std::fs::read_to_string(directory.join(format!("{kind}.schema.json"))).unwrap();
         let fresh = project.run(&["schema", kind]).expect(0).stdout;
         assert!(
@@ -85,7 +85,7 @@ fn whatsapps_limits_are_checked() {
         ),
         ("language: en", "language: english please".into(), "a WhatsApp language code"),
         ("BASE_URL", "http://api.example.com".into(), "API key unencrypted"),
-        ("BASE_URL", "\"https://api.example.com\"\n    domain: in".into(), "exclude each other"),
+        ("BASE_URL", "\"https://api.example.com\"\n    domain: in".into(), "both state the API"),
         ("default_region: IN", "default_region: XX".into(), "there is no region `XX`"),
         (
             "coupons: { code: HELLO25 }",

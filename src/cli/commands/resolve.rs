@@ -33,7 +33,7 @@ Examples:
 
 `--as not-sent` makes a send pending again, under a new attempt: the next `apply` sends it. After any other
 decision it is never sent again. `not-sent` and `rejected` are refused while the answer may still come.")]
-pub struct ResolveArgs {
+pub(crate) struct ResolveArgs {
     /// Send key, as `sends list` prints it
     #[arg(required_unless_present = "file", conflicts_with = "file", value_name = "SEND")]
     send: Option<SendKey>,
@@ -64,7 +64,7 @@ fn resolution() -> impl TypedValueParser<Value = Resolution> {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Resolution>())
 }
 
-pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, CommandError> {
     let actor = args.actor.clone().unwrap_or_else(env::actor);
     let mut decisions = Decisions::default();
     match (&args.file, args.send, args.resolution, &args.reason) {

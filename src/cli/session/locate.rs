@@ -13,15 +13,15 @@ use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::session;
 use crate::cli::ui::Ui;
-use crate::domain::diagnostic::Code;
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO};
 use crate::plan::Prepared;
 use crate::project::memory::{self, MemoryError, Remembered};
-use crate::project::{self, Project};
+use crate::project::{self, LedgerAbove, Project, Search};
 
 /// The project of a command, and the ledger that it uses.
 #[derive(Debug)]
-pub struct Located {
+pub(crate) struct Located {
     /// The project.
     pub project: Project,
     /// The ledger.
@@ -30,11 +30,13 @@ pub struct Located {
     pub source: Source,
     /// The directory that the command was started in.
     current: PathBuf,
+    /// A ledger above the project. It is not used, but creating a second one below it may be a mistake.
+    ledger_above: Option<String>,
 }
 
 /// What names a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// `--ledger`.
     Option,
     /// `SENDFORM_LEDGER`.
@@ -48,7 +50,7 @@ pub enum Source {
 }
 
 /// Finds the project of a path and the ledger that is used for it.
-pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located, CommandError> {
+pub(crate) fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located, CommandError> {
     let current = std::env::current_dir().map_err(|error| {
         CommandError::new(Exit::Error, Code::UnreadableFile, format!("cannot read the current directory: {error}"))
     })?;
@@ -74,18 +76,52 @@ pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located,
             })?;
             (location, source)
         }
-        None if project.names_ledger => (project.ledger.clone(), Source::ProjectFile),
-        None => (project.ledger.clone(), Source::Default),
+        None => match configured(&project)? {
+            Some(location) => (location, Source::ProjectFile),
+            None => (LedgerLocation::File(project.default_ledger()), Source::Default),
+        },
     };
     // Below the current directory a short path is easier to read.
     let ledger = ledger.relative_to(&current);
-    Ok(Located { project, ledger, source, current })
+    let ledger_above = ledger_above(&project.search);
+    Ok(Located { project, ledger, source, current, ledger_above })
+}
+
+/// The ledger that `sendform.yaml` names.
+fn configured(project: &Project) -> Result<Option<LedgerLocation>, Diagnostics> {
+    let Some(url) = &project.ledger_url else { return Ok(None) };
+    let file = project.root.join(project::FILE);
+    let location = LedgerLocation::parse(url, &project.root)
+        .map_err(|problem| Diagnostic::error(Code::InvalidLedgerUrl, problem.to_string()).in_file(&file, None, None))?;
+    // The file is under version control.
+    if location.has_password() {
+        return Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL contains a password")
+            .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
+            .in_file(&file, None, None)
+            .into());
+    }
+    Ok(Some(location))
+}
+
+/// The nearest ledger above the project that exists, or that is in a database.
+fn ledger_above(search: &Search) -> Option<String> {
+    search.ledgers_above.iter().find_map(|above| match above {
+        LedgerAbove::File(path) => Some(path.display().to_string()),
+        LedgerAbove::Named { root, url } => {
+            let location = LedgerLocation::parse(url, root).ok()?;
+            let counts = match location.local_file() {
+                Some(path) => path.symlink_metadata().is_ok(),
+                None => !location.has_password(),
+            };
+            counts.then(|| location.to_string())
+        }
+    })
 }
 
 impl Located {
     /// Refuses a ledger that is not the one that the project pins, that the campaign was sent with, or
     /// that was moved elsewhere.
-    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), CommandError> {
+    pub(crate) async fn check(&self, ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), CommandError> {
         refuse_moved(ledger, &self.ledger).await?;
         if self.source == Source::Sandbox {
             return Ok(());
@@ -113,7 +149,7 @@ impl Located {
     }
 
     /// Where there is no ledger: refuses to take that for a first start if the project knows of one.
-    pub fn check_absent(&self, names: &[String]) -> Result<(), CommandError> {
+    pub(crate) fn check_absent(&self, names: &[String]) -> Result<(), CommandError> {
         if self.source == Source::Sandbox {
             return Ok(());
         }
@@ -149,7 +185,7 @@ impl Located {
     }
 
     /// Keeps which ledger the campaign is sent with, before the first claim.
-    pub fn remember(&self, ui: &Ui, campaign: &str, id: &str) -> Result<(), CommandError> {
+    pub(crate) fn remember(&self, ui: &Ui, campaign: &str, id: &str) -> Result<(), CommandError> {
         if self.source == Source::Sandbox {
             return Ok(());
         }
@@ -174,7 +210,7 @@ impl Located {
     }
 
     /// Which ledger would be made, and why there is none.
-    pub fn why_none(&self) -> String {
+    pub(crate) fn why_none(&self) -> String {
         let mut why = format!("There is no ledger at `{}`. ", self.full());
         let search = &self.project.search;
         let _ = match self.source {
@@ -201,7 +237,7 @@ impl Located {
         for mark in &search.ignored {
             let _ = write!(why, " `{}` does not count: it belongs to somebody else.", mark.display());
         }
-        if let Some(other) = &search.ledger_above {
+        if let Some(other) = &self.ledger_above {
             let _ = write!(why, " Further up there is the ledger `{other}`, which belongs to another project.");
         }
         if let Some(key) = self.ledger.key_file().filter(|key| key.exists()) {
@@ -219,8 +255,8 @@ impl Located {
     }
 
     /// Refuses a second ledger below one that is further up, unless it is named.
-    pub fn refuse_below_another(&self) -> Result<(), CommandError> {
-        match &self.project.search.ledger_above {
+    pub(crate) fn refuse_below_another(&self) -> Result<(), CommandError> {
+        match &self.ledger_above {
             Some(other) if self.source == Source::Default => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!(
                     "there is a ledger further up, `{other}`, and a second one below it would not know what that one sent; nothing was sent"
@@ -235,7 +271,11 @@ impl Located {
     }
 
     /// Makes the ledger of an `apply`: a real one only if the user asks for it. Returns its key and its id.
-    pub async fn create_on_request(&self, ui: &Ui, requested: bool) -> Result<(LedgerKey, String), CommandError> {
+    pub(crate) async fn create_on_request(
+        &self,
+        ui: &Ui,
+        requested: bool,
+    ) -> Result<(LedgerKey, String), CommandError> {
         if self.source != Source::Sandbox {
             let why = self.why_none();
             if requested {
@@ -265,7 +305,7 @@ impl Located {
     }
 
     /// Makes the ledger. Returns its key and its id.
-    pub async fn create(&self, ui: &Ui) -> Result<(LedgerKey, String), CommandError> {
+    pub(crate) async fn create(&self, ui: &Ui) -> Result<(LedgerKey, String), CommandError> {
         let key = session::key(&self.ledger)?;
         let operator = session::operator();
         self.ledger.create(&operator, &key).await?;
@@ -292,7 +332,7 @@ fn unusable(error: &MemoryError) -> CommandError {
 }
 
 /// Refuses a ledger that was moved to another place.
-pub async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -> Result<(), CommandError> {
+pub(crate) async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -> Result<(), CommandError> {
     match ledger.property(MOVED_TO).await? {
         Some(place) => Err(CommandError::new(
             Exit::Error,
@@ -301,5 +341,32 @@ pub async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -> Resul
         )
         .hint("use it there; this one is kept for reading, and does not know what the other has sent since")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_the_project_file_is_refused_and_never_shown() {
+        let project = |url: &str| Project {
+            root: PathBuf::from("/srv/offers"),
+            ledger_url: Some(url.to_owned()),
+            pinned_id: None,
+            search: Search::default(),
+        };
+        for (url, expected) in [
+            ("postgres://me:hunter@db/offers", "contains a password"),
+            ("postgres://db/offers?password=hunter", "contains a password"),
+            ("postgres://me:hun?ter@db/offers", "`%3F`"),
+        ] {
+            let error = configured(&project(url)).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("hunter"), "{error}");
+        }
+        let location = configured(&project("postgres://me@db/offers?sslmode=require")).unwrap().unwrap();
+        assert_eq!(location.to_string(), "postgres://db:5432/offers");
+        let location = configured(&project("sqlite:record/sends.db")).unwrap().unwrap();
+        assert_eq!(location, LedgerLocation::File(PathBuf::from("/srv/offers/record/sends.db")));
     }
 }

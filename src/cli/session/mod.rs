@@ -1,6 +1,6 @@
 //! What several commands open: the project, the campaign, the ledger and its key.
 
-pub mod locate;
+pub(super) mod locate;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,22 +24,22 @@ use crate::manifest::{self, Given, Loaded};
 use crate::plan::rename_guard::{self, Repeats};
 use crate::plan::{Built, Prepared};
 use crate::project;
-pub use locate::{Located, locate};
+pub(super) use locate::{Located, locate};
 
 /// Who uses the ledger, and the clock that it is used by.
-pub fn operator() -> Operator {
+pub(super) fn operator() -> Operator {
     Operator { host: env::host(), actor: env::actor(), clock: Arc::new(SystemClock) }
 }
 
 /// Loads a campaign and reports its warnings.
-pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Prepared, CommandError> {
+pub(super) fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Prepared, CommandError> {
     let Loaded { path, campaign, compiled, warnings } = manifest::load(path, given, now)?;
     ui.problems(&warnings);
     Ok(Prepared::new(path, campaign, compiled.composer, compiled.audience, compiled.pool))
 }
 
 /// The settings of the account at Kaleyra.
-pub fn kaleyra(gateway: &GatewaySpec) -> Result<KaleyraSpec, CommandError> {
+pub(super) fn kaleyra(gateway: &GatewaySpec) -> Result<KaleyraSpec, CommandError> {
     KaleyraSpec::read(gateway).map_err(|problems| {
         let messages: Vec<String> =
             problems.iter().map(|problem| format!("`gateway{}`: {problem}", problem.pointer)).collect();
@@ -48,13 +48,13 @@ pub fn kaleyra(gateway: &GatewaySpec) -> Result<KaleyraSpec, CommandError> {
 }
 
 /// The ledger that a command uses.
-pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, CommandError> {
+pub(super) fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, CommandError> {
     locate(args, sandbox, start).map(|located| located.ledger)
 }
 
 /// Where asynchronous work runs: on one thread of its own. It is mostly waiting, and a second thread
 /// would cost more in waking one another than it does.
-pub fn runtime() -> Result<Runtime, CommandError> {
+pub(super) fn runtime() -> Result<Runtime, CommandError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -63,7 +63,7 @@ pub fn runtime() -> Result<Runtime, CommandError> {
 }
 
 /// The key of a ledger, for a run. Creates one if there is neither a key nor a ledger.
-pub fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
+pub(super) fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
     if let Some(path) = place.local_file() {
         prepare(path)?;
     }
@@ -71,7 +71,7 @@ pub fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
 }
 
 /// The key of an existing ledger, to look recipients up in it.
-pub async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
+pub(super) async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
     let key = place.key(env::key().as_deref())?;
     // With another key the ledger would seem to hold nobody.
     place.open(&operator(), Some(&key)).await?;
@@ -79,7 +79,7 @@ pub async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, Ledger
 }
 
 /// Creates the directory of a ledger file.
-pub fn prepare(ledger: &Path) -> Result<(), CommandError> {
+pub(super) fn prepare(ledger: &Path) -> Result<(), CommandError> {
     project::prepare(ledger).map_err(|error| {
         CommandError::new(
             Exit::Error,
@@ -92,7 +92,7 @@ pub fn prepare(ledger: &Path) -> Result<(), CommandError> {
 }
 
 /// Opens a ledger for commands that need an existing one.
-pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
+pub(super) async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
     place.open(&operator(), None).await?.ok_or_else(|| {
         CommandError::new(Exit::Error, Code::LedgerMissing, format!("there is no ledger at `{place}` yet"))
             .hint("create it with `sendform ledger create`, or give another one with `--ledger URL`")
@@ -100,7 +100,7 @@ pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, Co
 }
 
 /// What a plan is made from besides the campaign.
-pub struct Record {
+pub(super) struct Record {
     /// The ledger's key; nothing if there is neither a ledger nor a key.
     pub key: Option<LedgerKey>,
     /// The ledger, if there is one.
@@ -115,7 +115,11 @@ pub struct Record {
 
 impl Record {
     /// Looks for recipients of a plan who had the same message from other campaigns.
-    pub async fn repeats(&mut self, campaign: &Prepared, built: &mut Built) -> Result<Option<Repeats>, LedgerError> {
+    pub(super) async fn repeats(
+        &mut self,
+        campaign: &Prepared,
+        built: &mut Built,
+    ) -> Result<Option<Repeats>, LedgerError> {
         let newcomers = std::mem::take(&mut built.newcomers);
         match (&mut self.ledger, &self.key) {
             (Some(ledger), Some(key)) => {
@@ -134,7 +138,7 @@ impl Record {
 
 /// Reads the key and the record. Writes nothing, except that it creates a key if codes are to be generated and there
 /// is none. Refuses a ledger that is not the campaign's.
-pub async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, CommandError> {
+pub(super) async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, CommandError> {
     let (place, operator) = (&located.ledger, operator());
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
     let exists = place.exists(&operator).await?;
@@ -155,7 +159,7 @@ pub async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, 
 }
 
 /// Reads the key alone, for a plan that is compared with no ledger.
-pub fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Record, CommandError> {
+pub(super) fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Record, CommandError> {
     let key = place.existing_key(env::key().as_deref())?;
     if key.is_none() && matches!(campaign.coupons, CouponSpec::Generate { .. }) {
         return Err(CommandError::new(
@@ -169,13 +173,13 @@ pub fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Recor
 }
 
 /// All names that a campaign is known by.
-pub fn names(campaign: &Prepared) -> Vec<String> {
+pub(super) fn names(campaign: &Prepared) -> Vec<String> {
     let names = [Some(&campaign.name), campaign.moved.as_ref().map(|moved| &moved.from), Some(&campaign.record_name)];
     names.into_iter().flatten().cloned().collect()
 }
 
 /// Settles the name that a campaign is recorded under: renamed campaigns keep their first.
-pub fn recorded_as(runs: &[RunRecord], campaign: &mut Prepared) -> Result<(), CommandError> {
+pub(super) fn recorded_as(runs: &[RunRecord], campaign: &mut Prepared) -> Result<(), CommandError> {
     let record_of = |name: &str| runs.iter().rev().find(|run| run.name == name).map(|run| run.campaign.clone());
     match campaign.campaign.moved.as_ref().map(|moved| &moved.from) {
         Some(from) => {
@@ -198,7 +202,7 @@ pub fn recorded_as(runs: &[RunRecord], campaign: &mut Prepared) -> Result<(), Co
 }
 
 /// What is asked of the record for a campaign.
-pub fn scope(campaign: &Prepared) -> Scope {
+pub(super) fn scope(campaign: &Prepared) -> Scope {
     Scope {
         campaign: campaign.record_name.clone(),
         edition: campaign.edition,

@@ -2,8 +2,10 @@
 //!
 //! The YAML library bounds neither the time that nested brackets take nor the memory that aliases
 //! expand to. So a text is looked through twice before it becomes a value: its nesting by
-//! [`nesting`](super::nesting), and what its aliases expand to by a walk that builds nothing. All bounds
+//! [`nesting`], and what its aliases expand to by a walk that builds nothing. All bounds
 //! are on what the file holds, never on time, so that a file is refused on every machine or on none.
+
+mod nesting;
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,8 +15,6 @@ use std::path::Path;
 
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_yaml::Value;
-
-use super::nesting;
 
 /// The most bytes that a file of YAML may have. It is written by people; what is larger is another kind of file.
 pub const MAX_BYTES: u64 = 4 * 1024 * 1024;
