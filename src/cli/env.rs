@@ -42,7 +42,7 @@ pub(super) fn data_dirs() -> Vec<PathBuf> {
 }
 
 /// The person who runs the program: the pipeline's user, else the machine's.
-pub(crate) fn actor() -> String {
+pub(super) fn actor() -> String {
     actor_of(|name| std::env::var(name).ok())
 }
 
@@ -55,7 +55,7 @@ fn actor_of(value: impl Fn(&str) -> Option<String>) -> String {
 }
 
 /// The machine that the program runs on.
-pub(crate) fn host() -> String {
+pub(super) fn host() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }
 

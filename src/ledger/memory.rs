@@ -23,7 +23,7 @@ use super::late_outcomes::{JournalStep, LateOutcomes};
 use super::lost_send::LostSend;
 use super::protocol::{self, Finding, LastAttempt};
 use super::record::{JournalEntry, RecordedEnding, RunCounts, RunRecord, RunStart, Transition};
-use super::send_table::SendTable;
+use super::send_table::{SendTable, content_prefix};
 use crate::domain::clock::Clock;
 use crate::domain::lease::{Lease, Moment};
 use crate::domain::send::{Evidence, SendKey, SendState, Settlement};
@@ -477,6 +477,11 @@ impl Inner {
         for (key, row) in self.sends.iter().filter(|(_, row)| ours(row)) {
             let LastAttempt { state, attempt, run } = row.last;
             sends.record(*key, state, attempt, Some((run, &row.coupon)));
+        }
+        for entry in &self.journal {
+            if let Some(digest) = entry.intent().and_then(|intent| intent.digest) {
+                sends.set_content(&entry.key, content_prefix(&digest));
+            }
         }
         for found in self.contradictions.iter().filter(|found| found.said == SendState::Accepted) {
             sends.record_earlier_acceptance(&found.key);

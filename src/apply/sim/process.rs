@@ -276,6 +276,8 @@ fn start(world: &World, other_plan: bool, snapshot: &Snapshot) -> RunStart {
         // What is not shared is locked, and a lock goes with its process alone.
         lease: if scenario.shared { scenario.lease } else { MAX_TIME },
         longest_request: scenario.longest_request,
+        host: "simulation".into(),
+        actor: "simulation".into(),
     }
 }
 

@@ -93,26 +93,28 @@ fn configured(project: &Project) -> Result<Option<LedgerLocation>, Diagnostics> 
     let file = project.root.join(project::FILE);
     let location = LedgerLocation::parse(url, &project.root)
         .map_err(|problem| Diagnostic::error(Code::InvalidLedgerUrl, problem.to_string()).in_file(&file, None, None))?;
-    match &location {
-        // The file is under version control.
-        LedgerLocation::Database(url) if url.has_password() => {
-            Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL contains a password")
-                .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
-                .in_file(&file, None, None)
-                .into())
-        }
-        _ => Ok(Some(location)),
+    // The file is under version control.
+    if location.has_password() {
+        return Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL contains a password")
+            .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
+            .in_file(&file, None, None)
+            .into());
     }
+    Ok(Some(location))
 }
 
 /// The nearest ledger above the project that exists, or that is in a database.
 fn ledger_above(search: &Search) -> Option<String> {
     search.ledgers_above.iter().find_map(|above| match above {
         LedgerAbove::File(path) => Some(path.display().to_string()),
-        LedgerAbove::Named { root, url } => match LedgerLocation::parse(url, root).ok()? {
-            LedgerLocation::File(path) => path.symlink_metadata().is_ok().then(|| path.display().to_string()),
-            LedgerLocation::Database(url) => (!url.has_password()).then(|| url.to_string()),
-        },
+        LedgerAbove::Named { root, url } => {
+            let location = LedgerLocation::parse(url, root).ok()?;
+            let counts = match location.local_file() {
+                Some(path) => path.symlink_metadata().is_ok(),
+                None => !location.has_password(),
+            };
+            counts.then(|| location.to_string())
+        }
     })
 }
 

@@ -27,7 +27,7 @@ use crate::project;
 pub(super) use locate::{Located, locate};
 
 /// Who uses the ledger, and the clock that it is used by.
-pub(crate) fn operator() -> Operator {
+pub(super) fn operator() -> Operator {
     Operator { host: env::host(), actor: env::actor(), clock: Arc::new(SystemClock) }
 }
 
@@ -63,7 +63,7 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
 }
 
 /// The key of a ledger, for a run. Creates one if there is neither a key nor a ledger.
-pub(crate) fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
+pub(super) fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
     if let Some(path) = place.local_file() {
         prepare(path)?;
     }
@@ -71,7 +71,7 @@ pub(crate) fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
 }
 
 /// The key of an existing ledger, to look recipients up in it.
-pub(crate) async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
+pub(super) async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
     let key = place.key(env::key().as_deref())?;
     // With another key the ledger would seem to hold nobody.
     place.open(&operator(), Some(&key)).await?;
@@ -79,7 +79,7 @@ pub(crate) async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey,
 }
 
 /// Creates the directory of a ledger file.
-pub(crate) fn prepare(ledger: &Path) -> Result<(), CommandError> {
+pub(super) fn prepare(ledger: &Path) -> Result<(), CommandError> {
     project::prepare(ledger).map_err(|error| {
         CommandError::new(
             Exit::Error,
@@ -92,7 +92,7 @@ pub(crate) fn prepare(ledger: &Path) -> Result<(), CommandError> {
 }
 
 /// Opens a ledger for commands that need an existing one.
-pub(crate) async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
+pub(super) async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
     place.open(&operator(), None).await?.ok_or_else(|| {
         CommandError::new(Exit::Error, Code::LedgerMissing, format!("there is no ledger at `{place}` yet"))
             .hint("create it with `sendform ledger create`, or give another one with `--ledger URL`")
@@ -100,7 +100,7 @@ pub(crate) async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledg
 }
 
 /// What a plan is made from besides the campaign.
-pub(crate) struct Record {
+pub(super) struct Record {
     /// The ledger's key; nothing if there is neither a ledger nor a key.
     pub key: Option<LedgerKey>,
     /// The ledger, if there is one.
@@ -138,7 +138,7 @@ impl Record {
 
 /// Reads the key and the record. Writes nothing, except that it creates a key if codes are to be generated and there
 /// is none. Refuses a ledger that is not the campaign's.
-pub(crate) async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, CommandError> {
+pub(super) async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, CommandError> {
     let (place, operator) = (&located.ledger, operator());
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
     let exists = place.exists(&operator).await?;
@@ -159,7 +159,7 @@ pub(crate) async fn read(located: &Located, campaign: &mut Prepared) -> Result<R
 }
 
 /// Reads the key alone, for a plan that is compared with no ledger.
-pub(crate) fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Record, CommandError> {
+pub(super) fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Record, CommandError> {
     let key = place.existing_key(env::key().as_deref())?;
     if key.is_none() && matches!(campaign.coupons, CouponSpec::Generate { .. }) {
         return Err(CommandError::new(

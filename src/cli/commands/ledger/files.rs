@@ -19,7 +19,7 @@ use crate::project::memory;
 use crate::util::human::grouped;
 
 #[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
+pub(super) struct CreateArgs {
     /// The campaign file whose project the ledger is for [default: the project of the current directory]
     campaign: Option<PathBuf>,
     #[command(flatten)]
@@ -33,7 +33,7 @@ used. `ledger adopt` makes this copy the ledger; never use the other file again.
 still refused: see `ledger restore`.
 
 With a campaign, the project also remembers that this is the ledger that the campaign is sent with.")]
-pub(crate) struct AdoptArgs {
+pub(super) struct AdoptArgs {
     /// A campaign that was sent with another ledger: its file or its name
     campaign: Option<String>,
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub(crate) struct AdoptArgs {
 The backup is complete even during a run. A plain copy of the file is not: the latest entries are in a log
 beside it. The key is written beside the backup, as FILE with the extension `.key`, unless `SENDFORM_KEY` gives
 it. Only their owner can read the two files.")]
-pub(crate) struct BackupArgs {
+pub(super) struct BackupArgs {
     /// File to write; it must not exist
     file: PathBuf,
     #[command(flatten)]
@@ -58,7 +58,7 @@ Shows which runs and how many sends the backup lacks, and changes nothing. With 
 `--forget-sends` it puts the backup in the ledger's place, and keeps the file that was there under another
 name. The chain records it, and the next `apply` of each affected campaign refuses to send until it is given
 the number as well, because the recipients of missing sends get the offer again.")]
-pub(crate) struct RestoreArgs {
+pub(super) struct RestoreArgs {
     /// The backup, written by `ledger backup`
     file: PathBuf,
     /// Number of missing sends to accept, as this command shows it
@@ -77,7 +77,7 @@ Examples:
 Moves everything: runs, journal, chain, codes, contradictions. The ledger keeps its id and its key. The old
 ledger is marked as moved; from then on it can only be read. Name the new one with `--ledger`,
 `SENDFORM_LEDGER` or in `sendform.yaml`. If the command was interrupted, run it again.")]
-pub(crate) struct CopyArgs {
+pub(super) struct CopyArgs {
     /// Ledger to move: `sqlite:PATH` or `postgres://USER@HOST/DATABASE`
     from: String,
     /// Location to move it to; there must be no ledger yet
@@ -120,7 +120,7 @@ fn key_missing(problem: String) -> CommandError {
     CommandError::new(Exit::Error, Code::LedgerKeyMissing, problem)
 }
 
-pub(crate) async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, CommandError> {
+pub(super) async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, CommandError> {
     let start = args.campaign.clone().unwrap_or_else(|| PathBuf::from("."));
     let located = locate(&args.ledger, args.ledger.sandbox, &start)?;
     if located.ledger.is_shared() {
@@ -181,7 +181,7 @@ fn remember(located: &Located, name: &str, id: &str) -> Result<(), CommandError>
     memory::remember(&project.root, name, id, &located.ledger.url()).map_err(fail)
 }
 
-pub(crate) fn backup(ui: &Ui, args: &BackupArgs) -> Result<Exit, CommandError> {
+pub(super) fn backup(ui: &Ui, args: &BackupArgs) -> Result<Exit, CommandError> {
     let located = locate(&args.ledger, args.ledger.sandbox, Path::new("."))?;
     let given = env::key().is_some();
     let key = if given { None } else { located.ledger.existing_key(None)? };
