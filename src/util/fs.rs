@@ -226,3 +226,10 @@ pub(crate) fn read_at_most(file: File, most: u64) -> io::Result<Vec<u8>> {
     }
     Ok(content)
 }
+
+/// Makes a named pipe, which a test must not wait for.
+#[cfg(test)]
+pub(crate) fn make_pipe(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
