@@ -256,8 +256,6 @@ fn scope(world: &World) -> Scope {
 fn start(world: &World, other_plan: bool, snapshot: &Snapshot) -> RunStart {
     let scenario = &world.scenario;
     RunStart {
-        host: "simulated".to_owned(),
-        actor: "simulated".to_owned(),
         campaign: "sim".into(),
         edition: 1,
         name: "sim".into(),
