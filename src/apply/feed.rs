@@ -4,6 +4,8 @@
 //! still to be sent. Messages travel in chunks, because each transfer may wake a thread; only this file
 //! knows how many make a chunk.
 
+#![expect(clippy::vec_box, reason = "each message stays in its box from the feed to its request")]
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 

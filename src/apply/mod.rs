@@ -27,6 +27,8 @@ mod event;
 pub mod feed;
 mod limiter;
 mod run;
+#[cfg(any(test, feature = "simulation"))]
+pub mod sim;
 #[cfg(test)]
 mod tests;
 
@@ -34,4 +36,4 @@ pub use ending::{RunEnding, RunError, Shared};
 pub use engine::{Engine, LostOutcome, NextRound, Setup};
 pub use event::{Event, Progress, ShutdownRequest};
 pub use feed::PlanSource;
-pub use run::{ApprovedPlan, Run, RunResult, RunSummary, run};
+pub use run::{ApprovedPlan, KeepLost, Run, RunResult, RunSummary, run};

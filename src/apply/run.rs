@@ -51,10 +51,12 @@ pub struct Run {
     pub events: mpsc::UnboundedSender<Event>,
     /// Receives the figures. Nobody is woken for each of them.
     pub progress: watch::Sender<Progress>,
-    /// Keeps outcomes that the ledger has lost. Called at most once, before the run is sealed, with the
-    /// run's number.
-    pub keep_lost: Box<dyn FnOnce(i64, &[LostOutcome]) + Send>,
+    /// Keeps outcomes that the ledger has lost. Called at most once, before the run is sealed.
+    pub keep_lost: KeepLost,
 }
+
+/// Receives a run's number, and the outcomes of it that the ledger has lost.
+pub type KeepLost = Box<dyn FnOnce(i64, &[LostOutcome]) + Send>;
 
 /// How a run is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ const MAX_VAR_FILE: u64 = yaml::MAX_BYTES;
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Colour {
+pub(super) enum Colour {
     Auto,
     Always,
     Never,
@@ -26,14 +26,14 @@ pub enum Colour {
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     Text,
     Json,
 }
 
 /// Values that a campaign takes from the command line.
 #[derive(Debug, Clone, Default, Args)]
-pub struct VarArgs {
+pub(super) struct VarArgs {
     /// Set a variable of the campaign
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub vars: Vec<String>,
@@ -46,7 +46,7 @@ pub struct VarArgs {
 
 /// Where files with personal data are.
 #[derive(Debug, Clone, Default, Args)]
-pub struct DataArgs {
+pub(super) struct DataArgs {
     /// Also look for CSV files in this directory outside the project; may be given several times
     /// [default: the directories in `SENDFORM_DATA_DIR`, separated by colons]
     #[arg(long, value_name = "DIR")]
@@ -55,7 +55,7 @@ pub struct DataArgs {
 
 /// Which ledger is used.
 #[derive(Debug, Clone, Default, Args)]
-pub struct LedgerArgs {
+pub(super) struct LedgerArgs {
     /// The ledger, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE`
     /// [default: `SENDFORM_LEDGER`, then `sendform.yaml`, then `.sendform/ledger.db`]
     #[arg(long, value_name = "URL", conflicts_with = "sandbox")]
@@ -67,14 +67,14 @@ pub struct LedgerArgs {
 
 impl DataArgs {
     /// The directories that `--data-dir`, else `SENDFORM_DATA_DIR`, names.
-    pub fn directories(&self) -> Vec<PathBuf> {
+    pub(super) fn directories(&self) -> Vec<PathBuf> {
         if self.data_dir.is_empty() { env::data_dirs() } else { self.data_dir.clone() }
     }
 }
 
 impl VarArgs {
     /// Reads `--var-file` and `--var`, and the data directories.
-    pub fn read(&self) -> Result<Given, CommandError> {
+    pub(super) fn read(&self) -> Result<Given, CommandError> {
         let mut vars = BTreeMap::new();
         for file in &self.var_file {
             let content = files::read_named(file, MAX_VAR_FILE).map_err(|error| {

@@ -10,7 +10,7 @@ use crate::domain::diagnostic::Code;
 use crate::manifest::{read, schema};
 
 /// A campaign that is named by its file or its name: where its project starts, its name, its edition.
-pub fn parse(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<u32>), CommandError> {
+pub(super) fn parse(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<u32>), CommandError> {
     let here = || PathBuf::from(".");
     match named {
         None => Ok((here(), None, None)),
@@ -23,7 +23,7 @@ pub fn parse(named: Option<&str>) -> Result<(PathBuf, Option<String>, Option<u32
 }
 
 /// Name and edition of a manifest that may have other mistakes: what was sent stays true.
-pub fn identity(path: &Path) -> Result<(String, u32), CommandError> {
+pub(super) fn identity(path: &Path) -> Result<(String, u32), CommandError> {
     identity_in(path, &manifest(path)?)
 }
 

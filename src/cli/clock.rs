@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 /// The current time.
-pub fn now() -> Timestamp {
+#[expect(clippy::disallowed_methods, reason = "the time is read here and in `SystemClock`")]
+pub(super) fn now() -> Timestamp {
     Timestamp::now()
 }

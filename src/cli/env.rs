@@ -2,39 +2,41 @@
 //!
 //! The manifest may name further variables for secrets, with `env: NAME`.
 
+#![expect(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The ledger, where `--ledger` names none.
-pub const LEDGER: &str = "SENDFORM_LEDGER";
+pub(super) const LEDGER: &str = "SENDFORM_LEDGER";
 
 /// The ledger's key, as 64 hexadecimal digits; a ledger in a database needs it, one in a file has it beside it.
-pub use crate::ledger::key::KEY_VARIABLE as KEY;
+pub(super) use crate::ledger::key::KEY_VARIABLE as KEY;
 
 /// Directories outside the project that may hold CSV files, separated by colons.
-pub const DATA_DIR: &str = "SENDFORM_DATA_DIR";
+pub(super) const DATA_DIR: &str = "SENDFORM_DATA_DIR";
 
 /// A head that `apply` must find in the ledger; the same as `--ledger-head`.
-pub const LEDGER_HEAD: &str = "SENDFORM_LEDGER_HEAD";
+pub(super) const LEDGER_HEAD: &str = "SENDFORM_LEDGER_HEAD";
 
 /// How long an applier may be silent before others take over; the same as `--lease`.
-pub const LEASE: &str = "SENDFORM_LEASE";
+pub(super) const LEASE: &str = "SENDFORM_LEASE";
 
 /// In a pipeline: the local ledger outlives the job; the same as `--ledger-is-durable`.
-pub const LEDGER_IS_DURABLE: &str = "SENDFORM_LEDGER_IS_DURABLE";
+pub(super) const LEDGER_IS_DURABLE: &str = "SENDFORM_LEDGER_IS_DURABLE";
 
 /// The ledger that the environment names, if it does.
-pub fn ledger() -> Option<String> {
+pub(super) fn ledger() -> Option<String> {
     std::env::var(LEDGER).ok().filter(|url| !url.trim().is_empty())
 }
 
 /// The ledger's key that the environment holds, if it does.
-pub fn key() -> Option<String> {
+pub(super) fn key() -> Option<String> {
     std::env::var(KEY).ok().filter(|value| !value.is_empty())
 }
 
 /// The data directories that the environment names.
-pub fn data_dirs() -> Vec<PathBuf> {
+pub(super) fn data_dirs() -> Vec<PathBuf> {
     let named: OsString = std::env::var_os(DATA_DIR).unwrap_or_default();
     std::env::split_paths(&named).filter(|directory| !directory.as_os_str().is_empty()).collect()
 }
@@ -46,7 +48,7 @@ const PIPELINES: [&str; 4] = ["TF_BUILD", "JENKINS_URL", "CODEBUILD_BUILD_ID", "
 ///
 /// Most set `CI`, and some people switch that off. Azure Pipelines, Jenkins, AWS CodeBuild and TeamCity have variables
 /// of their own.
-pub fn pipeline() -> Option<&'static str> {
+pub(super) fn pipeline() -> Option<&'static str> {
     pipeline_of(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
 }
 
@@ -59,7 +61,7 @@ fn pipeline_of(value: impl Fn(&str) -> Option<String>) -> Option<&'static str> {
 }
 
 /// A variable that the manifest names, for a secret.
-pub fn lookup(name: &str) -> Option<std::ffi::OsString> {
+pub(super) fn lookup(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 

@@ -14,7 +14,7 @@ use crate::plan::PlanError;
 
 /// What a [`CommandError`] means for the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// The command failed for a reason that the user can act on.
     Failed,
     /// The reader of standard output closed the pipe: it has seen enough. Nothing is printed.
@@ -25,7 +25,7 @@ pub enum Kind {
 
 /// Why a command ends early.
 #[derive(Debug)]
-pub struct CommandError {
+pub(super) struct CommandError {
     kind: Kind,
     exit: Exit,
     problems: Vec<Diagnostic>,
@@ -34,24 +34,24 @@ pub struct CommandError {
 
 impl CommandError {
     /// A failure with one message. `exit` is how the program ends.
-    pub fn new(exit: Exit, code: Code, message: impl Into<String>) -> Self {
+    pub(super) fn new(exit: Exit, code: Code, message: impl Into<String>) -> Self {
         Self { kind: Kind::Failed, exit, problems: vec![Diagnostic::error(code, message)], source: None }
     }
 
     /// The command line is wrong.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(super) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, Code::Usage, message)
     }
 
     /// A bug in this program: something happened that cannot happen.
-    pub fn internal(message: impl std::fmt::Display) -> Self {
+    pub(super) fn internal(message: impl std::fmt::Display) -> Self {
         let problem = Diagnostic::error(Code::Internal, format!("this is a bug in sendform: {message}"))
             .hint("run it again with `-v` and report what it prints; `apply` never sends a recorded message twice");
         Self { kind: Kind::Internal, exit: Exit::Error, problems: vec![problem], source: None }
     }
 
     /// Standard output cannot be written to.
-    pub fn output(error: io::Error) -> Self {
+    pub(super) fn output(error: io::Error) -> Self {
         let (kind, exit) = match error.kind() {
             io::ErrorKind::BrokenPipe => (Kind::BrokenPipe, Exit::Done),
             _ => (Kind::Failed, Exit::Error),
@@ -62,14 +62,14 @@ impl CommandError {
 
     /// Ends the program in another way.
     #[must_use]
-    pub fn with_exit(mut self, exit: Exit) -> Self {
+    pub(super) fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
     }
 
     /// Adds what to do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         if let Some(last) = self.problems.pop() {
             self.problems.push(last.hint(hint));
         }
@@ -78,28 +78,28 @@ impl CommandError {
 
     /// Keeps the error that caused this one.
     #[must_use]
-    pub fn source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(super) fn source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
     /// What it means for the process.
-    pub fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         self.kind
     }
 
     /// How the program ends.
-    pub fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         self.exit
     }
 
     /// What the user sees.
-    pub fn problems(&self) -> &[Diagnostic] {
+    pub(super) fn problems(&self) -> &[Diagnostic] {
         &self.problems
     }
 
     /// The errors that caused this one, the nearest first, without those that only repeat the message.
-    pub fn causes(&self) -> Vec<String> {
+    pub(super) fn causes(&self) -> Vec<String> {
         let mut causes: Vec<String> = Vec::new();
         let mut next = self.source.as_deref().map(|error| error as &dyn Error);
         while let Some(error) = next {

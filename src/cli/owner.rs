@@ -7,13 +7,13 @@ use crate::cli::exit::Exit;
 use crate::domain::diagnostic::Code;
 use crate::ledger::RunRecord;
 use crate::plan::Prepared;
-pub use crate::plan::owner::Subject;
+pub(super) use crate::plan::owner::Subject;
 use crate::plan::owner::{self, Allowed};
 use crate::project;
 
 /// What a person says of a plan that does not fit the record.
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub struct OwnerArgs {
+pub(super) struct OwnerArgs {
     /// The provider moved to another host since the campaign was sent
     #[arg(long)]
     gateway_moved: bool,
@@ -23,7 +23,7 @@ pub struct OwnerArgs {
 }
 
 /// What a plan says of itself, to be compared with the record.
-pub fn subject(campaign: &Prepared, sandbox: bool) -> Subject {
+pub(super) fn subject(campaign: &Prepared, sandbox: bool) -> Subject {
     Subject {
         record: campaign.record_name.clone(),
         edition: campaign.edition,
@@ -35,7 +35,7 @@ pub fn subject(campaign: &Prepared, sandbox: bool) -> Subject {
 }
 
 /// Refuses a plan whose record belongs to another campaign or host.
-pub fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(), CommandError> {
+pub(super) fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(), CommandError> {
     let allowed = Allowed { gateway_moved: args.gateway_moved, same_name: args.allow_same_name };
     owner::check(runs, subject, allowed).map_err(|refused| {
         CommandError::new(Exit::Error, Code::CampaignMismatch, format!("{refused}; nothing was sent"))
@@ -44,7 +44,7 @@ pub fn check(runs: &[RunRecord], subject: &Subject, args: OwnerArgs) -> Result<(
 }
 
 /// A manifest's path below the project's root, with `/`, whatever links lead to it.
-pub fn manifest_path(campaign: &Prepared) -> String {
+pub(super) fn manifest_path(campaign: &Prepared) -> String {
     let current = std::env::current_dir().unwrap_or_default();
     project::find(&campaign.path, &current)
         .map_or_else(|_| campaign.path.display().to_string(), |project| project.path_below(&campaign.path))

@@ -20,7 +20,12 @@ const LOOK: Duration = Duration::from_millis(100);
 const MOST_TOLD: u32 = 5;
 
 /// Shows what happens in a run until it ends.
-pub async fn show(ui: &Ui, total: u64, mut events: mpsc::UnboundedReceiver<Event>, figures: watch::Receiver<Progress>) {
+pub(super) async fn show(
+    ui: &Ui,
+    total: u64,
+    mut events: mpsc::UnboundedReceiver<Event>,
+    figures: watch::Receiver<Progress>,
+) {
     let bar = ui.is_terminal().then(|| {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{wide_bar:.green} {pos}/{len}  {rate}  {eta} left  {msg}");

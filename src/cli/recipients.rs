@@ -18,7 +18,7 @@ use crate::ledger::{BySend, LedgerError, LedgerKey, LedgerLocation, RunRecord, S
 use crate::manifest;
 
 /// The rows of some sends.
-pub struct Rows {
+pub(super) struct Rows {
     /// The source of each, and where it is in the source.
     found: BySend<(usize, RowLocation)>,
     sources: Vec<String>,
@@ -28,7 +28,7 @@ pub struct Rows {
 
 /// What is known of the row of one send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Row {
+pub(super) enum Row {
     /// The row, as `FILE:LINE`.
     At(String),
     /// The audience has no row with this person's number any more.
@@ -39,7 +39,7 @@ pub enum Row {
 
 impl Rows {
     /// Where the person of this send stands.
-    pub fn of(&self, key: &SendKey) -> Row {
+    pub(super) fn of(&self, key: &SendKey) -> Row {
         match self.found.get(key) {
             Some((source, location)) => Row::At(format!("{}:{location}", self.sources[*source])),
             None if self.complete => Row::Gone,
@@ -49,7 +49,7 @@ impl Rows {
 
     /// Finds the first row of each person among `wanted`, in the audience of a manifest. Tells once why
     /// there are no rows, or not all.
-    pub async fn find(
+    pub(super) async fn find(
         ui: &Ui,
         place: &LedgerLocation,
         manifest: &Path,

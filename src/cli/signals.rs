@@ -12,7 +12,7 @@ use crate::apply::ShutdownRequest;
 const TOGETHER: Duration = Duration::from_secs(2);
 
 /// The signals, from now on. None is missed between two looks.
-pub struct Signals {
+pub(super) struct Signals {
     /// None if the handlers could not be installed.
     streams: Option<Streams>,
     last: Last,
@@ -39,12 +39,12 @@ impl Last {
 
 impl Signals {
     /// Catches the signals from now on. Takes a runtime's context.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { streams: Streams::new(), last: Last::default() }
     }
 
     /// Waits for the next request to stop.
-    pub async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         if let Some(streams) = &mut self.streams {
             loop {
                 let hang_up = streams.next().await;
@@ -59,7 +59,7 @@ impl Signals {
     /// Tells a run how urgently it is asked to stop. The first signal asks to stop, the second not to
     /// wait, and the third ends the program.
     #[expect(clippy::disallowed_methods, reason = "the third signal ends the program without waiting for anything")]
-    pub async fn tell(mut self, stop: watch::Sender<ShutdownRequest>) {
+    pub(super) async fn tell(mut self, stop: watch::Sender<ShutdownRequest>) {
         self.next().await;
         let _ = stop.send(ShutdownRequest::Graceful);
         self.next().await;

@@ -12,14 +12,14 @@ use crate::domain::diagnostic::Diagnostic;
 use crate::ledger::location;
 
 /// Standard output for data, standard error for everything else.
-pub struct Ui {
+pub(super) struct Ui {
     choice: ColorChoice,
     verbose: u8,
 }
 
 impl Ui {
     /// With the user's choice of colour, and as much log as asked for.
-    pub fn new(colour: Colour, verbose: u8) -> Self {
+    pub(super) fn new(colour: Colour, verbose: u8) -> Self {
         let choice = match colour {
             Colour::Auto => ColorChoice::Auto,
             Colour::Always => ColorChoice::Always,
@@ -40,7 +40,7 @@ impl Ui {
 
     /// Prints data on standard output. A reader that closes the pipe early has seen enough, and the command
     /// goes on; that nothing else can be written is an error.
-    pub fn data(&self, text: &str) -> Result<(), CommandError> {
+    pub(super) fn data(&self, text: &str) -> Result<(), CommandError> {
         let mut out = AutoStream::new(std::io::stdout(), self.choice);
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::output) {
             Err(error) if error.kind() == Kind::BrokenPipe => Ok(()),
@@ -49,18 +49,18 @@ impl Ui {
     }
 
     /// Prints a value as an indented JSON document.
-    pub fn json(&self, value: &impl serde::Serialize) -> Result<(), CommandError> {
+    pub(super) fn json(&self, value: &impl serde::Serialize) -> Result<(), CommandError> {
         self.data(&format!("{}\n", serde_json::to_string_pretty(value)?))
     }
 
     /// Tells something.
-    pub fn say(&self, text: &str) {
+    pub(super) fn say(&self, text: &str) {
         let mut out = AutoStream::new(std::io::stderr(), self.choice);
         let _ = writeln!(out, "{text}");
     }
 
     /// Tells what is wrong.
-    pub fn problems(&self, problems: &[Diagnostic]) {
+    pub(super) fn problems(&self, problems: &[Diagnostic]) {
         for (position, problem) in problems.iter().enumerate() {
             if position > 0 {
                 self.say("");
@@ -70,7 +70,7 @@ impl Ui {
     }
 
     /// Prints why a command ends early, and returns how the program exits.
-    pub fn error(&self, error: &CommandError) -> Exit {
+    pub(super) fn error(&self, error: &CommandError) -> Exit {
         if error.kind() != Kind::BrokenPipe {
             self.problems(error.problems());
             if self.verbose > 0 {
@@ -81,7 +81,7 @@ impl Ui {
     }
 
     /// Prints what is wrong with the command line, or the help that it asks for.
-    pub fn usage(&self, error: &clap::Error) -> Exit {
+    pub(super) fn usage(&self, error: &clap::Error) -> Exit {
         let text = error.render();
         // An argument in the wrong place may be a URL with a password.
         let redacted = location::redact(&text.to_string());
@@ -94,17 +94,17 @@ impl Ui {
     }
 
     /// Whether somebody sits in front of it.
-    pub fn is_terminal(&self) -> bool {
+    pub(super) fn is_terminal(&self) -> bool {
         std::io::stderr().is_terminal()
     }
 
     /// Asks whether to send. `None` if there is nobody to ask.
-    pub fn confirm(&self, question: &str) -> Option<bool> {
+    pub(super) fn confirm(&self, question: &str) -> Option<bool> {
         self.confirm_that(question, "sends")
     }
 
     /// Asks, and takes `yes` for yes. `effect` says what a yes does. `None` if there is nobody to ask.
-    pub fn confirm_that(&self, question: &str, effect: &str) -> Option<bool> {
+    pub(super) fn confirm_that(&self, question: &str, effect: &str) -> Option<bool> {
         if !std::io::stdin().is_terminal() {
             return None;
         }

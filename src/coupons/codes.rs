@@ -1,4 +1,4 @@
-//! Many codes, each once.
+//! A table of coupon codes, each once.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -6,38 +6,38 @@ use std::hash::BuildHasher;
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// Codes in the order in which they came: in one text, not as a million strings.
+/// Codes in the order in which they were added, in one text instead of a million strings.
 #[derive(Default)]
 pub struct CodeTable {
     text: String,
     ends: Vec<usize>,
-    /// From a code to its position. Codes that differ by case alone have the same hash, so that they meet.
+    /// From a code to its position. Codes that differ only in case have the same hash, so that they are compared.
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
     case_twins: CaseTwins,
 }
 
-/// Codes that differ from an earlier one by case alone.
+/// Codes that differ from an earlier one only in case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CaseTwins {
-    /// How many there are.
+    /// The number of such codes.
     pub codes: usize,
     /// The position of the first one, from 0.
     pub first: usize,
 }
 
 impl CodeTable {
-    /// Adds a code at the end. `Err` holds the position, from 0, at which it stands already.
+    /// Adds a code at the end. `Err` has the position, from 0, of the same code.
     pub fn insert(&mut self, code: &str) -> Result<(), usize> {
         let Self { text, ends, index, hasher, case_twins } = self;
-        let stands = |position: &u32| at(text, ends, *position as usize);
+        let code_at = |position: &u32| at(text, ends, *position as usize);
         let mut has_twin = false;
         let is_code = |other: &u32| {
-            let other = stands(other);
+            let other = code_at(other);
             has_twin |= differs_by_case(other, code);
             other == code
         };
-        match index.entry(hash(hasher, code), is_code, |other| hash(hasher, stands(other))) {
+        match index.entry(hash(hasher, code), is_code, |other| hash(hasher, code_at(other))) {
             Entry::Occupied(there) => Err(*there.get() as usize),
             Entry::Vacant(free) => {
                 if has_twin {
@@ -54,20 +54,20 @@ impl CodeTable {
         }
     }
 
-    /// The codes that differ from an earlier one by case alone.
+    /// The codes that differ from an earlier one only in case.
     pub fn case_twins(&self) -> CaseTwins {
         self.case_twins
     }
 
-    /// Makes room for so many more: a table that grows step by step has to look at every code again.
+    /// Reserves memory for more codes: a table that grows step by step has to hash every code again.
     pub fn reserve(&mut self, codes: usize) {
         let Self { text, ends, index, hasher, .. } = self;
-        // Not to get it is no harm: it is a guess.
+        // A failure does no harm: the number is an estimate.
         let _ = index.try_reserve(codes, |other| hash(hasher, at(text, ends, *other as usize)));
         let _ = ends.try_reserve_exact(codes);
     }
 
-    /// Where a code stands, from 0.
+    /// The position of a code, from 0.
     pub fn position(&self, code: &str) -> Option<usize> {
         let found = self.index.find(hash(&self.hasher, code), |position| self.at(*position as usize) == code);
         found.map(|position| *position as usize)
@@ -78,24 +78,24 @@ impl CodeTable {
         at(&self.text, &self.ends, position)
     }
 
-    /// How many codes there are.
+    /// The number of codes.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 }
 
-/// The longest code that is folded without making a new text: all that are allowed, in ASCII.
-const SHORT: usize = 16;
+/// The longest code that is folded without allocating: all ASCII codes that are allowed.
+const MAX_INLINE_LEN: usize = 16;
 
 /// A hash that does not depend on case.
 fn hash(hasher: &DefaultHashBuilder, code: &str) -> u64 {
-    if code.len() <= SHORT && code.is_ascii() {
-        let mut folded = [0; SHORT];
+    if code.len() <= MAX_INLINE_LEN && code.is_ascii() {
+        let mut folded = [0; MAX_INLINE_LEN];
         folded[..code.len()].copy_from_slice(code.as_bytes());
         folded.make_ascii_lowercase();
         hasher.hash_one(u128::from_le_bytes(folded))

@@ -7,8 +7,8 @@ use crate::domain::phone::Identity;
 
 /// Computes codes from a secret key, a campaign and a recipient.
 ///
-/// The same recipient gets the same candidates in the same order, always. Which candidate is
-/// taken depends on those that others have already: [`Generator::candidate`] with a rising `salt`.
+/// A recipient always gets the same candidates in the same order. Which of them is used depends on the codes that
+/// others have already: callers try [`Generator::candidate`] with a rising `salt`.
 #[derive(Clone)]
 pub struct Generator {
     key: [u8; 32],
@@ -25,13 +25,13 @@ impl fmt::Debug for Generator {
 }
 
 impl Generator {
-    /// `scope` keeps campaigns and editions apart. `alphabet` has at least two different
-    /// characters, and prefix and length together at most 15: the manifest's checks see to it.
+    /// `scope` separates campaigns and editions. The manifest's checks ensure that `alphabet` has at least two
+    /// different characters, and prefix and length together at most 15.
     pub fn new(key: [u8; 32], scope: String, prefix: &str, alphabet: &str, length: usize) -> Self {
         Self { key, scope, prefix: prefix.to_owned(), alphabet: alphabet.chars().collect(), length }
     }
 
-    /// How many different codes there are.
+    /// The number of different codes.
     pub fn capacity(&self) -> u128 {
         (self.alphabet.len() as u128).saturating_pow(u32::try_from(self.length).unwrap_or(u32::MAX))
     }
@@ -45,7 +45,7 @@ impl Generator {
         hasher.update(&salt.to_le_bytes());
         let mut stream = hasher.finalize_xof();
         let mut code = self.prefix.clone();
-        // Values past the last whole multiple of the alphabet are thrown away, so that every
+        // Values above the last whole multiple of the alphabet's length are discarded, so that every
         // character is equally likely.
         let letters = self.alphabet.len() as u32;
         let bound = u32::from(u16::MAX) + 1;

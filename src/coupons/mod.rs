@@ -1,4 +1,4 @@
-//! Where coupon codes come from: pools in files, and codes computed from the recipient.
+//! Sources of coupon codes: pools in files, and codes computed from the recipient.
 
 pub mod codes;
 pub mod generator;

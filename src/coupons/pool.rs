@@ -1,7 +1,7 @@
 //! A pool of codes, in the order of its source.
 //!
-//! [`Pool::mark_taken`] marks the codes that recipients have already, and [`Pool::take`] gives away the rest in
-//! order, so that a resumed campaign gives everybody the code that the plan gave them.
+//! [`Pool::mark_taken`] marks the codes that recipients already have, and [`Pool::take`] takes the rest in
+//! order, so that a resumed campaign gives everybody the code that the plan assigned to them.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -66,14 +66,14 @@ impl PendingPool {
     }
 }
 
-/// Codes and which of them are given away.
+/// Codes, and which of them are taken.
 #[derive(Debug, Default)]
 pub struct Pool {
     codes: CodeTable,
     /// A bit for each.
     taken: Vec<u64>,
     next: usize,
-    /// The position behind the code that was marked last.
+    /// The position after the code that was marked last.
     after_marked: usize,
     warnings: Vec<Diagnostic>,
 }
@@ -129,25 +129,24 @@ impl Pool {
         Ok(())
     }
 
-    /// What is worth a look in the file that the codes were read from.
+    /// Warnings about the source of the codes.
     pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
     }
 
-    /// How many codes there are, given away or not.
+    /// The number of codes, taken or not.
     pub fn len(&self) -> usize {
         self.codes.len()
     }
 
-    /// Whether there are none.
+    /// Whether the pool has no codes.
     pub fn is_empty(&self) -> bool {
         self.codes.is_empty()
     }
 
-    /// Marks a code as given away. A code that is not in the file, because the file has changed
-    /// since, is nothing to mark.
+    /// Marks a code as taken. Ignores a code that is not in the pool, because the file has changed since.
     pub fn mark_taken(&mut self, code: &str) {
-        // Codes are recorded in the order in which they were given away: mostly the next one is meant.
+        // Codes are recorded in the order in which they were taken, so it is usually the next one.
         let follows = self.after_marked < self.len() && self.codes.at(self.after_marked) == code;
         if let Some(position) = if follows { Some(self.after_marked) } else { self.codes.position(code) } {
             self.taken[position / 64] |= 1 << (position % 64);
@@ -155,12 +154,12 @@ impl Pool {
         }
     }
 
-    /// How many codes can still be given away.
+    /// The number of codes that are not taken.
     pub fn free(&self) -> usize {
         self.len() - self.taken.iter().map(|word| word.count_ones() as usize).sum::<usize>()
     }
 
-    /// The next free code, without giving it away.
+    /// The next free code, without taking it.
     pub fn peek(&mut self) -> Option<&str> {
         while self.next < self.len() && self.taken[self.next / 64] & (1 << (self.next % 64)) != 0 {
             self.next += 1;
@@ -168,7 +167,7 @@ impl Pool {
         (self.next < self.len()).then(|| self.codes.at(self.next))
     }
 
-    /// Gives the code away that [`Pool::peek`] showed.
+    /// Takes the code that [`Pool::peek`] returned.
     pub fn take(&mut self) {
         if self.next < self.len() {
             self.taken[self.next / 64] |= 1 << (self.next % 64);
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_leave_in_order_and_taken_ones_are_passed_over() {
+    fn codes_are_taken_in_order_and_taken_ones_are_skipped() {
         let mut pool = Pool::default();
         for text in ["A1", "B2", "C3", "D4"] {
             pool.push(&code(text)).unwrap();

@@ -1,10 +1,10 @@
-//! Canonical forms: a value as bytes that no other value has, and the digest of them.
+//! Canonical forms: an unambiguous encoding of a value as bytes, and its digest.
 //!
-//! The ledger's chain, the plan hash and the content digest of a message are made of these.
+//! The ledger's chain, the plan hash and the content digest of a message use them.
 
 use std::fmt;
 
-/// A fingerprint of everything that a recipient would see.
+/// The digest of everything that a recipient sees.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentDigest(pub [u8; 32]);
 
@@ -14,25 +14,26 @@ impl fmt::Debug for ContentDigest {
     }
 }
 
-/// Builds a canonical form: every part carries its length, so that no two values look alike.
+/// Builds a canonical form: every part is prefixed with its length, so that two different values never have the same
+/// form.
 ///
-/// It is gathered and hashed in one go, which for a hundred bytes takes half as long as bit by bit.
+/// The form is hashed at once, which takes half as long as part by part for a hundred bytes.
 pub struct Canonical {
     key: Option<[u8; 32]>,
     form: Vec<u8>,
 }
 
 impl Canonical {
-    /// A canonical form of one kind of thing, named by `tag`.
+    /// A canonical form of the kind of value that `tag` names.
     pub fn new(tag: &[u8]) -> Self {
-        let mut canonical = Self { key: None, form: Vec::with_capacity(ROOM) };
+        let mut canonical = Self { key: None, form: Vec::with_capacity(INITIAL_CAPACITY) };
         canonical.bytes(tag);
         canonical
     }
 
-    /// A canonical form of what belongs under another one.
+    /// A canonical form within the scope of another one, whose digest is `key`.
     pub fn keyed(key: &[u8; 32]) -> Self {
-        Self { key: Some(*key), form: Vec::with_capacity(ROOM) }
+        Self { key: Some(*key), form: Vec::with_capacity(INITIAL_CAPACITY) }
     }
 
     /// Adds a number.
@@ -51,7 +52,7 @@ impl Canonical {
         self.bytes(text.as_bytes());
     }
 
-    /// Adds a text that may be missing.
+    /// Adds an optional text.
     pub fn optional(&mut self, text: Option<&str>) {
         match text {
             None => self.number(u64::MAX),
@@ -59,12 +60,12 @@ impl Canonical {
         }
     }
 
-    /// Eight bytes of the fingerprint of what was added so far.
+    /// The first eight bytes of the digest of the parts so far.
     pub fn so_far(&self) -> i64 {
         self.hash().as_bytes().first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
     }
 
-    /// The fingerprint.
+    /// The digest.
     pub fn finish(self) -> [u8; 32] {
         *self.hash().as_bytes()
     }
@@ -77,5 +78,5 @@ impl Canonical {
     }
 }
 
-/// How many bytes nearly every canonical form fits into.
-const ROOM: usize = 256;
+/// The size of nearly every canonical form, in bytes.
+const INITIAL_CAPACITY: usize = 256;

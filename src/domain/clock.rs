@@ -23,6 +23,7 @@ pub trait Clock: fmt::Debug + Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the system's clock")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }

@@ -1,4 +1,4 @@
-//! Coupon codes: the type, and codes generated from a key.
+//! Coupon codes.
 
 use std::fmt;
 
@@ -14,17 +14,17 @@ pub const MAX_CHARACTERS: usize = 15;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CouponCode(Box<str>);
 
-/// Why a text is no code.
+/// Why a text is not a coupon code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
-    /// Nothing there.
+    /// It has no characters.
     #[error("the code is empty")]
     Empty,
-    /// More than WhatsApp takes; holds the number of characters.
+    /// It has more characters than WhatsApp allows: this many.
     #[error("the code has {0} characters; WhatsApp allows at most 15")]
     TooLong(usize),
-    /// White space, a control or a format character, which nobody could see or would copy.
-    #[error("the code holds white space or an invisible character")]
+    /// It contains white space, a control or a format character, which a customer cannot see or would not copy.
+    #[error("the code contains white space or an invisible character")]
     Invisible,
 }
 
@@ -35,8 +35,8 @@ impl CouponCode {
         Ok(Self(code.into()))
     }
 
-    /// A code that the ledger holds. It was checked when it was sent, perhaps by a version that allowed more,
-    /// and it stays its recipient's own.
+    /// A code that the ledger has recorded. It was checked when it was sent, perhaps by a version that allowed more,
+    /// and remains the code of its recipient.
     pub fn recorded(code: &str) -> Option<Self> {
         (!code.is_empty()).then(|| Self(code.into()))
     }
@@ -46,7 +46,7 @@ impl CouponCode {
         &self.0
     }
 
-    /// Whether every character is one that all sources agree on. Meta's page states no character
+    /// Whether all characters are accepted according to every source. Meta's page states no character
     /// set; other clients allow letters and digits only.
     pub fn is_plain(&self) -> bool {
         self.0.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -58,7 +58,7 @@ pub fn check(code: &str) -> Result<(), CodeError> {
     if code.is_empty() {
         return Err(CodeError::Empty);
     }
-    // Nearly all codes.
+    // The fast path, for nearly all codes.
     if code.len() <= MAX_CHARACTERS && code.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
@@ -71,7 +71,7 @@ pub fn check(code: &str) -> Result<(), CodeError> {
     }
 }
 
-/// Whether nobody can see a character: white space, control and format characters (Unicode Cc and Cf),
+/// Whether a character is invisible: white space, control and format characters (Unicode Cc and Cf),
 /// and characters of other categories that are shown as nothing or as a blank.
 pub fn is_invisible(character: char) -> bool {
     if character.is_ascii_graphic() {

@@ -1,10 +1,10 @@
-//! When an offer ends, and how the provider is told.
+//! When an offer ends, and how that is sent to the provider.
 //!
 //! The wire value `expiration_time_ms` is an absolute instant in epoch milliseconds. The vendor's
 //! page says so in its table ("UNIX TIMESTAMP which indicates the date on which the offer ends")
 //! and contradicts itself in its example (`1209600000`, "equals to 14 days", which as an instant is
-//! 15 January 1970). Meta's own page and six other providers use an instant, so an instant it is;
-//! [`ExpiresAt::to_wire`] is the only way to the wire, and refuses what is past.
+//! 15 January 1970). Meta's own page and six other providers use an instant, and so does
+//! Sendform. [`ExpiresAt::to_wire`] is the only way to the wire, and rejects instants in the past.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExpiresAt(Timestamp);
 
-/// What the provider is told.
+/// How the end of an offer is encoded in a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Encoding {
     /// Epoch milliseconds.
@@ -44,7 +44,7 @@ impl ExpiresAt {
         Timestamp::from_millisecond(milliseconds).ok().map(Self)
     }
 
-    /// Epoch milliseconds, for the record.
+    /// Epoch milliseconds, for the ledger.
     pub fn as_millisecond(self) -> i64 {
         self.0.as_millisecond()
     }
@@ -54,7 +54,7 @@ impl ExpiresAt {
         self.0
     }
 
-    /// How long the offer still runs at `now`; nothing if it has ended.
+    /// How long the offer still runs at `now`; zero if it has ended.
     pub fn remaining(self, now: Timestamp) -> Duration {
         Duration::try_from(self.0.duration_since(now)).unwrap_or(Duration::ZERO)
     }
@@ -83,9 +83,9 @@ impl fmt::Display for ExpiresAt {
 pub enum ExpiryRule {
     /// At an instant.
     At(ExpiresAt),
-    /// So long after the plan: the same end for everybody and every retry.
+    /// This long after the plan: the same end for everybody and every retry.
     AfterPlan(Duration),
-    /// So long after each message's own intent.
+    /// This long after the intent of each message.
     AfterSend(Duration),
 }
 
@@ -94,7 +94,7 @@ pub enum ExpiryRule {
 pub enum MessageExpiry {
     /// At an instant that the plan fixed.
     At(ExpiresAt),
-    /// So long after the message's intent is recorded.
+    /// This long after the intent of the message is recorded.
     AfterSend(Duration),
 }
 
@@ -123,23 +123,23 @@ fn later(instant: Timestamp, duration: Duration) -> Timestamp {
     instant.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
 
-/// Why an expiry as written is none.
+/// Why an expiry in a manifest is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpiryError {
-    /// The text is no date and time.
+    /// The text is not a date and time.
     #[error("`{0}` is not a date and time")]
     NotATime(String),
-    /// A date without a time of day. Nobody can tell whether its beginning or its end is meant.
+    /// A date without a time of day. It is unclear whether the beginning or the end of the day is meant.
     #[error("`{0}` has no time of day")]
     NoTime(String),
     /// Digits only: an epoch value, or a duration in milliseconds.
-    #[error("`{0}` is a bare number")]
+    #[error("`{0}` has no unit")]
     BareNumber(String),
-    /// A local time, and no zone.
+    /// A local time without a zone.
     #[error("`{0}` has no time zone")]
     NoZone(String),
     /// `at` has an offset or a zone, and `timezone` is given too.
-    #[error("`{0}` has an offset or a zone already, so `timezone` would say it twice")]
+    #[error("`{0}` already has an offset or a zone; `timezone` would state it twice")]
     ZoneTwice(String),
     /// The zone in brackets has another offset at that time than the one that is written.
     #[error("`{at}` contradicts itself: its offset is {written}, but the time in {zone} is {real} then")]
@@ -153,16 +153,16 @@ pub enum ExpiryError {
         /// The zone's offset at that time.
         real: String,
     },
-    /// No such zone.
+    /// The zone does not exist.
     #[error("there is no time zone `{0}`")]
     UnknownZone(String),
-    /// The clocks were put forward over this time.
-    #[error("{0} does not exist in {1}: the clocks are put forward over it")]
+    /// The clocks go forward over this time.
+    #[error("{0} does not exist in {1}: the clocks go forward then")]
     Gap(String, String),
-    /// The clocks were put back over this time.
-    #[error("{0} exists twice in {1}: the clocks are put back over it")]
+    /// The clocks go back over this time.
+    #[error("{0} exists twice in {1}: the clocks go back then")]
     Fold(String, String),
-    /// The text is no duration, or one in months or years.
+    /// The text is not a duration, or one in months or years.
     #[error("`{0}` is not a duration")]
     NotADuration(String),
 }
@@ -338,7 +338,7 @@ pub fn duration_text(duration: Duration) -> String {
         return format!("{}s", text.trim_end_matches('0'));
     }
     let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
-    match units.into_iter().find(|(length, _)| seconds > 0 && seconds % length == 0) {
+    match units.into_iter().find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length)) {
         Some((length, unit)) => format!("{}{unit}", seconds / length),
         None => format!("{seconds}s"),
     }

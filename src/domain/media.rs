@@ -24,7 +24,7 @@ impl MediaKind {
         }
     }
 
-    /// The file extensions that WhatsApp takes for this kind, in lower case.
+    /// The file extensions that WhatsApp accepts for this kind, in lower case.
     pub fn extensions(self) -> &'static [&'static str] {
         match self {
             MediaKind::Image => &["png", "jpg", "jpeg"],
@@ -32,7 +32,7 @@ impl MediaKind {
         }
     }
 
-    /// The MIME types that WhatsApp takes for this kind.
+    /// The MIME types that WhatsApp accepts for this kind.
     fn types(self) -> &'static [&'static str] {
         match self {
             MediaKind::Image => &["image/png", "image/jpeg"],
@@ -40,8 +40,8 @@ impl MediaKind {
         }
     }
 
-    /// The most bytes that WhatsApp takes for this kind.
-    pub fn most_bytes(self) -> u64 {
+    /// The maximum size that WhatsApp accepts for this kind, in bytes.
+    pub fn max_bytes(self) -> u64 {
         match self {
             MediaKind::Image => 5 * 1024 * 1024,
             MediaKind::Video => 16 * 1024 * 1024,
@@ -55,9 +55,9 @@ pub struct MediaFile {
     pub name: String,
     /// Its MIME type.
     pub mime: &'static str,
-    /// What is in it.
+    /// Its content.
     pub content: Bytes,
-    /// The fingerprint of what is in it.
+    /// The digest of the content.
     pub digest: [u8; 32],
 }
 
@@ -71,28 +71,28 @@ impl fmt::Debug for MediaFile {
     }
 }
 
-/// Why a file cannot be a header.
+/// Why a file cannot be used as a header.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
     /// It cannot be opened.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Nothing in it.
+    /// It has no bytes.
     #[error("`{0}` is empty")]
     Empty(String),
-    /// More than WhatsApp takes.
-    #[error("`{0}` has {1} bytes; WhatsApp takes at most {2} for this kind of header")]
+    /// It has more bytes than WhatsApp accepts.
+    #[error("`{0}` has {1} bytes; WhatsApp accepts at most {2} for this kind of header")]
     TooLarge(String, u64, u64),
-    /// What is in it is something else.
+    /// The content has another type.
     #[error("`{0}` is {1}, not {2}")]
     WrongType(String, String, &'static str),
 }
 
 impl MediaFile {
-    /// Reads a file and checks it: its content decides what it is, not its name.
+    /// Reads a file and checks its type by its content, not by its name.
     pub fn read(path: &InputFile, kind: MediaKind) -> Result<Self, MediaError> {
         let shown = path.display().to_string();
-        let most = kind.most_bytes();
+        let most = kind.max_bytes();
         let open = path.open(most).map_err(|error| match error {
             FileError::TooLarge { path, bytes, most } => MediaError::TooLarge(path, bytes, most),
             error => MediaError::File(error),

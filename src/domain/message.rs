@@ -1,7 +1,7 @@
-//! Messages: what one recipient gets, fully rendered.
+//! Rendered messages.
 //!
-//! `plan` and `apply` compose by the same code, and [`Message::digest`] covers every byte that a
-//! recipient would see. What was hashed is what is sent.
+//! `plan` and `apply` render with the same code, and [`Message::digest`] covers every byte that a recipient
+//! sees, so the approved messages are the ones that are sent.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::domain::expiry::MessageExpiry;
 use crate::domain::media::{MediaFile, MediaKind};
 use crate::domain::phone::E164;
 
-/// A WhatsApp template at the provider: what of it goes over the wire.
+/// A WhatsApp template at the provider, as requests and previews need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateHead {
     /// Its key in the manifest.
@@ -32,7 +32,7 @@ pub struct TemplateHead {
     pub button_url: String,
 }
 
-/// The media above the text.
+/// The media of the header.
 #[derive(Debug, Clone)]
 pub enum Media {
     /// A public URL.
@@ -51,25 +51,25 @@ impl PartialEq for Media {
     }
 }
 
-/// What one recipient gets.
+/// The message for one recipient.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// The template.
     pub template: Arc<TemplateHead>,
-    /// The media above the text, if any, and its kind.
+    /// The media of the header, if any, and its kind.
     pub media: Option<(MediaKind, Media)>,
-    /// What fills the body.
+    /// The parameters of the body.
     pub params: Vec<String>,
-    /// What fills the URL.
+    /// The parameter of the button's URL.
     pub url_param: Option<String>,
-    /// The code.
+    /// The coupon code.
     pub coupon: CouponCode,
     /// When the offer ends; `None` for a template without a timer.
     pub expiry: Option<MessageExpiry>,
 }
 
 impl Message {
-    /// How many bytes of a file a request with this message uploads.
+    /// The size of the file that a request with this message uploads, in bytes.
     pub fn upload_bytes(&self) -> u64 {
         match &self.media {
             Some((_, Media::File(file))) => file.content.len() as u64,
@@ -126,7 +126,7 @@ impl Message {
 
     /// A short digest of the message without the URL's parameter, code and expiry, by which a campaign under
     /// another name is recognised. `head` is the digest of this message's head.
-    pub fn likeness(&self, head: &HeadDigest) -> i64 {
+    pub fn similarity_digest(&self, head: &HeadDigest) -> i64 {
         let mut canonical = Canonical::keyed(&head.0);
         self.canonical_params(&mut canonical);
         // The URL's parameter often names the campaign, so it does not count.
@@ -135,7 +135,7 @@ impl Message {
     }
 
     /// The short digest as older versions recorded it, with the URL's parameter.
-    pub fn older_likeness(&self, head: &HeadDigest) -> i64 {
+    pub fn older_similarity_digest(&self, head: &HeadDigest) -> i64 {
         let mut canonical = Canonical::keyed(&head.0);
         self.canonical_params(&mut canonical);
         canonical.optional(self.url_param.as_deref());
@@ -154,7 +154,7 @@ impl Message {
         fill(&self.template.body, &self.params)
     }
 
-    /// The page that the button opens.
+    /// The URL that the button opens.
     pub fn button_url(&self) -> String {
         fill(&self.template.button_url, self.url_param.as_slice())
     }
@@ -297,21 +297,21 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), variants.len() + 1);
-        // The likeness does not change with the URL's parameter, the code and the expiry.
-        let likeness = |change: fn(&mut Message)| {
+        // The similarity digest does not change with the URL's parameter, the code and the expiry.
+        let similarity_digest = |change: fn(&mut Message)| {
             let mut message = message();
             change(&mut message);
-            message.likeness(&message.head_digest(from))
+            message.similarity_digest(&message.head_digest(from))
         };
-        let unchanged = likeness(|_| {});
-        assert_eq!(likeness(|message| message.url_param = Some("utm=2".into())), unchanged);
-        assert_eq!(likeness(|message| message.coupon = CouponCode::new("A").unwrap()), unchanged);
-        assert_ne!(likeness(|message| message.params[0].push('!')), unchanged);
-        assert_ne!(likeness(|message| Arc::make_mut(&mut message.template).name.push('2')), unchanged);
+        let unchanged = similarity_digest(|_| {});
+        assert_eq!(similarity_digest(|message| message.url_param = Some("utm=2".into())), unchanged);
+        assert_eq!(similarity_digest(|message| message.coupon = CouponCode::new("A").unwrap()), unchanged);
+        assert_ne!(similarity_digest(|message| message.params[0].push('!')), unchanged);
+        assert_ne!(similarity_digest(|message| Arc::make_mut(&mut message.template).name.push('2')), unchanged);
         // Without a parameter it is what older versions recorded; with one, they recorded another.
-        assert_eq!(message().older_likeness(&message().head_digest(from)), unchanged);
+        assert_eq!(message().older_similarity_digest(&message().head_digest(from)), unchanged);
         let with_parameter = Message { url_param: Some("utm=2".into()), ..message() };
-        assert_ne!(with_parameter.older_likeness(&with_parameter.head_digest(from)), unchanged);
+        assert_ne!(with_parameter.older_similarity_digest(&with_parameter.head_digest(from)), unchanged);
         // The manifest's own key for the template is not seen by anybody.
         let mut renamed = message();
         Arc::make_mut(&mut renamed.template).key = "english".into();

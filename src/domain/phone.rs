@@ -1,61 +1,61 @@
-//! Phone numbers: what is sent to, and who is behind it.
+//! Phone numbers, and the people that they belong to.
 //!
 //! Two values come out of one cell. The [`E164`] is what the operator supplied, normalised and
-//! otherwise untouched: it is what the provider gets. The [`Identity`] is what people are told
-//! apart by. Three countries have numbers that exist in two forms at WhatsApp:
+//! otherwise unchanged: it is what the provider gets. The [`Identity`] identifies the person. Three countries have numbers that exist in two forms at WhatsApp:
 //!
 //! | country | forms | identity |
 //! |---|---|---|
 //! | Brazil | `55` + area + 8 digits (older accounts), `55` + area + `9` + 8 digits | with the 9, if the 8 digits start with 6, 8 or 9. Landlines (2–5) stay, and so does 7, which is also a valid 8-digit mobile |
 //! | Mexico | `521` + 10 digits (legacy), `52` + 10 digits | without the 1: no national number starts with 1 |
-//! | Argentina | `549` + 10 digits (mobile), `54` + 10 digits | without the 9. This may join a mobile with a landline of the same digits, so such a pair is told, never dropped silently |
+//! | Argentina | `549` + 10 digits (mobile), `54` + 10 digits | without the 9. This may join a mobile with a landline of the same digits, so such a pair is reported, never dropped silently |
 //!
-//! The identity is computed before validity is asked for, since the numbering plans call the
-//! legacy forms invalid. Sources: Meta's send-messages page on altered BR and MX prefixes;
+//! The identity is computed before the number is validated, because the legacy forms are invalid in the
+//! numbering plans. Sources: Meta's send-messages page on altered BR and MX prefixes;
 //! nyaruka/courier#433, chatwoot/chatwoot#14048 and #6222, kevinrivm/vocero-crm#35.
 
 use std::fmt;
 
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat, Region};
 
-/// A phone number with country code, at most 15 digits: what the provider is given.
+/// A phone number with country code, at most 15 digits: what the provider gets.
 ///
 /// Its `Debug` and [`E164::masked`] hide the middle; only `Display` shows all of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct E164(u64);
 
-/// Who is behind a number: what people are deduplicated, suppressed and recorded by. Never sent to.
+/// The person that a number belongs to, by which rows are deduplicated, suppressed and recorded. Messages are never
+/// sent to it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(u64);
 
-/// Why a cell is no phone number. Holds nothing of the cell.
+/// Why a cell is not a phone number. Contains nothing of the cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PhoneError {
     /// Nothing but white space.
-    #[error("no number")]
+    #[error("no phone number")]
     Missing,
     /// Such as `9.19877E+11`.
-    #[error("a number in scientific notation: the spreadsheet lost its digits, export the column as text")]
+    #[error("the number is in scientific notation, so digits are lost; export the column as text")]
     Scientific,
     /// Such as `919876543210.0`.
-    #[error("a number with decimals: export the column as text")]
+    #[error("the number has decimals; export the column as text")]
     Decimal,
     /// Letters, or two numbers in one cell.
     #[error("not a phone number")]
     NotANumber,
-    /// A national number, and no region to read it in.
-    #[error("no country code; set `audience.default_region`, or write the number with `+`")]
+    /// A national number, and there is no default region.
+    #[error("the number has no country code; set `audience.default_region`, or write the number with `+`")]
     NoCountryCode,
     /// More than the 15 digits of E.164.
-    #[error("more than 15 digits")]
+    #[error("the number has more than 15 digits")]
     TooLong,
-    /// Not a number that the country's numbering plan has.
-    #[error("not a number that exists in its country's numbering plan")]
+    /// The numbering plan of the country does not have such a number.
+    #[error("the number does not exist in the numbering plan of its country")]
     Invalid,
 }
 
 impl E164 {
-    /// Parses `+` and 7 to 15 digits, nothing else.
+    /// Parses `+` and 7 to 15 digits; rejects everything else.
     pub fn parse_exact(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('+')?;
         let well_formed = (7..=15).contains(&digits.len())
@@ -69,7 +69,7 @@ impl E164 {
         self.0
     }
 
-    /// For the screen and the record: the country code's first two digits and the last two, `+91••••••••10`.
+    /// The number for the screen and the ledger: the country code's first two digits and the last two, `+91••••••••10`.
     pub fn masked(self) -> String {
         let digits = self.0.to_string();
         let (first, last) = (2, digits.len() - 2);
@@ -81,7 +81,7 @@ impl E164 {
         masked
     }
 
-    /// Who is behind the number; see the module's table.
+    /// The person that the number belongs to; see the module's table.
     pub fn identity(self) -> Identity {
         let number = self.0;
         Identity(match number {
@@ -150,8 +150,8 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The most bytes of a cell that can be a phone number, with whatever separates its digits.
-const MAX_CELL: usize = 128;
+/// The maximum length of a phone number with its separators, in bytes.
+const MAX_CELL_LEN: usize = 128;
 
 /// Reads phone numbers as people write them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -160,14 +160,14 @@ pub struct PhoneReader {
 }
 
 impl PhoneReader {
-    /// A reader that takes numbers without country code to be of `region`, two capital letters.
+    /// A reader that reads numbers without country code as numbers of `region`, two capital letters.
     /// `None` if there is no such region.
     pub fn new(region: Option<&str>) -> Option<Self> {
         match region {
             None => Some(Self { region: None }),
             Some(name) => {
                 let region = name.parse().ok()?;
-                // The list of regions also holds some without a numbering plan.
+                // Some regions have no numbering plan.
                 PHONE_NUMBER_UTIL.get_country_code_for_region(region)?;
                 Some(Self { region: Some(region) })
             }
@@ -177,7 +177,7 @@ impl PhoneReader {
     /// Reads one cell.
     pub fn read(&self, cell: &str) -> Result<E164, PhoneError> {
         let cell = cell.trim();
-        if cell.len() > MAX_CELL {
+        if cell.len() > MAX_CELL_LEN {
             return Err(PhoneError::NotANumber);
         }
         check_characters(cell)?;
@@ -205,7 +205,7 @@ impl PhoneReader {
     }
 }
 
-/// Refuses what a lenient parser would make a wrong number of: letters, exponents, two numbers in one cell.
+/// Rejects what a lenient parser would turn into a wrong number: letters, exponents, two numbers in one cell.
 fn check_characters(cell: &str) -> Result<(), PhoneError> {
     if cell.is_empty() {
         return Err(PhoneError::Missing);

@@ -1,65 +1,65 @@
-//! Hides what a provider's words may not bring to the screen or into the ledger.
+//! Removes personal data and secrets from a provider's texts before they reach the screen or the ledger.
 //!
 //! | hidden | how it is found |
 //! |---|---|
-//! | secrets, the recipient's code and the values of the message | in any letter case; a code of one or two characters where it stands as a word |
+//! | secrets, the recipient's code and the values of the message | in any letter case; a code of one or two characters only as a word of its own |
 //! | numbers: seven digits or more, of any script | with spaces, dashes, dots, commas, brackets and the like between them |
-//! | the recipient's own digits, six in a row or more | in any grouping, whatever stands between them |
+//! | the recipient's own digits, six in a row or more | in any grouping, with any text in between |
 //! | control, format and line-separator characters | by their Unicode category, see [`crate::util::human`] |
 //!
-//! Ids are kept as they are, because reports name them; [`Private::id`] has the exceptions.
+//! Ids are kept unchanged, because delivery reports contain them; see [`Private::id`] for the exceptions.
 
 use std::fmt::Write;
 
 use crate::domain::phone::E164;
 use crate::util::human::{is_format, one_line};
 
-/// The longest text that is kept, in characters.
+/// The maximum length of a text, in characters.
 const MAX_TEXT: usize = 300;
 
-/// The longest id that is kept whole, in characters.
+/// The maximum length of an id, in characters.
 const MAX_ID: usize = 200;
 
-/// How much of a longer id is kept, in characters.
-const KEPT_OF_ID: usize = 160;
+/// The length to which a longer id is cut, in characters.
+const CUT_ID_LEN: usize = 160;
 
-/// Digits that make a number of somebody.
+/// The minimum number of digits that may be somebody's phone number.
 const MIN_NUMBER: usize = 7;
 
-/// How many of the recipient's digits in a row are theirs rather than chance.
+/// The minimum number of consecutive digits of the recipient's number that are no coincidence.
 const MIN_OWN_DIGITS: usize = 6;
 
-/// The most characters between two digits of one number.
+/// The maximum number of characters between two digits of one number.
 const MAX_GAP: usize = 4;
 
-/// A shorter secret or value would hide half of every sentence.
+/// The minimum length of a secret or value: a shorter one would hide parts of every sentence.
 const MIN_TEXT: usize = 3;
 
-/// What stands for what was hidden.
+/// Replaces what was hidden.
 const HIDDEN: &str = "•••";
 
-/// What an answer to one request may not repeat.
+/// What must not appear in the texts of a response to one request.
 #[derive(Debug, Clone, Default)]
 pub struct Private<'a> {
     /// The numbers of the recipients.
     pub numbers: &'a [E164],
-    /// The API key and the like.
+    /// The API key and other secrets.
     pub secrets: Vec<&'a str>,
-    /// The code.
+    /// The coupon code.
     pub code: &'a str,
-    /// What else belongs to the recipient: parameters, the end of the URL.
+    /// The other values of the recipient: the parameters of the body and of the URL.
     pub values: Vec<&'a str>,
 }
 
 impl Private<'_> {
-    /// A provider's words as they may be shown and recorded.
+    /// A provider's text without private data: one line, at most 300 characters.
     pub fn text(&self, text: &str) -> String {
         let text: Vec<char> = one_line(text).chars().collect();
         let mut hidden = vec![false; text.len()];
         self.mark_texts(&text, &mut hidden);
         mark_numbers(&text, &mut hidden);
         self.mark_own_digits(&text, &mut hidden);
-        // All of it is marked before anything is cut, which could leave half a secret standing.
+        // Everything is marked before the text is cut, because the cut could leave half of a secret.
         let mut clean = String::new();
         let mut length = 0;
         for (position, character) in text.iter().enumerate() {
@@ -78,16 +78,16 @@ impl Private<'_> {
         clean
     }
 
-    /// An id as it is recorded: as the provider gave it, since its reports will name it so. Only an
-    /// id that is too long, that holds invisible characters, or that repeats a recipient's number or
-    /// a secret is shortened or cleaned; then a digest of the whole keeps it apart from others.
+    /// An id as it is recorded: unchanged, since delivery reports will contain it. Only an id that is too long,
+    /// that contains invisible characters, or that contains a recipient's number or a secret is cut and cleaned; then a
+    /// digest of the whole id distinguishes it from others.
     pub fn id(&self, id: String) -> String {
         let plain = id.len() <= MAX_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
-        if plain && !self.tells(&id) {
+        if plain && !self.is_private(&id) {
             return id;
         }
         let clean = one_line(&id);
-        if clean == id && id.chars().count() <= MAX_ID && !self.tells(&id) {
+        if clean == id && id.chars().count() <= MAX_ID && !self.is_private(&id) {
             return id;
         }
         let mut shown = clean.into_owned();
@@ -97,14 +97,14 @@ impl Private<'_> {
         for secret in self.secrets.iter().filter(|secret| secret.len() >= MIN_TEXT) {
             shown = shown.replace(secret, HIDDEN);
         }
-        let mut shown: String = shown.chars().take(KEPT_OF_ID).collect();
+        let mut shown: String = shown.chars().take(CUT_ID_LEN).collect();
         let digest = blake3::hash(id.as_bytes()).to_hex();
         let _ = write!(shown, "…{}", &digest[..16]);
         shown
     }
 
-    /// Whether an id repeats a recipient's number or a secret.
-    fn tells(&self, id: &str) -> bool {
+    /// Whether an id contains a recipient's number or a secret.
+    fn is_private(&self, id: &str) -> bool {
         let mut run = 0;
         let long_number = id.bytes().any(|byte| {
             run = if byte.is_ascii_digit() { run + 1 } else { 0 };
@@ -116,27 +116,30 @@ impl Private<'_> {
             || self.secrets.iter().any(secret)
     }
 
-    /// Marks secrets, the code and values, in any letter case.
+    /// Marks secrets, the code and values, in any letter case. Takes time in proportion to the text, for each of
+    /// them, because the search of the standard library does.
     fn mark_texts(&self, text: &[char], hidden: &mut [bool]) {
-        let folded: Vec<char> = text.iter().copied().map(fold).collect();
+        let folded: String = text.iter().copied().map(fold).collect();
         let others = self.secrets.iter().chain(&self.values).filter(|value| value.chars().count() >= MIN_TEXT);
-        for wanted in others.chain([&self.code]).filter(|wanted| !wanted.is_empty()) {
-            let wanted: Vec<char> = wanted.chars().filter(|character| !is_format(*character)).map(fold).collect();
-            let Some(first) = wanted.first() else { continue };
-            let mut from = 0;
-            while let Some(found) = folded[from..].iter().position(|character| character == first) {
-                let start = from + found;
-                let end = start + wanted.len();
-                from = start + 1;
-                if folded.get(start..end) != Some(&wanted[..]) {
-                    continue;
-                }
-                let beside = |position: Option<usize>| {
-                    position.and_then(|position| folded.get(position)).is_some_and(|beside| beside.is_alphanumeric())
-                };
-                if wanted.len() >= MIN_TEXT || !(beside(start.checked_sub(1)) || beside(Some(end))) {
-                    hidden[start..end].fill(true);
-                    from = end;
+        for wanted in others.chain([&self.code]) {
+            let wanted: String = wanted.chars().filter(|character| !is_format(*character)).map(fold).collect();
+            let length = wanted.chars().count();
+            if length == 0 {
+                continue;
+            }
+            // Where the search goes on: in bytes of the folded text, and in characters.
+            let (mut from, mut position) = (0, 0);
+            while let Some(found) = folded[from..].find(&wanted) {
+                let start = position + folded[from..from + found].chars().count();
+                let before = folded[..from + found].chars().next_back();
+                let after = folded[from + found + wanted.len()..].chars().next();
+                let is_part_of_a_word = [before, after].into_iter().flatten().any(char::is_alphanumeric);
+                if length >= MIN_TEXT || !is_part_of_a_word {
+                    hidden[start..start + length].fill(true);
+                    (from, position) = (from + found + wanted.len(), start + length);
+                } else {
+                    let first = folded[from + found..].chars().next().map_or(1, char::len_utf8);
+                    (from, position) = (from + found + first, start + 1);
                 }
             }
         }
@@ -168,7 +171,7 @@ impl Private<'_> {
                     continue;
                 }
                 (hidden[from], hidden[to]) = (true, true);
-                // What stands between them goes too, unless it is a word.
+                // Separators between them are hidden as well, words are not.
                 if text[from + 1..to].iter().all(|between| !between.is_alphanumeric()) {
                     hidden[from..to].fill(true);
                 }
@@ -178,7 +181,7 @@ impl Private<'_> {
     }
 }
 
-/// Marks every run of digits that is long enough to be somebody's number.
+/// Marks every sequence of digits that is long enough for a phone number.
 fn mark_numbers(text: &[char], hidden: &mut [bool]) {
     let (mut start, mut end, mut count) = (0, 0, 0);
     let mut mark = |start: usize, end: usize, count: usize| {
@@ -201,7 +204,7 @@ fn mark_numbers(text: &[char], hidden: &mut [bool]) {
     mark(start, end, count);
 }
 
-/// What people write between the digits of a number.
+/// Whether people write a character between the digits of a number.
 fn separates_digits(character: char) -> bool {
     character.is_whitespace()
         || matches!(
@@ -234,14 +237,14 @@ fn is_digit(character: char) -> bool {
     character.is_ascii_digit() || !character.is_ascii() && (character.is_numeric() || digit(character).is_some())
 }
 
-/// The character in one form for all letter cases. Where one letter becomes several, the first tells.
+/// A character in lower case. If the lower case has several characters, the first of them.
 fn fold(character: char) -> char {
     character.to_lowercase().next().unwrap_or(character)
 }
 
 /// The value of a decimal digit of any script (Unicode general category Nd).
 fn digit(character: char) -> Option<u64> {
-    /// The zero of each script, rising; the nine others follow it.
+    /// The zero of each script, in ascending order; its other nine digits follow it.
     const ZEROS: [u32; 74] = [
         0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0,
         0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620,
@@ -305,9 +308,9 @@ mod tests {
             "98765 किंतु ४३२१०",
             "9876 and 54",
         ] {
-            let told = private.text(text);
-            assert!(told.contains("•••"), "{told}");
-            assert!(!told.chars().any(|character| digit(character).is_some()), "{told}");
+            let clean = private.text(text);
+            assert!(clean.contains("•••"), "{clean}");
+            assert!(!clean.chars().any(|character| digit(character).is_some()), "{clean}");
         }
         assert_eq!(private.text("98765 is too short to be theirs"), "98765 is too short to be theirs");
         // In both forms of the number.
@@ -323,6 +326,8 @@ mod tests {
         assert_eq!(private.text("hap\u{200b}py76, it is"), "•••, it is");
         let short = Private { code: "A1", ..Private::default() };
         assert_eq!(short.text("code a1, not BA12"), "code •••, not BA12");
+        let single = Private { code: "é", ..Private::default() };
+        assert_eq!(single.text("ééé é É."), "ééé ••• •••.");
         // A secret that the cut would leave half of.
         let long = format!("{}{}Ab12cdEF", "1".repeat(2_000), "x".repeat(290));
         assert!(!private.text(&long).contains("Ab1"));
@@ -336,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_stays_as_it_is_unless_it_is_endless_or_tells_too_much() {
+    fn an_id_is_unchanged_unless_it_is_too_long_or_contains_private_data() {
         let numbers = [number()];
         let private = Private { numbers: &numbers, secrets: vec!["sandbox-key"], code: "ada", values: vec!["Bea"] };
         for id in ["08a72b9e-9e0e-46af-a41b-446655440000:0", "ada-bea-0", "wamid.HBgMOTE5=", "идентификатор:1"]
@@ -359,10 +364,16 @@ mod tests {
     }
 
     #[test]
-    fn a_megabyte_is_read_at_once() {
+    fn a_megabyte_is_redacted_in_time_whatever_it_repeats() {
         let numbers = [number()];
-        let private =
-            Private { numbers: &numbers, secrets: vec!["aaaaaaab"], code: "aaaaab", values: vec!["aaaaaaaaaaaac"; 8] };
+        // Half of the text fits nearly everywhere.
+        let nearly = format!("{}b", "a".repeat(1 << 19));
+        let private = Private {
+            numbers: &numbers,
+            secrets: vec!["aaaaaaab"],
+            code: "aaaaab",
+            values: vec!["aaaaaaaaaaaac", &nearly, "aab"],
+        };
         for text in ["a".repeat(1 << 20), "1 ".repeat(1 << 19), "987654".repeat(1 << 17)] {
             let started = std::time::Instant::now();
             assert!(private.text(&text).chars().count() <= 304);
@@ -385,14 +396,14 @@ mod tests {
             }
             let numbers = [number()];
             let private = Private { numbers: &numbers, ..Private::default() };
-            let told = private.text(&text);
-            prop_assert!(!told.chars().any(|character| digit(character).is_some()), "{}", told);
+            let clean = private.text(&text);
+            prop_assert!(!clean.chars().any(|character| digit(character).is_some()), "{}", clean);
         }
 
         #[test]
         fn any_text_is_one_clean_line(text in "\\PC{0,40}|[\\x00-\\x1f\u{2028}\u{200b}\u{e0041}0-9 ]{0,40}") {
-            let told = Private { numbers: &[number()], code: "x", ..Private::default() }.text(&text);
-            prop_assert_eq!(one_line(&told), told.as_str());
+            let clean = Private { numbers: &[number()], code: "x", ..Private::default() }.text(&text);
+            prop_assert_eq!(one_line(&clean), clean.as_str());
         }
     }
 }

@@ -39,6 +39,8 @@ struct Inner {
     links: Vec<Link>,
     runs: Vec<Run>,
     journal: Vec<Entry>,
+    /// The number of the journal's last entry.
+    last_seq: i64,
     sends: BTreeMap<SendKey, Row>,
     codes: BTreeMap<String, SendKey>,
     contradictions: Vec<Contradiction>,
@@ -54,8 +56,8 @@ struct Run {
     started_at: Timestamp,
     heartbeat: Instant,
     heartbeat_at: Timestamp,
-    /// How many entries the journal had before it.
-    after: usize,
+    /// The last entry of the journal before it.
+    after: i64,
     ended: Option<Ended>,
 }
 
@@ -102,6 +104,7 @@ impl MemoryStore {
             links: vec![first],
             runs: Vec::new(),
             journal: Vec::new(),
+            last_seq: 0,
             sends: BTreeMap::new(),
             codes: BTreeMap::new(),
             contradictions: Vec::new(),
@@ -150,12 +153,22 @@ impl MemoryStore {
         true
     }
 
+    /// Takes every run for dead.
+    pub fn unlock_all(&self) {
+        let runs = self.lock().runs.len() as i64;
+        for run in 1..=runs {
+            self.unlock(run);
+        }
+    }
+
     /// Says that a run is alive, and fences off those that are not. Whether it is still a run.
     pub fn beat(&self, run: i64) -> bool {
         let mut inner = self.lock();
         let alive = inner.beat(run, self.clock.as_ref());
         if let Some(campaign) = inner.run_mut(run).map(|found| found.start.campaign.clone()) {
-            inner.fence_dead(&campaign, run, self.clock.as_ref());
+            if inner.fence_dead(&campaign, run, self.clock.as_ref()) {
+                inner.abandon(&campaign, run, self.clock.now());
+            }
         }
         alive
     }
@@ -173,6 +186,11 @@ impl MemoryStore {
     /// The state and the last attempt of a send, and its run.
     pub fn stand(&self, key: &SendKey) -> Option<Stand> {
         self.lock().sends.get(key).map(|row| row.stand)
+    }
+
+    /// How many entries the journal holds.
+    pub fn position(&self) -> i64 {
+        self.lock().last_seq
     }
 
     /// How many intents of a run have no outcome.
@@ -220,7 +238,8 @@ impl Inner {
     }
 
     fn write(&mut self, mut entry: Entry) {
-        entry.seq = self.journal.len() as i64 + 1;
+        self.last_seq += 1;
+        entry.seq = self.last_seq;
         self.journal.push(entry);
     }
 
@@ -246,7 +265,8 @@ impl Inner {
         true
     }
 
-    fn fence_dead(&mut self, campaign: &str, but: i64, clock: &dyn Clock) {
+    /// Fences off the runs that were silent for longer than their lease. Whether there were any.
+    fn fence_dead(&mut self, campaign: &str, but: i64, clock: &dyn Clock) -> bool {
         let now = clock.now();
         let dead: Vec<i64> = self
             .numbered()
@@ -259,9 +279,7 @@ impl Inner {
                 run.ended = Some(Ended { at: now, ending: "lost".to_owned(), counts: None, digest: None });
             }
         }
-        if !dead.is_empty() {
-            self.abandon(campaign, but, now);
-        }
+        !dead.is_empty()
     }
 
     /// Records as unknown what runs that are over left open.
@@ -318,7 +336,7 @@ impl Inner {
             started_at: wall,
             heartbeat: now,
             heartbeat_at: wall,
-            after: self.journal.len(),
+            after: self.last_seq,
             ended: None,
         });
         let id = self.runs.len() as i64;
@@ -399,7 +417,7 @@ impl Inner {
         }
         let after = self.run(id).map_or(0, |run| run.after);
         let mut hearings = Hearings::new(id, at);
-        for entry in self.journal.iter().skip(after) {
+        for entry in self.journal.iter().filter(|entry| entry.seq > after) {
             if others.iter().any(|settlement| settlement.key == entry.key) {
                 hearings.read(&Step {
                     key: entry.key,
@@ -465,7 +483,7 @@ impl Inner {
         let spent = self.codes.iter().filter(|(_, key)| !self.sends.get(*key).is_some_and(ours));
         let spent_codes =
             if scope.unique_codes { spent.map(|(code, _)| code.as_str().into()).collect() } else { Vec::new() };
-        Snapshot { position: self.journal.len() as i64, sends: Arc::new(sends), planned_at, live, spent_codes }
+        Snapshot { position: self.last_seq, sends: Arc::new(sends), planned_at, live, spent_codes }
     }
 
     fn evidence(&mut self, piece: &Evidence, clock: &dyn Clock) -> Finding {

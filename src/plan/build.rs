@@ -377,8 +377,8 @@ impl Tally {
                 if attempt == 1
                     && let Some(newcomers) = &mut self.newcomers
                 {
-                    let older = self.fills_url.then(|| desired.message.older_likeness(&desired.head));
-                    newcomers.add(desired.identity, desired.likeness(), older);
+                    let older = self.fills_url.then(|| desired.message.older_similarity_digest(&desired.head));
+                    newcomers.add(desired.identity, desired.similarity_digest(), older);
                 }
                 if is_american(desired.address) {
                     self.american += 1;

@@ -56,7 +56,7 @@ pub struct Desired {
     pub message: Message,
     /// A fingerprint of the message, the same for everybody who gets the same.
     pub digest: ContentDigest,
-    /// The digest of what most messages share, which [`Desired::likeness`] needs.
+    /// The digest of what most messages share, which [`Desired::similarity_digest`] needs.
     pub head: HeadDigest,
     /// The state of the send.
     pub status: SendStatus,
@@ -69,9 +69,9 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The likeness of the message, see [`Message::likeness`]. It is computed here because most passes do not need it.
-    pub fn likeness(&self) -> i64 {
-        self.message.likeness(&self.head)
+    /// The similarity digest of the message, see [`Message::similarity_digest`]. It is computed here because most passes do not need it.
+    pub fn similarity_digest(&self) -> i64 {
+        self.message.similarity_digest(&self.head)
     }
 }
 
@@ -224,7 +224,7 @@ impl<'a> Pass<'a> {
                 };
                 let key = keys.of(recipient.identity);
                 let recorded = sends.get(&key);
-                let status = status(recorded, retry_rejected, &snapshot.live);
+                let status = SendStatus::of(recorded, retry_rejected, &snapshot.live);
                 if only_to_send && !matches!(status, SendStatus::Send(_)) {
                     ordinal += 1;
                     return visit(Step::AlreadyHandled);
@@ -308,20 +308,6 @@ impl Codes {
     }
 }
 
-fn status(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) -> SendStatus {
-    match recorded {
-        None => SendStatus::Send(1),
-        Some(recorded) => match recorded.state {
-            SendState::NotSent => SendStatus::Send(recorded.attempt + 1),
-            SendState::Accepted => SendStatus::Sent,
-            SendState::Rejected if retry_rejected => SendStatus::Send(recorded.attempt + 1),
-            SendState::Rejected => SendStatus::Rejected,
-            SendState::Intent if live.contains(&recorded.run) => SendStatus::UnderWay,
-            SendState::Intent | SendState::Unknown => SendStatus::Unknown,
-        },
-    }
-}
-
 /// What the entries of one campaign's plan stand under.
 fn plan_scope(prepared: &Prepared) -> [u8; 32] {
     let mut canonical = Canonical::new(b"sendform plan scope v1");
@@ -340,6 +326,21 @@ fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: Content
 }
 
 impl SendStatus {
+    /// The status of a send, by what is recorded of it.
+    pub fn of(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) -> Self {
+        match recorded {
+            None => SendStatus::Send(1),
+            Some(recorded) => match recorded.state {
+                SendState::NotSent => SendStatus::Send(recorded.attempt + 1),
+                SendState::Accepted => SendStatus::Sent,
+                SendState::Rejected if retry_rejected => SendStatus::Send(recorded.attempt + 1),
+                SendState::Rejected => SendStatus::Rejected,
+                SendState::Intent if live.contains(&recorded.run) => SendStatus::UnderWay,
+                SendState::Intent | SendState::Unknown => SendStatus::Unknown,
+            },
+        }
+    }
+
     /// The reason under which a send that is not repeated is counted, if it counts as blocked.
     pub fn blocked(self) -> Option<BlockReason> {
         matches!(self, SendStatus::Rejected).then_some(BlockReason::Rejected)

@@ -1,16 +1,16 @@
-//! What expressions may do: the part of minijinja's language whose cost its own bound, the fuel, covers.
+//! What expressions can do: the part of minijinja's language whose cost is limited by its fuel.
 //!
-//! Fuel pays for each step and for each byte and list slot that a step makes. Two things escape it. Lists
-//! that are added to one another stay unevaluated until something needs all of it, so thirty doublings
-//! cost thirty steps and then gigabytes. And lists that hold other lists several times over are
-//! compared and printed as if each were there. So expressions are checked when they are compiled:
+//! Each step consumes fuel, and so does each byte and list element that a step creates. Two things are not covered.
+//! The sum of lists is evaluated only when it is needed, so thirty doublings cost thirty steps and then gigabytes. And
+//! lists that contain the same list several times are compared and printed as if each were a copy. So expressions are
+//! checked when they are compiled:
 //!
-//! * a list holds texts and numbers, no lists; it may be searched, looped over and joined, but not added
-//!   or repeated;
+//! * a list contains texts and numbers, but no lists; it can be searched, iterated and joined, but not added or
+//!   repeated;
 //! * there are no mappings, macros, includes, recursive loops, and no function but `range`;
-//! * a row, the variables and the campaign are looked into, never listed.
+//! * the row, the variables and the campaign can only be accessed by name, never as a whole.
 //!
-//! What can be a list is told from the syntax alone: a name may hold one if it is set to one anywhere.
+//! The syntax alone decides what can be a list: a name can be one if it is set to one anywhere.
 
 use std::collections::BTreeSet;
 
@@ -19,16 +19,16 @@ use minijinja::value::ValueKind;
 
 use super::environment::CompileError;
 
-/// The longest text of one field, in bytes. The longest message has 600 characters.
+/// The maximum length of the text of one field, in bytes. The longest message has 600 characters.
 pub(super) const MAX_SOURCE_LEN: usize = 8 * 1024;
 
-/// How many parts a list may be made of that are not all fixed texts and numbers.
+/// The maximum number of elements of a list that are not all fixed texts and numbers.
 const MAX_PARTS: usize = 100;
 
-/// What has to be looked into: a row, the variables, the campaign.
+/// Names that can only be accessed by their members.
 const CONTAINERS: [&str; 3] = ["recipient", "vars", "campaign"];
 
-/// Filters that make a text, a number or true or false.
+/// Filters that return a text, a number or a boolean.
 const TO_SINGLE: [&str; 24] = [
     "abs",
     "bool",
@@ -56,13 +56,13 @@ const TO_SINGLE: [&str; 24] = [
     "urlencode",
 ];
 
-/// Filters that make a list of texts or numbers.
+/// Filters that return a list of texts or numbers.
 const TO_LIST: [&str; 7] = ["lines", "list", "reject", "select", "sort", "split", "unique"];
 
-/// What an expression gives.
+/// The kind of value of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A text, a number, true, false, or nothing.
+    /// A text, a number, a boolean, or undefined.
     Single,
     /// It may be a list.
     List,
@@ -74,25 +74,25 @@ impl Kind {
     }
 }
 
-/// Refuses a text whose expressions do what is not bounded.
+/// Rejects a text whose expressions use more of the language.
 pub(super) fn check(source: &str) -> Result<(), CompileError> {
     if source.len() > MAX_SOURCE_LEN {
         let message =
-            format!("it has {} bytes, and a text with expressions has at most {MAX_SOURCE_LEN}", source.len());
+            format!("it has {} bytes; a text with expressions can have at most {MAX_SOURCE_LEN}", source.len());
         return Err(CompileError { message, line: None });
     }
-    // What does not parse is told by the engine.
+    // The engine reports syntax errors.
     let Ok(ast::Stmt::Template(template)) = parse(source, "", Default::default()) else { return Ok(()) };
-    let mut walk = Walk { lists: BTreeSet::new(), bound: BTreeSet::new(), refused: None };
+    let mut checker = Checker { lists: BTreeSet::new(), bound: BTreeSet::new(), refused: None };
     loop {
-        let known = (walk.lists.len(), walk.bound.len());
-        walk.refused = None;
-        walk.statements(&template.children);
-        if known == (walk.lists.len(), walk.bound.len()) {
+        let known = (checker.lists.len(), checker.bound.len());
+        checker.refused = None;
+        checker.statements(&template.children);
+        if known == (checker.lists.len(), checker.bound.len()) {
             break;
         }
     }
-    match walk.refused {
+    match checker.refused {
         None => Ok(()),
         Some((message, span)) => {
             let line = Some(usize::from(span.start_line)).filter(|_| source.trim_end().contains('\n'));
@@ -101,8 +101,8 @@ pub(super) fn check(source: &str) -> Result<(), CompileError> {
     }
 }
 
-struct Walk<'a> {
-    /// The names that may hold a list.
+struct Checker<'a> {
+    /// The names that may be a list.
     lists: BTreeSet<&'a str>,
     /// The names that the text itself sets.
     bound: BTreeSet<&'a str>,
@@ -110,7 +110,7 @@ struct Walk<'a> {
     refused: Option<(String, Span)>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Checker<'a> {
     fn refuse(&mut self, span: Span, message: impl Into<String>) {
         self.refused.get_or_insert_with(|| (message.into(), span));
     }
@@ -130,7 +130,7 @@ impl<'a> Walk<'a> {
             }
             ast::Stmt::ForLoop(each) => {
                 if each.recursive {
-                    self.refuse(each.span(), "a loop cannot be recursive");
+                    self.refuse(each.span(), "loops cannot be recursive");
                 }
                 self.expression(&each.iter);
                 self.bind(&each.target, Kind::Single);
@@ -160,13 +160,14 @@ impl<'a> Walk<'a> {
                 self.statements(&block.body);
             }
             ast::Stmt::Template(template) => self.statements(&template.children),
-            ast::Stmt::AutoEscape(block) => self.refuse(block.span(), "there is no `autoescape`: nothing is escaped"),
-            ast::Stmt::Do(call) => self.refuse(call.span(), "there is no `do`"),
+            ast::Stmt::AutoEscape(block) => {
+                self.refuse(block.span(), "`autoescape` is not available: nothing is escaped")
+            }
+            ast::Stmt::Do(call) => self.refuse(call.span(), "`do` is not available"),
             // Blocks, imports, includes, macros, calls: whatever the engine is built with.
-            _ => self.refuse(
-                Span::default(),
-                "only `if`, `for`, `set`, `with` and `filter` can stand in `{% … %}`: a text is a file of its own",
-            ),
+            _ => {
+                self.refuse(Span::default(), "only `if`, `for`, `set`, `with` and `filter` are available in `{% … %}`")
+            }
         }
     }
 
@@ -178,7 +179,7 @@ impl<'a> Walk<'a> {
                     self.lists.insert(name.id);
                 }
             }
-            other => self.refuse(other.span(), "only a single name can be set"),
+            other => self.refuse(other.span(), "only a single name can be assigned"),
         }
     }
 
@@ -186,8 +187,7 @@ impl<'a> Walk<'a> {
         match expression {
             ast::Expr::Var(name) => {
                 if CONTAINERS.contains(&name.id) && !self.bound.contains(name.id) {
-                    let message =
-                        format!("`{0}` cannot be used as a whole; name what is meant, as `{0}.NAME`", name.id);
+                    let message = format!("`{0}` cannot be used as a whole; use `{0}.NAME`", name.id);
                     self.refuse(name.span(), message);
                 }
                 if self.lists.contains(name.id) { Kind::List } else { Kind::Single }
@@ -209,7 +209,7 @@ impl<'a> Walk<'a> {
                 match operation.op {
                     ast::BinOpKind::ScAnd | ast::BinOpKind::ScOr => left.or(right),
                     ast::BinOpKind::Add | ast::BinOpKind::Mul if left.or(right) == Kind::List => {
-                        self.refuse(operation.span(), "a list cannot be added or repeated");
+                        self.refuse(operation.span(), "lists cannot be added or repeated");
                         Kind::Single
                     }
                     _ => Kind::Single,
@@ -244,13 +244,13 @@ impl<'a> Walk<'a> {
             ast::Expr::List(list) => self.list(list.span(), &list.items),
             ast::Expr::Tuple(tuple) => self.list(tuple.span(), &tuple.items),
             ast::Expr::Map(map) => {
-                self.refuse(map.span(), "there are no mappings in expressions");
+                self.refuse(map.span(), "mappings are not available in expressions");
                 Kind::Single
             }
         }
     }
 
-    /// What is looked into may be a row.
+    /// The object of a member access can be a row.
     fn inside(&mut self, expression: &ast::Expr<'a>) {
         if !matches!(expression, ast::Expr::Var(_)) {
             self.expression(expression);
@@ -265,9 +265,9 @@ impl<'a> Walk<'a> {
             return Kind::Single;
         }
         if value.kind() == ValueKind::Map {
-            self.refuse(constant.span(), "there are no mappings in expressions");
+            self.refuse(constant.span(), "mappings are not available in expressions");
         } else if value.try_iter().is_ok_and(|mut items| items.any(|item| !is_single(item.kind()))) {
-            self.refuse(constant.span(), "a list holds texts and numbers, no other lists");
+            self.refuse(constant.span(), "a list can contain texts and numbers, but no lists");
         }
         Kind::List
     }
@@ -275,11 +275,11 @@ impl<'a> Walk<'a> {
     fn list(&mut self, span: Span, items: &[ast::Expr<'a>]) -> Kind {
         let fixed = items.iter().all(|item| matches!(item, ast::Expr::Const(_)));
         if !fixed && items.len() > MAX_PARTS {
-            self.refuse(span, format!("a list has at most {MAX_PARTS} parts, unless all of them are fixed"));
+            self.refuse(span, format!("a list can have at most {MAX_PARTS} elements, unless all of them are fixed"));
         }
         for item in items {
             if self.expression(item) == Kind::List {
-                self.refuse(item.span(), "a list holds texts and numbers, no other lists");
+                self.refuse(item.span(), "a list can contain texts and numbers, but no lists");
             }
         }
         Kind::List
@@ -311,7 +311,7 @@ impl<'a> Walk<'a> {
             _ if TO_LIST.contains(&name) => Kind::List,
             _ if TO_SINGLE.contains(&name) => Kind::Single,
             _ => {
-                self.refuse(filter.span(), format!("unknown filter: there is no `{name}`"));
+                self.refuse(filter.span(), format!("unknown filter `{name}`"));
                 Kind::Single
             }
         }
@@ -322,11 +322,11 @@ impl<'a> Walk<'a> {
         match &call.expr {
             ast::Expr::Var(name) if name.id == "range" => Kind::List,
             ast::Expr::Var(name) => {
-                self.refuse(call.span(), format!("unknown function: there is no `{}`", name.id));
+                self.refuse(call.span(), format!("unknown function `{}`", name.id));
                 Kind::Single
             }
             _ => {
-                self.refuse(call.span(), "there are no functions on values; use a filter, such as `| upper`");
+                self.refuse(call.span(), "methods are not available; use a filter, such as `| upper`");
                 Kind::Single
             }
         }
@@ -371,8 +371,8 @@ mod tests {
 
     #[test]
     fn what_the_fuel_does_not_bound_is_refused() {
-        let added = "a list cannot be added or repeated";
-        let nested = "no other lists";
+        let added = "lists cannot be added or repeated";
+        let nested = "but no lists";
         for (source, words) in [
             ("{{ [1] + [2] }}", added),
             ("{{ 3 * [1] }}", added),
@@ -392,8 +392,8 @@ mod tests {
             ("{{ recipient.x | split(',') | map('split', ';') }}", "`map` takes"),
             ("{{ recipient.x | split(',') | map(attribute='x') }}", "`map` takes"),
             ("{{ ['a'] | sum(start='') }}", "`sum` takes nothing"),
-            ("{{ {'a': 1} }}", "no mappings"),
-            ("{{ {'a': vars.x} }}", "no mappings"),
+            ("{{ {'a': 1} }}", "mappings are not available"),
+            ("{{ {'a': vars.x} }}", "mappings are not available"),
             ("{{ dict(a=1) }}", "unknown function"),
             ("{% set n = namespace(x=1) %}", "unknown function"),
             ("{% set n.x = 1 %}", "only a single name"),
@@ -401,8 +401,8 @@ mod tests {
             ("{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}", "recursive"),
             ("{% macro m(x) %}{{ x }}{% endmacro %}", "only `if`"),
             ("{% include 'x' %}", "only `if`"),
-            ("{% do range(1) %}", "no `do`"),
-            ("{{ 'a'.upper() }}", "no functions on values"),
+            ("{% do range(1) %}", "`do` is not available"),
+            ("{{ 'a'.upper() }}", "methods are not available"),
             ("{{ recipient }}", "as a whole"),
             ("{% for c in vars %}{% endfor %}", "as a whole"),
             ("{{ '%s' | format(*range(9)) }}", "unpacked"),
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_is_told_where_there_are_several() {
+    fn the_line_is_reported_in_a_text_of_several_lines() {
         let error = check("one\n{{ [1] + [2] }}\n").unwrap_err();
         assert_eq!(error.line, Some(2));
     }

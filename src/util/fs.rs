@@ -26,7 +26,7 @@ pub enum FileError {
     #[error("there is no file `{0}`")]
     Missing(String),
     /// It lies outside the directories that may be read, perhaps through a symbolic link.
-    #[error("`{path}` lies outside {trees}")]
+    #[error("`{path}` is outside {trees}")]
     Outside {
         /// The path as it was written.
         path: String,
@@ -40,7 +40,7 @@ pub enum FileError {
     #[error("`{0}` is {1}, not a regular file")]
     NotRegular(String, &'static str),
     /// It is larger than anything that belongs there.
-    #[error("`{path}` has {bytes} bytes; at most {most} are read")]
+    #[error("`{path}` has {bytes} bytes; the maximum is {most}")]
     TooLarge {
         /// The path as it was written.
         path: String,

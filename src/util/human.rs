@@ -1,9 +1,9 @@
-//! Figures and foreign texts as a person reads them.
+//! Numbers and foreign texts for people.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// A duration as a person writes it.
+/// A duration in words: `90 seconds`, `2 hours`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (amount, unit) = match seconds {
@@ -20,7 +20,7 @@ pub fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// A number with its thousands apart.
+/// A number with thousands separators.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -33,7 +33,7 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// A number of bytes in millions.
+/// A number of bytes in megabytes.
 pub fn megabytes(bytes: u64) -> String {
     match bytes {
         0..100_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
@@ -41,8 +41,8 @@ pub fn megabytes(bytes: u64) -> String {
     }
 }
 
-/// A foreign text on one line that shows all it holds: line breaks, other control characters and
-/// line or paragraph separators become spaces, format characters go.
+/// A foreign text on one line: line breaks, other control characters and line or paragraph separators become
+/// spaces, and format characters are removed.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Cow::Borrowed(text);
@@ -55,8 +55,8 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().filter_map(shown).collect())
 }
 
-/// Whether a character is a format character (Unicode general category Cf): it is not shown, and
-/// may hide or reorder what stands beside it.
+/// Whether a character is a format character (Unicode general category Cf): it is invisible, and may hide or
+/// reorder its neighbours.
 pub fn is_format(character: char) -> bool {
     matches!(
         character,

@@ -1,4 +1,4 @@
-//! Small helpers that know nothing of campaigns.
+//! Small helpers that do not depend on the domain.
 
 pub mod fs;
 pub mod hex;

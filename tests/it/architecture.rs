@@ -30,39 +30,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Imports that the table does not allow yet: (file, what it uses).
-const EXCEPTIONS: &[(&str, &str)] = &[];
-
 #[test]
 fn modules_import_only_what_stands_below_them() {
     let mut wrong = Vec::new();
-    let mut unused: BTreeSet<(&str, &str)> = EXCEPTIONS.iter().copied().collect();
     for (file, uses) in imports() {
         let module = module_of(&file);
         let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == module) else {
             wrong.push(format!("{file}: the module `{module}` is not in the table"));
             continue;
         };
-        for used in &uses {
-            for (name, what) in EXCEPTIONS {
-                if *name == file && used.starts_with(what) {
-                    unused.remove(&(*name, *what));
-                }
-            }
-        }
         for used in uses {
             let root = used.split("::").next().unwrap_or_default();
             let fits = |allowed: &&&str| used == **allowed || used.starts_with(&format!("{allowed}::"));
             if root == module || allowed.iter().any(|allowed| fits(&allowed)) {
                 continue;
             }
-            if !EXCEPTIONS.iter().any(|(name, what)| *name == file && used.starts_with(what)) {
-                wrong.push(format!("{file} uses {used}"));
-            }
+            wrong.push(format!("{file} uses {used}"));
         }
     }
     assert!(wrong.is_empty(), "imports against the direction:\n{}", wrong.join("\n"));
-    assert!(unused.is_empty(), "exceptions that are no longer needed: {unused:?}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn an_empty_cell_without_a_default_blocks_its_row_alone() {
     project.people("mobile,first_name\n9876543210,Asha\n9876543211,\n9876543212,Meera Five     spaces\n");
     let plan = project.run(&["plan", "campaign.yaml", "--list-blocked"]).expect(0).stdout;
     assert!(plan.contains("uses `first_name`, which is empty in this row"), "{plan}");
-    assert!(plan.contains("more than four spaces in a row"), "{plan}");
+    assert!(plan.contains("more than four consecutive spaces"), "{plan}");
     assert!(!plan.contains("Meera"), "a name is in the plan");
 }
 

@@ -322,7 +322,7 @@ fn manifests_and_media_lie_below_the_root() {
     {
         project.campaign(&[(CODE, &format!("coupons: {{ use: \"{path}\" }}"))]);
         let all = all_faces(&project, "campaign.yaml");
-        assert!(all.contains("lies outside"), "{path}: {all}");
+        assert!(all.contains("is outside"), "{path}: {all}");
         // A Git repository marks no root, so the hint must not send anybody there.
         assert!(all.contains("an empty `sendform.yaml` marks the root") && !all.contains(".git"), "{path}: {all}");
         assert!(!all.contains(SECRET), "{path}: {all}");
@@ -330,7 +330,7 @@ fn manifests_and_media_lie_below_the_root() {
     for path in [outside.path("offer.png"), "link.png".into(), "inside/offer.png".into()] {
         project.campaign(&[(HEADER, &format!("header: {{ image: {{ file: \"{path}\" }} }}"))]);
         let all = all_faces(&project, "campaign.yaml");
-        assert!(all.contains("lies outside"), "{path}: {all}");
+        assert!(all.contains("is outside"), "{path}: {all}");
     }
     // A link that stays inside is fine.
     project.write("blocks/real.yaml", "code: HELLO25\n");
@@ -349,7 +349,7 @@ fn data_lies_below_the_root_or_a_data_directory() {
         let _ = symlink(&absolute, project.path().join("link.csv"));
         project.campaign(&[("csv: people.csv", &format!("csv: \"{path}\""))]);
         let output = project.run(&["validate", "campaign.yaml"]).expect(3);
-        assert!(output.stderr.contains("lies outside") && output.stderr.contains("--data-dir"), "{}", output.stderr);
+        assert!(output.stderr.contains("is outside") && output.stderr.contains("--data-dir"), "{}", output.stderr);
         project.run(&["validate", "campaign.yaml", "--data-dir", &outside.path("")]).expect(0);
     }
     // A relative path is looked up beside the manifest, then in the data directories.
@@ -396,7 +396,7 @@ fn a_link_in_a_data_directory_does_not_lead_out_of_it() {
     let project = Project::new();
     project.campaign(&[(REGION, "default_region: IN\n  suppress: [{ csv: members.csv }]")]);
     let output = project.run(&["validate", "campaign.yaml", "--data-dir", data.path().to_str().unwrap()]).expect(3);
-    assert!(output.stderr.contains("lies outside"), "{}", output.stderr);
+    assert!(output.stderr.contains("is outside"), "{}", output.stderr);
 }
 
 /// Runs the program and holds that it ends soon.
@@ -538,7 +538,7 @@ fn a_file_of_variables_is_never_shown_and_no_way_out_of_the_project() {
     symlink(outside.directory.path(), project.path().join("environments")).unwrap();
     for file in ["vars.yaml", "environments/key.yaml"] {
         let output = project.run(&["plan", "campaign.yaml", "--var-file", file, "--format", "json"]).expect(3);
-        assert!(output.stderr.contains("lies outside") && !output.stdout.contains(SECRET), "{}", output.stderr);
+        assert!(output.stderr.contains("is outside") && !output.stdout.contains(SECRET), "{}", output.stderr);
     }
     // A link inside the project is fine.
     project.write("common/real.yaml", "password: mine\n");
@@ -577,7 +577,7 @@ fn the_test_of_a_link_is_not_fooled_by_names() {
     let run =
         |directory: &Path| support::output(project.command(&["validate", "campaign.yaml"]).current_dir(directory));
     let problem = run(&root).expect(3);
-    assert!(problem.stderr.contains("lies outside"), "{}", problem.stderr);
+    assert!(problem.stderr.contains("is outside"), "{}", problem.stderr);
 }
 
 #[test]

@@ -45,10 +45,10 @@ fn what_a_campaign_opens_and_keeps_is_counted() {
     let project = Project::new();
     project.write("campaign.yaml", text);
     let output = in_time("templates", &project, &["validate", "campaign.yaml"]).expect(3);
-    assert!(output.stderr.contains("templates; it can have 250"), "{:.2000}", output.stderr);
+    assert!(output.stderr.contains("templates; the maximum is 250"), "{:.2000}", output.stderr);
     let sources = format!("sources: [{}]", vec!["{ csv: people.csv }"; 20_000].join(", "));
     let text = CAMPAIGN.replace("sources: [{ csv: people.csv }]", &sources);
-    validated("sources", &text, "`audience.sources` has 20000 files; it can have 250");
+    validated("sources", &text, "`audience.sources` has 20000 files; the maximum is 250");
 }
 
 /// What doubles in each step makes gigabytes in thirty steps, whatever each step costs.
@@ -134,7 +134,7 @@ fn a_date_alone_and_a_contradicting_zone_are_asked_about() {
         ("at: 2099-12-01, timezone: Asia/Kolkata", &["`2099-12-01` has no time of day", "`2099-12-01T23:59:59`"][..]),
         (
             "at: \"2099-12-01T23:59:59+02:00[Asia/Kolkata]\"",
-            &["its offset is +02, but the time in Asia/Kolkata is +05:30", "keep the one that is meant"],
+            &["its offset is +02, but the time in Asia/Kolkata is +05:30", "remove the offset or the zone"],
         ),
         ("at: \"2099-12-01T23:59:59[Asia/Kolkata]\", timezone: UTC", &["would say it twice"]),
         (

@@ -138,7 +138,7 @@ fn answered_early(status: u16, body: &'static str) -> (Server, Project, Output) 
 fn an_answer_that_begins_before_the_request_is_complete_is_none() {
     let (server, project, output) = answered_early(200, "");
     let output = output.expect(7);
-    assert!(output.stderr.contains("before it had the whole request"), "{}", output.stderr);
+    assert!(output.stderr.contains("before it had received the whole request"), "{}", output.stderr);
     assert_eq!(server.requests().values().copied().collect::<Vec<_>>(), [Requests { begun: 1, complete: 0 }]);
     assert_eq!((project.counts().unknown, project.counts().accepted), (1, 0));
 }
@@ -167,7 +167,7 @@ fn an_upload_without_progress_and_a_request_without_an_answer_end_at_the_timeout
         let started = Instant::now();
         let output = project.apply(&[]).expect(7);
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-        let reason = if reads_all { "no answer within 1s" } else { "the upload made no progress for 1s" };
+        let reason = if reads_all { "no response within 1s" } else { "the upload made no progress for 1s" };
         assert!(output.stderr.contains(reason), "{}", output.stderr);
         assert_eq!((server.nobody_twice(), project.counts().unknown), (1, 1));
     }

@@ -3,7 +3,8 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stderr,
-    reason = "tests write files, read the clock and print figures"
+    unreachable_pub,
+    reason = "tests write files, read the clock, print figures and share modules"
 )]
 
 #[path = "../support/mod.rs"]

@@ -1,7 +1,7 @@
 //! The driver: waits for inputs, and carries out the actions of the state. It decides nothing.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::watch;
@@ -158,7 +158,7 @@ impl Engine {
     fn joined(&mut self, joined: Result<Report, JoinError>) {
         match joined {
             Ok(report) => self.input(Input::Replied(report)),
-            Err(error) => self.input(Input::RequestCrashed(error.to_string())),
+            Err(error) => self.input(Input::RequestCrashed(panic_message(error))),
         }
     }
 
@@ -241,14 +241,19 @@ impl Engine {
     ) -> Option<Result<Committed, LedgerError>> {
         match answer_by {
             None => Some(self.ledger.commit(batch).await),
-            Some(by) => tokio::time::timeout_at(by.into(), self.ledger.commit(batch)).await.ok(),
+            Some(by) => {
+                let patience = by.saturating_duration_since(self.clock.instant());
+                tokio::time::timeout(patience, self.ledger.commit(batch)).await.ok()
+            }
         }
     }
 
     /// Waits for whatever comes first, and passes it on.
     async fn wait(&mut self, wait: Wait, feed: &mut Feed) {
         let seen = self.shutdown_seen;
-        let until = wait.until.unwrap_or_else(|| self.clock.instant());
+        // By the clock that was passed in: tokio's may run apart from it.
+        let now = self.clock.instant();
+        let pause = wait.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         tokio::select! {
             biased;
             Some(joined) = self.requests.join_next(), if wait.replies && !self.requests.is_empty() => {
@@ -260,13 +265,22 @@ impl Engine {
                 None => Input::MessagesEnded,
             }),
             Some(joined) = self.answers.join_next(), if !self.answers.is_empty() => self.answered(joined),
-            () = tokio::time::sleep_until(until.into()), if wait.until.is_some() => {}
+            () = tokio::time::sleep(pause), if wait.until.is_some() => {}
         }
     }
 
     /// Reports an event that is not the state's.
     pub(super) fn report(&self, event: Event) {
         self.state.report(event);
+    }
+}
+
+/// What a task that crashed said last.
+fn panic_message(error: JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else { return "it was cancelled".to_owned() };
+    match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(panic) => panic.downcast::<&str>().map_or_else(|_| "it says no more".to_owned(), |text| text.to_string()),
     }
 }
 

@@ -442,7 +442,7 @@ impl State {
                 key: send.desired.key,
                 attempt: send.attempt,
                 digest: send.desired.digest,
-                similarity_digest: send.desired.likeness(),
+                similarity_digest: send.desired.similarity_digest(),
                 coupon: send.desired.message.coupon.clone(),
                 expires: send.desired.message.expiry.map(|expiry| expiry.at(at)),
                 masked: send.desired.address.masked(),

@@ -145,10 +145,10 @@ impl CsvSource {
         match error.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => problem(
                 Code::CsvRagged,
-                format!("a row of `{shown}` has {len} cells where the header has {expected_len}"),
+                format!("a row of `{shown}` has {len} cells, but the header has {expected_len}"),
                 Some(line),
             )
-            .hint("a cell that holds the delimiter must be quoted"),
+            .hint("quote a cell that contains the delimiter"),
             csv::ErrorKind::Utf8 { err, .. } => problem(
                 Code::CsvNotUtf8,
                 format!("cell {} of this row of `{shown}` is not UTF-8", err.field() + 1),
@@ -162,13 +162,13 @@ impl CsvSource {
                         Code::CsvRowTooLong,
                         format!("a row of `{shown}` has more than {MAX_ROW_BYTES} bytes"),
                     )
-                    .hint("this is another kind of file, or a quote is never closed")
+                    .hint("check whether this is a CSV file, and whether a quote is never closed")
                     .in_file(&self.file, Some(line), None),
                     false => Diagnostic::error(Code::UnreadableFile, format!("cannot read `{shown}`: {error}"))
                         .in_file(&self.file, Some(line), None),
                 }
             }
-            _ => problem(Code::CsvUnreadable, format!("`{shown}` is not readable as CSV"), Some(line)),
+            _ => problem(Code::CsvUnreadable, format!("`{shown}` cannot be read as CSV"), Some(line)),
         }
     }
 }
@@ -277,19 +277,19 @@ fn explain_flaw(file: &InputFile, flaw: Flaw, line: u64) -> Diagnostic {
     let (code, message, hint, line) = match flaw {
         Flaw::NeverClosed { breaks_before } => (
             Code::CsvOpenQuote,
-            format!("`{shown}` ends inside a quoted cell: the quote that opens it here is never closed"),
+            format!("`{shown}` ends inside a quoted cell: the quote that opens here is never closed"),
             "close the quote; a quote inside a quoted cell is written twice (`\"\"`)",
             line + breaks_before,
         ),
         Flaw::LineBreak { breaks_before } => (
             Code::CsvLineBreak,
-            format!("a quoted cell of `{shown}` that opens here holds a line break"),
-            "close its quote; if cells of this file may hold line breaks, set `multiline: true`",
+            format!("a quoted cell of `{shown}` that opens here contains a line break"),
+            "close the quote; if cells of this file can contain line breaks, set `multiline: true`",
             line + breaks_before,
         ),
         Flaw::TextBehind { breaks_before } => (
             Code::CsvTextAfterQuote,
-            format!("a quoted cell of `{shown}` goes on behind its closing quote"),
+            format!("a quoted cell of `{shown}` has text after its closing quote"),
             "a quote inside a quoted cell is written twice (`\"\"`)",
             line + breaks_before,
         ),

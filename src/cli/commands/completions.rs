@@ -11,13 +11,13 @@ use crate::cli::ui::Ui;
 Examples:
   sendform completions bash > ~/.local/share/bash-completion/completions/sendform
   sendform completions zsh > ~/.zfunc/_sendform")]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// The shell
     shell: clap_complete::Shell,
 }
 
 /// Prints the script for `command`, the whole command line.
-pub fn run(ui: &Ui, args: &CompletionsArgs, command: &mut clap::Command) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &CompletionsArgs, command: &mut clap::Command) -> Result<Exit, CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "sendform", &mut script);
     ui.data(&String::from_utf8_lossy(&script))?;

@@ -20,13 +20,13 @@ const FILES: [(&str, &str); 2] =
 Examples:
   sendform init my-offer
   sendform apply my-offer/campaign.yaml --sandbox")]
-pub struct InitArgs {
+pub(crate) struct InitArgs {
     /// Where to
     #[arg(default_value = ".")]
     directory: PathBuf,
 }
 
-pub fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, CommandError> {
     let shown = args.directory.display();
     let existing: Vec<&str> =
         FILES.iter().map(|(name, _)| *name).filter(|name| args.directory.join(name).exists()).collect();

@@ -1,14 +1,14 @@
 //! One file for each command.
 
-pub mod apply;
-pub mod completions;
-pub mod init;
-pub mod ledger;
-pub mod plan;
-pub mod preview;
-pub mod resolve;
-pub mod sandbox;
-pub mod schema;
-pub mod sends;
-pub mod status;
-pub mod validate;
+pub(super) mod apply;
+pub(super) mod completions;
+pub(super) mod init;
+pub(super) mod ledger;
+pub(super) mod plan;
+pub(super) mod preview;
+pub(super) mod resolve;
+pub(super) mod sandbox;
+pub(super) mod schema;
+pub(super) mod sends;
+pub(super) mod status;
+pub(super) mod validate;

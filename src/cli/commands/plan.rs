@@ -32,7 +32,7 @@ Examples:
   sendform apply --plan plan.json
 
 The plan holds no phone number, no coupon and no key. Its hash is what `apply` compares.")]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// The campaign
     campaign: PathBuf,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub struct PlanArgs {
     owner: OwnerArgs,
 }
 
-pub fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
     let now = clock::now();
     let given = args.vars.read()?;
     let mut campaign = session::campaign(ui, &args.campaign, &given, now)?;

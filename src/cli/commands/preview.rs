@@ -35,7 +35,7 @@ Examples:
   sendform preview campaign.yaml --recipient people.csv:12
 
 The number's middle is hidden, and so are the SID and the key.")]
-pub struct PreviewArgs {
+pub(crate) struct PreviewArgs {
     /// The campaign
     campaign: PathBuf,
     /// Who: the value of the column `audience.id`, or FILE:LINE [default: the first]
@@ -47,7 +47,7 @@ pub struct PreviewArgs {
     ledger: LedgerArgs,
 }
 
-pub fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
     let now = clock::now();
     let mut campaign = session::campaign(ui, &args.campaign, &args.vars.read()?, now)?;
     let located = locate(&args.ledger, args.ledger.sandbox, &args.campaign)?;

@@ -34,7 +34,7 @@ Examples:
 `--as not-sent` makes a send pending again, under a new attempt: it is sent by the next `apply`.
 Whatever else is decided, it is never sent again. `not-sent` and `rejected` are refused for as long as
 the answer may still come.")]
-pub struct ResolveArgs {
+pub(crate) struct ResolveArgs {
     /// The send, as `sends list` names it
     #[arg(required_unless_present = "file", conflicts_with = "file", value_name = "SEND")]
     send: Option<SendKey>,
@@ -70,7 +70,7 @@ fn resolution() -> impl TypedValueParser<Value = Resolution> {
     })
 }
 
-pub fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, CommandError> {
     let actor = args.actor.clone().unwrap_or_else(actor);
     let mut decisions = Decisions::default();
     match (&args.file, args.send, args.resolution, &args.reason) {

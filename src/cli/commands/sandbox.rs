@@ -22,7 +22,7 @@ Examples:
 
 Faults: reset-before, reset-after, 429, 500-before, 500-after, garbled.
 The first line on standard output is the address; GET /sandbox/messages lists the accepted messages.")]
-pub struct SandboxArgs {
+pub(crate) struct SandboxArgs {
     /// Address to listen on; loopback only. Port 0 takes a free port
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     listen: SocketAddr,
@@ -50,8 +50,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|_| "write a time with its unit, such as `50ms`".to_owned())
 }
 
-pub fn run(ui: &Ui, args: &SandboxArgs) -> Result<Exit, CommandError> {
-    let faults = Faults::new(&args.faults, args.seed).map_err(|problem| CommandError::usage(problem))?;
+pub(crate) fn run(ui: &Ui, args: &SandboxArgs) -> Result<Exit, CommandError> {
+    let faults = Faults::new(&args.faults, args.seed).map_err(CommandError::usage)?;
     let config = Config {
         listen: args.listen,
         sid: args.sid.clone(),

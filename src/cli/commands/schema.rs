@@ -12,13 +12,13 @@ use crate::schemas;
 Examples:
   sendform schema > campaign.schema.json
   sendform schema gateway")]
-pub struct SchemaArgs {
+pub(crate) struct SchemaArgs {
     /// campaign, project, plan, decisions, or a block: gateway, template, audience, coupons, expiry, delivery
     #[arg(default_value = "campaign")]
     kind: String,
 }
 
-pub fn run(ui: &Ui, args: &SchemaArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &SchemaArgs) -> Result<Exit, CommandError> {
     let schema = schemas::get(&args.kind).ok_or_else(|| {
         CommandError::usage(format!("there is no schema `{}`", args.kind))
             .hint(format!("schemas: {}", schemas::KINDS.join(", ")))

@@ -32,7 +32,7 @@ Examples:
   sendform sends list campaign.yaml --state unknown     each with the file and line of its row
   sendform sends list campaign.yaml --to +919876543210
   sendform sends show 5f0c0d8f6a3b4c2e9d1f00112233aabb")]
-pub struct SendsArgs {
+pub(crate) struct SendsArgs {
     #[command(subcommand)]
     command: SendsCommand,
 }
@@ -96,7 +96,7 @@ fn state() -> impl TypedValueParser<Value = SendState> {
         .map(|name| SendState::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(SendState::Intent))
 }
 
-pub fn run(ui: &Ui, args: &SendsArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &SendsArgs) -> Result<Exit, CommandError> {
     let runtime = session::runtime()?;
     match &args.command {
         SendsCommand::List(args) => runtime.block_on(list(ui, args)),

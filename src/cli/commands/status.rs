@@ -23,7 +23,7 @@ Examples:
   sendform status
   sendform status campaign.yaml --format json
   sendform status diwali-gold")]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// A campaign, by its file or its name [default: all]
     campaign: Option<String>,
     #[command(flatten)]
@@ -33,7 +33,7 @@ pub struct StatusArgs {
     format: Format,
 }
 
-pub fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit, CommandError> {
     let (start, name, edition) = campaign_argument::parse(args.campaign.as_deref())?;
     let place = session::ledger_place(&args.ledger, args.ledger.sandbox, &start)?;
     let mut campaigns = session::runtime()?.block_on(async {

@@ -24,7 +24,7 @@ Examples:
   sendform validate campaign.yaml
   sendform validate campaigns/*.yaml --format github
   sendform validate .                            all campaigns below this directory")]
-pub struct ValidateArgs {
+pub(crate) struct ValidateArgs {
     /// The campaigns, or directories that hold some
     #[arg(required = true, value_name = "CAMPAIGN")]
     paths: Vec<PathBuf>,
@@ -47,7 +47,7 @@ enum Format {
     Sarif,
 }
 
-pub fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, CommandError> {
     let given = args.vars.read()?;
     let now = clock::now();
     let mut found: Vec<Diagnostic> = Vec::new();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::domain::diagnostic::{Diagnostic, Location, Severity};
 
 /// A finding as a drawn snippet, with ANSI styles when `styled`.
-pub fn text(finding: &Diagnostic, styled: bool) -> String {
+pub(crate) fn text(finding: &Diagnostic, styled: bool) -> String {
     let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
     let level = match finding.severity {
         Severity::Error => Level::ERROR,
@@ -45,7 +45,7 @@ pub fn text(finding: &Diagnostic, styled: bool) -> String {
 }
 
 /// A finding as data, for `--format json`.
-pub fn json(finding: &Diagnostic) -> Value {
+pub(crate) fn json(finding: &Diagnostic) -> Value {
     let (file, line, column) = finding.position();
     json!({
         "code": finding.code,
@@ -59,7 +59,7 @@ pub fn json(finding: &Diagnostic) -> Value {
 }
 
 /// A finding as a workflow command of GitHub Actions. In its text `%`, carriage return and line feed are escaped.
-pub fn github(finding: &Diagnostic) -> String {
+pub(crate) fn github(finding: &Diagnostic) -> String {
     let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let level = if finding.severity == Severity::Error { "error" } else { "warning" };
     let (file, line, column) = finding.position();
@@ -73,7 +73,7 @@ pub fn github(finding: &Diagnostic) -> String {
 }
 
 /// All findings as one SARIF 2.1.0 document.
-pub fn sarif(found: &[Diagnostic]) -> Value {
+pub(crate) fn sarif(found: &[Diagnostic]) -> Value {
     let results: Vec<_> = found
         .iter()
         .map(|finding| {

@@ -1,3 +1,3 @@
 //! What the program prints: diagnostics as text, GitHub annotations and SARIF.
 
-pub mod diagnostics;
+pub(super) mod diagnostics;

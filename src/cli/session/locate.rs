@@ -21,7 +21,7 @@ use crate::project::{self, LedgerAbove, Project, Search};
 
 /// The project of a command, and the ledger that it uses.
 #[derive(Debug)]
-pub struct Located {
+pub(crate) struct Located {
     /// The project.
     pub project: Project,
     /// The ledger.
@@ -36,7 +36,7 @@ pub struct Located {
 
 /// What names a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// `--ledger`.
     Option,
     /// `SENDFORM_LEDGER`.
@@ -50,7 +50,7 @@ pub enum Source {
 }
 
 /// Finds the project of a path and the ledger that is used for it.
-pub fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located, CommandError> {
+pub(crate) fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<Located, CommandError> {
     let current = std::env::current_dir().map_err(|error| {
         CommandError::new(Exit::Error, Code::UnreadableFile, format!("cannot read the current directory: {error}"))
     })?;
@@ -123,7 +123,7 @@ fn ledger_above(search: &Search) -> Option<String> {
 impl Located {
     /// Refuses a ledger that is not the one that the project pins, that the campaign was sent with, or
     /// that was moved elsewhere.
-    pub async fn check(&self, ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), CommandError> {
+    pub(crate) async fn check(&self, ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), CommandError> {
         refuse_moved(ledger, &self.ledger).await?;
         if self.source == Source::Sandbox {
             return Ok(());
@@ -151,7 +151,7 @@ impl Located {
     }
 
     /// Where there is no ledger: refuses to take that for a first start if the project knows of one.
-    pub fn check_absent(&self, names: &[String]) -> Result<(), CommandError> {
+    pub(crate) fn check_absent(&self, names: &[String]) -> Result<(), CommandError> {
         if self.source == Source::Sandbox {
             return Ok(());
         }
@@ -187,7 +187,7 @@ impl Located {
     }
 
     /// Keeps which ledger the campaign is sent with, before the first claim.
-    pub fn remember(&self, ui: &Ui, campaign: &str, id: &str) -> Result<(), CommandError> {
+    pub(crate) fn remember(&self, ui: &Ui, campaign: &str, id: &str) -> Result<(), CommandError> {
         if self.source == Source::Sandbox {
             return Ok(());
         }
@@ -212,7 +212,7 @@ impl Located {
     }
 
     /// Which ledger would be made, and why there is none.
-    pub fn why_none(&self) -> String {
+    pub(crate) fn why_none(&self) -> String {
         let mut why = format!("There is no ledger at `{}`. ", self.full());
         let search = &self.project.search;
         let _ = match self.source {
@@ -263,7 +263,7 @@ impl Located {
     }
 
     /// Refuses a second ledger below one that is further up, unless it is named.
-    pub fn refuse_below_another(&self) -> Result<(), CommandError> {
+    pub(crate) fn refuse_below_another(&self) -> Result<(), CommandError> {
         match &self.ledger_above {
             Some(other) if self.source == Source::Default => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!(
@@ -279,7 +279,11 @@ impl Located {
     }
 
     /// Makes the ledger of an `apply`: a real one only if the user asks for it. Returns its key and its id.
-    pub async fn create_on_request(&self, ui: &Ui, requested: bool) -> Result<(LedgerKey, String), CommandError> {
+    pub(crate) async fn create_on_request(
+        &self,
+        ui: &Ui,
+        requested: bool,
+    ) -> Result<(LedgerKey, String), CommandError> {
         if self.source != Source::Sandbox {
             let why = self.why_none();
             if requested {
@@ -309,7 +313,7 @@ impl Located {
     }
 
     /// Makes the ledger. Returns its key and its id.
-    pub async fn create(&self, ui: &Ui) -> Result<(LedgerKey, String), CommandError> {
+    pub(crate) async fn create(&self, ui: &Ui) -> Result<(LedgerKey, String), CommandError> {
         let key = session::key(&self.ledger)?;
         self.ledger.create(&key).await?;
         let id = match self.ledger.open(Some(&key)).await? {
@@ -335,7 +339,7 @@ fn unusable(error: &MemoryError) -> CommandError {
 }
 
 /// Refuses a ledger that was moved to another place.
-pub async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -> Result<(), CommandError> {
+pub(crate) async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -> Result<(), CommandError> {
     match ledger.property(MOVED_TO).await? {
         Some(place) => Err(CommandError::new(
             Exit::Error,

@@ -1,6 +1,6 @@
 //! What several commands open: the project, the campaign, the ledger and its key.
 
-pub mod locate;
+pub(super) mod locate;
 
 use std::path::Path;
 
@@ -20,17 +20,17 @@ use crate::manifest::{self, Given, Loaded};
 use crate::plan::rename_guard::{self, Repeats};
 use crate::plan::{Built, Prepared};
 use crate::project;
-pub use locate::{Located, locate};
+pub(super) use locate::{Located, locate};
 
 /// Loads a campaign and reports its warnings.
-pub fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Prepared, CommandError> {
+pub(super) fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Prepared, CommandError> {
     let Loaded { path, campaign, compiled, warnings } = manifest::load(path, given, now)?;
     ui.problems(&warnings);
     Ok(Prepared::new(path, campaign, compiled.composer, compiled.audience, compiled.pool))
 }
 
 /// The settings of the account at Kaleyra.
-pub fn kaleyra(gateway: &GatewaySpec) -> Result<KaleyraSpec, CommandError> {
+pub(super) fn kaleyra(gateway: &GatewaySpec) -> Result<KaleyraSpec, CommandError> {
     KaleyraSpec::read(gateway).map_err(|problems| {
         let messages: Vec<String> =
             problems.iter().map(|problem| format!("`gateway{}`: {problem}", problem.pointer)).collect();
@@ -39,13 +39,13 @@ pub fn kaleyra(gateway: &GatewaySpec) -> Result<KaleyraSpec, CommandError> {
 }
 
 /// The ledger that a command uses.
-pub fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, CommandError> {
+pub(super) fn ledger_place(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<LedgerLocation, CommandError> {
     locate(args, sandbox, start).map(|located| located.ledger)
 }
 
 /// Where asynchronous work runs: on one thread of its own. It is mostly waiting, and a second thread
 /// would cost more in waking one another than it does.
-pub fn runtime() -> Result<Runtime, CommandError> {
+pub(super) fn runtime() -> Result<Runtime, CommandError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -63,7 +63,7 @@ fn shared_key() -> Result<LedgerKey, CommandError> {
 }
 
 /// The key of a ledger, for a run.
-pub fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
+pub(super) fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
     match place {
         LedgerLocation::Database(_) => shared_key(),
         LedgerLocation::File(path) => {
@@ -74,7 +74,7 @@ pub fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
 }
 
 /// The key of a ledger that is there, to look people up in it.
-pub async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
+pub(super) async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
     let given = env::key();
     let key = match (place, given) {
         (LedgerLocation::File(path), given) => LedgerKey::of(path, given.as_deref())?,
@@ -98,7 +98,7 @@ fn prepare(ledger: &Path) -> Result<(), CommandError> {
 }
 
 /// Opens a ledger for commands that only make sense where there is one.
-pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
+pub(super) async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
     place.open(None).await?.ok_or_else(|| {
         CommandError::new(Exit::Error, Code::LedgerMissing, format!("there is no ledger at `{place}` yet"))
             .hint("`sendform ledger create` makes it; name another with `--ledger URL`")
@@ -106,7 +106,7 @@ pub async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, Co
 }
 
 /// What a plan is made from besides the campaign.
-pub struct Record {
+pub(super) struct Record {
     /// The key that tells people apart.
     pub key: LedgerKey,
     /// The ledger, if there is one.
@@ -121,7 +121,11 @@ pub struct Record {
 
 impl Record {
     /// Looks for recipients of a plan who had the same message from other campaigns.
-    pub async fn repeats(&mut self, campaign: &Prepared, built: &mut Built) -> Result<Option<Repeats>, LedgerError> {
+    pub(super) async fn repeats(
+        &mut self,
+        campaign: &Prepared,
+        built: &mut Built,
+    ) -> Result<Option<Repeats>, LedgerError> {
         let newcomers = std::mem::take(&mut built.newcomers);
         match &mut self.ledger {
             Some(ledger) => {
@@ -141,7 +145,7 @@ impl Record {
 
 /// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
 /// there is no key yet. Refuses a ledger that is not the campaign's.
-pub async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, CommandError> {
+pub(super) async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, CommandError> {
     let place = &located.ledger;
     let given = env::key();
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
@@ -177,7 +181,7 @@ pub async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, 
 }
 
 /// The key alone, for a plan that is compared with no ledger.
-pub fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Record, CommandError> {
+pub(super) fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Record, CommandError> {
     let given = env::key();
     let key = match place {
         _ if given.is_some() => shared_key()?,
@@ -197,13 +201,13 @@ pub fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Recor
 }
 
 /// All names that a campaign is known by.
-pub fn names(campaign: &Prepared) -> Vec<String> {
+pub(super) fn names(campaign: &Prepared) -> Vec<String> {
     let names = [Some(&campaign.name), campaign.moved.as_ref().map(|moved| &moved.from), Some(&campaign.record_name)];
     names.into_iter().flatten().cloned().collect()
 }
 
 /// Settles the name that a campaign is recorded under: renamed campaigns keep their first.
-pub fn recorded_as(runs: &[RunRecord], campaign: &mut Prepared) -> Result<(), CommandError> {
+pub(super) fn recorded_as(runs: &[RunRecord], campaign: &mut Prepared) -> Result<(), CommandError> {
     let record_of = |name: &str| runs.iter().rev().find(|run| run.name == name).map(|run| run.campaign.clone());
     match campaign.campaign.moved.as_ref().map(|moved| &moved.from) {
         Some(from) => {
@@ -226,7 +230,7 @@ pub fn recorded_as(runs: &[RunRecord], campaign: &mut Prepared) -> Result<(), Co
 }
 
 /// What is asked of the record for a campaign.
-pub fn scope(campaign: &Prepared) -> Scope {
+pub(super) fn scope(campaign: &Prepared) -> Scope {
     Scope {
         campaign: campaign.record_name.clone(),
         edition: campaign.edition,

@@ -70,7 +70,7 @@ fn read(path: &Path) -> Result<String, String> {
     let mut content = Vec::new();
     File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut content)).map_err(unreadable)?;
     if content.len() as u64 > MAX_BYTES {
-        return Err(format!("is too large: a secret has at most {MAX_BYTES} bytes"));
+        return Err(format!("has more than {MAX_BYTES} bytes"));
     }
     String::from_utf8(content).map_err(|_| "is not UTF-8".to_owned())
 }

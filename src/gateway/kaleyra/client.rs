@@ -1,14 +1,13 @@
-//! The HTTP exchange: one request, at most one answer, within bounds.
+//! The HTTP exchange: one request, at most one response, within limits.
 //!
-//! The client never tries again and follows no redirect. What it says of a request that got no
-//! answer is what the connection has taken of it: nothing (*not sent*), or a part or all (*unknown*).
+//! The client never repeats a request and follows no redirect. A request without a response counts by how much of it the
+//! connection has taken: nothing (*not sent*), or a part or all (*unknown*).
 //!
 //! # Connections
 //!
-//! Connections are used again for as long as they were idle for less than [`IDLE`]. Whoever closes an
-//! idle connection on the other side may do so while a request is on its way, and what became of that
-//! request nobody can tell. So the first time that a used connection breaks before its answer, the
-//! client goes over to a connection for each request, for good.
+//! A connection is used again if it was idle for less than [`IDLE_TIMEOUT`]. The other side may close an idle connection
+//! while a request is on its way, and then the outcome of that request is unknown. So after the first used connection
+//! that breaks before its response, the client opens a new connection for each request.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,23 +23,22 @@ use super::transfer::{GiveUp, Limits, Overdue, Taken, Transfer};
 use super::uploads::{Moved, Uploads};
 use crate::domain::lease::Lease;
 
-/// An answer larger than this is none of Kaleyra's.
-const MAX_ANSWER: usize = 1 << 20;
+/// The maximum size of a response, in bytes. Kaleyra's are much smaller.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// How long an idle connection is kept. Servers and what stands before them keep theirs for five
-/// seconds and more.
-const IDLE: Duration = Duration::from_secs(4);
+/// How long an idle connection is kept. Servers and proxies keep theirs for five seconds and more.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The longest that connecting may take, whatever `timeout` is.
+/// The maximum time for connecting, whatever `timeout` is.
 const MAX_CONNECT: Duration = Duration::from_secs(10);
 
-/// How many times `timeout` an upload may take that makes progress.
+/// The maximum time of an upload that makes progress, in multiples of `timeout`.
 const UPLOAD_TIMEOUTS: u32 = 10;
 
-/// What the lease's end means for a request that has not left.
+/// The reason of a request that was not sent because its lease was over.
 const LEASE_OVER: &str = "this process was paused for too long between the intent and the request";
 
-/// How long each step of a request may take. `timeout` bounds the time without progress.
+/// The time limit of each step of a request. `timeout` limits the time without progress.
 pub(super) fn limits(timeout: Duration, uploads: bool) -> Limits {
     Limits {
         connect: (timeout / 2).min(MAX_CONNECT),
@@ -49,23 +47,22 @@ pub(super) fn limits(timeout: Duration, uploads: bool) -> Limits {
     }
 }
 
-/// What the provider answered.
+/// A response of the provider.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
     pub(super) body: Vec<u8>,
-    /// Whether it began before the connection had taken the whole request. The rest of the request
-    /// has not left since.
+    /// Whether it began before the connection had taken the whole request. Then the rest of the request has not left.
     pub(super) early: bool,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
-pub(super) enum NoAnswer {
-    /// Not one byte of the request left.
+pub(super) enum NoResponse {
+    /// No byte of the request left.
     NotSent(String),
-    /// The provider may have it.
+    /// The provider may have received it.
     Unknown(String),
 }
 
@@ -74,11 +71,11 @@ pub(super) struct Client {
     timeout: Duration,
     api_key: HeaderValue,
     pooled: reqwest::Client,
-    /// One connection for each request, once a used one broke.
+    /// Opens a connection for each request; used after a pooled connection broke.
     unpooled: OnceLock<reqwest::Client>,
-    /// The local ports of connections that have brought an answer.
+    /// The local ports of connections that have received a response.
     used: Ports,
-    /// Whether the user is still to be told that the pool is not used any more.
+    /// Whether the user must be notified that the pool is no longer used.
     notice: AtomicBool,
     pub(super) uploads: Arc<Uploads>,
 }
@@ -97,14 +94,14 @@ impl Client {
         })
     }
 
-    /// Posts a form, and reads the answer. While `lease` does not hold, nothing of it leaves.
+    /// Posts a form and reads the response. Nothing leaves unless the run holds `lease`.
     pub(super) async fn post(
         &self,
         url: Url,
         content_type: HeaderValue,
         form: Form,
         lease: Option<Lease>,
-    ) -> Result<Answer, NoAnswer> {
+    ) -> Result<Response, NoResponse> {
         let limits = limits(self.timeout, form.file_bytes > 0);
         let transfer = Transfer::new(limits, lease, &form, &self.uploads);
         let _given_up_at_the_end = GiveUp(Arc::clone(&transfer));
@@ -120,14 +117,14 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, request: reqwest::RequestBuilder, transfer: &Transfer) -> Result<Answer, NoAnswer> {
+    async fn exchange(&self, request: reqwest::RequestBuilder, transfer: &Transfer) -> Result<Response, NoResponse> {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return Err(self.broken(error, transfer)),
         };
-        // From here on no closing boundary follows an answer that came before it.
+        // From here on, the closing boundary cannot leave after a response that came before it.
         let early = transfer.stop() != Taken::All;
-        transfer.ended(if early { Moved::Untold } else { Moved::All });
+        transfer.ended(if early { Moved::Unmeasured } else { Moved::All });
         if let Some(info) = response.extensions().get::<HttpInfo>() {
             self.used.add(info.local_addr().port());
         }
@@ -138,48 +135,48 @@ impl Client {
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
         match body(response).await {
-            Ok(body) => Ok(Answer { status, retry_after, body, early }),
-            Err(reason) => Err(NoAnswer::Unknown(format!("the answer (status {status}) broke off: {reason}"))),
+            Ok(body) => Ok(Response { status, retry_after, body, early }),
+            Err(reason) => Err(NoResponse::Unknown(format!("the response (status {status}) is incomplete: {reason}"))),
         }
     }
 
-    /// The request failed before an answer began.
-    fn broken(&self, error: reqwest::Error, transfer: &Transfer) -> NoAnswer {
+    /// The request failed before a response began.
+    fn broken(&self, error: reqwest::Error, transfer: &Transfer) -> NoResponse {
         let taken = transfer.stop();
         if transfer.lease_is_over() {
             return match taken {
-                Taken::Nothing => NoAnswer::NotSent(LEASE_OVER.to_owned()),
-                _ => NoAnswer::Unknown("this process was paused while the request left".to_owned()),
+                Taken::Nothing => NoResponse::NotSent(LEASE_OVER.to_owned()),
+                _ => NoResponse::Unknown("this process was paused while it sent the request".to_owned()),
             };
         }
-        // Nothing else proves it. Of a failure of DNS, TCP or TLS it is true as well.
+        // This alone proves it. It holds for failures of DNS, TCP and TLS as well.
         if taken == Taken::Nothing {
-            return NoAnswer::NotSent(root_cause(error));
+            return NoResponse::NotSent(root_cause(error));
         }
         if local_port(&error).is_none_or(|port| self.used.holds(port)) {
             self.leave_the_pool();
         }
-        NoAnswer::Unknown(format!("the connection broke: {}", root_cause(error)))
+        NoResponse::Unknown(format!("the connection broke: {}", root_cause(error)))
     }
 
-    fn too_late(&self, overdue: Overdue, limits: Limits, transfer: &Transfer) -> NoAnswer {
+    fn too_late(&self, overdue: Overdue, limits: Limits, transfer: &Transfer) -> NoResponse {
         let taken = transfer.stop();
         transfer.ended(Moved::TooLittle);
         let reason = match overdue {
             Overdue::Connection => format!("no connection within {:?}", limits.connect),
             Overdue::Progress => format!("the upload made no progress for {:?}", limits.progress),
             Overdue::Upload => format!("the upload took longer than {:?}", limits.upload),
-            Overdue::Answer => format!("no answer within {:?}", limits.progress),
+            Overdue::Response => format!("no response within {:?}", limits.progress),
         };
-        if taken == Taken::Nothing { NoAnswer::NotSent(reason) } else { NoAnswer::Unknown(reason) }
+        if taken == Taken::Nothing { NoResponse::NotSent(reason) } else { NoResponse::Unknown(reason) }
     }
 
-    /// From now on each request has a connection of its own.
+    /// From now on, each request has a new connection.
     fn leave_the_pool(&self) {
         if self.unpooled.get().is_some() {
             return;
         }
-        // It was built once with the same settings. Should it fail, the next break tries again.
+        // The same settings worked before. If they fail now, the next broken connection tries again.
         if let Ok(client) = build(self.timeout, &self.api_key, 0)
             && self.unpooled.set(client).is_ok()
         {
@@ -187,11 +184,11 @@ impl Client {
         }
     }
 
-    /// What the user should know, once.
+    /// The notice for the user, once.
     pub(super) fn take_notice(&self) -> Option<String> {
         self.notice.swap(false, Ordering::SeqCst).then(|| {
-            "the provider closed a connection that was about to be used again, and its send is unknown; \
-             from now on each request has a connection of its own"
+            "the provider closed an idle connection while a request was being sent on it, so the outcome of that send is unknown; \
+             from now on, each request uses a new connection"
                 .to_owned()
         })
     }
@@ -206,17 +203,17 @@ fn build(timeout: Duration, api_key: &HeaderValue, connections: usize) -> Result
         .no_proxy()
         // There is no `timeout` here: `Transfer` has a limit for each step.
         .connect_timeout(limits(timeout, false).connect)
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(connections)
         .tcp_nodelay(true);
-    // What the kernel has taken and cannot deliver ends the connection as well.
+    // Bytes that the kernel has taken and cannot deliver end the connection as well.
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     let builder = builder.tcp_user_timeout(timeout);
     builder.build()
 }
 
-/// A set of ports. A port that another connection had before counts as used; that is rare, and only
-/// makes the client leave the pool.
+/// A set of ports. A port that an earlier connection had counts as used; that is rare, and only makes the client stop
+/// using the pool.
 struct Ports(Box<[AtomicU64]>);
 
 impl Default for Ports {
@@ -228,7 +225,7 @@ impl Default for Ports {
 impl Ports {
     fn add(&self, port: u16) {
         let (word, bit) = Self::place(port);
-        // Nearly always it is there already: then no processor has to have the line for itself.
+        // It is nearly always set already, and a read does not take the cache line from other processors.
         if self.0[word].load(Ordering::Relaxed) & bit == 0 {
             self.0[word].fetch_or(bit, Ordering::Relaxed);
         }
@@ -261,7 +258,7 @@ fn local_port(error: &reqwest::Error) -> Option<u16> {
 async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(root_cause)? {
-        if body.len() + chunk.len() > MAX_ANSWER {
+        if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
             return Err("it is too large".to_owned());
         }
         body.extend_from_slice(&chunk);
@@ -269,7 +266,7 @@ async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
-/// The innermost cause, without the URL, which holds the SID.
+/// The innermost cause, without the URL, which contains the SID.
 fn root_cause(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut cause: &dyn std::error::Error = &error;

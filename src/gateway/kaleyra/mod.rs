@@ -63,19 +63,19 @@ impl KaleyraSpec {
 /// An API key may only travel encrypted, or stay on this machine.
 pub fn check_base_url(url: &Url) -> Result<(), String> {
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("an address must not hold a user name or a password".to_owned());
+        return Err("the API's address must not contain a user name or a password".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(
             "the API's address must not have a query or a fragment: requests have paths of their own".to_owned()
         );
     }
-    check_url(url, "plain http would send the API key unencrypted", "an address of an API")
+    check_url(url, "plain http would send the API key unencrypted", "a scheme that the API can be reached by")
 }
 
 /// Reports name recipients, so they may only travel encrypted, or stay on this machine.
 pub fn check_callback_url(url: &Url) -> Result<(), String> {
-    check_url(url, "plain http would send reports about recipients unencrypted", "an address that reports can go to")
+    check_url(url, "plain http would send reports about recipients unencrypted", "a scheme that reports can be sent to")
 }
 
 fn check_url(url: &Url, plain_http: &str, kind: &str) -> Result<(), String> {

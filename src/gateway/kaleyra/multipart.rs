@@ -1,4 +1,4 @@
-//! The body of a form, as RFC 7578 and the HTML standard have it and `curl` writes it.
+//! The body of a multipart form, as in RFC 7578, the HTML standard and `curl`.
 //!
 //! reqwest's own form hands each part to the connection in several pieces, which leave in several
 //! packets: three for a message, and a third more work for both sides. Here a message without a file
@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use reqwest::header::HeaderValue;
 
-/// What one field holds.
+/// The value of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A text.
@@ -23,12 +23,12 @@ pub enum Value<'a> {
         name: &'a str,
         /// Its MIME type.
         mime: &'static str,
-        /// What is in it.
+        /// Its content.
         content: Bytes,
     },
 }
 
-/// What stands between the parts: drawn at random, so that no content can hold it.
+/// The separator of the parts: random, so that no content contains it.
 #[derive(Debug, Clone)]
 pub struct Boundary {
     text: String,
@@ -37,19 +37,19 @@ pub struct Boundary {
     closing: Bytes,
 }
 
-/// A form as bytes. Without `closing` no server can take it for complete.
+/// A form as bytes. Without `closing`, no server can take it for complete.
 #[derive(Debug, Clone)]
 pub struct Form {
     /// Everything before the closing boundary.
     pub pieces: VecDeque<Bytes>,
     /// The closing boundary.
     pub closing: Bytes,
-    /// How many bytes of it are files.
+    /// The number of bytes that are files.
     pub file_bytes: u64,
 }
 
 impl Form {
-    /// How many bytes it has in all.
+    /// The number of bytes in all.
     pub fn length(&self) -> u64 {
         self.pieces.iter().chain([&self.closing]).map(|piece| piece.len() as u64).sum()
     }
@@ -70,7 +70,7 @@ impl Boundary {
         self.content_type.clone()
     }
 
-    /// The form that holds `fields`, in order.
+    /// The form with these fields, in order.
     pub fn form(&self, fields: Vec<(&'static str, Value<'_>)>) -> Form {
         let mut pieces = VecDeque::new();
         let mut file_bytes = 0;

@@ -1,14 +1,14 @@
-//! The way of one request onto its connection: what of it has left, whether more may leave, and when
-//! this takes too long.
+//! The transfer of one request to its connection: which bytes have left, whether more may leave, and which step
+//! takes too long.
 //!
 //! The connection takes the form piece by piece; a file leaves in slices of 64 KiB, and the closing
-//! boundary is a piece of its own, without which no server can take the form for complete. Before each
-//! piece the body looks whether the run still holds its lease, and whether anybody has given the
-//! request up. Both sides change one atomic stage, so whoever gives a request up learns for certain
-//! how much of it the connection has: nothing, a part, or all.
+//! boundary is a piece of its own, without which no server can take the form for complete. Before each piece the body
+//! checks that the run still holds its lease and that the request was not cancelled. Both sides change one atomic
+//! stage, so the side that cancels a request learns for certain how much of it the connection has: nothing, a part, or
+//! all.
 //!
-//! hyper writes the head of a request together with the first piece of its body. A body that refuses
-//! before its first piece has sent nothing.
+//! hyper writes the head of a request together with the first piece of its body. If the body fails before its first
+//! piece, nothing was sent.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -24,10 +24,10 @@ use super::multipart::Form;
 use super::uploads::{Moved, Uploads};
 use crate::domain::lease::Lease;
 
-/// How many bytes of a file leave at a time.
+/// The size of a slice of a file, in bytes.
 const SLICE: usize = 64 * 1024;
 
-/// How long each step of a request may take.
+/// The time limit of each step of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     /// Until the first piece leaves: looking up the name, TCP and TLS.
@@ -41,9 +41,9 @@ pub(super) struct Limits {
 /// How much of a request the connection has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// Not one byte.
+    /// No byte.
     Nothing,
-    /// Not the closing boundary.
+    /// Some of it, without the closing boundary.
     Part,
     /// All.
     All,
@@ -55,7 +55,7 @@ pub(super) enum Overdue {
     Connection,
     Progress,
     Upload,
-    Answer,
+    Response,
 }
 
 const WAITING: u8 = 0;
@@ -64,20 +64,20 @@ const COMPLETE: u8 = 2;
 const STOPPED_BEFORE: u8 = 3;
 const STOPPED_WITHIN: u8 = 4;
 
-/// One request on its way. The connection's task and the request's share it.
+/// One request in transfer, shared by the task of the connection and the task of the request.
 #[derive(Debug)]
 pub(super) struct Transfer {
     made: Instant,
     lease: Option<Lease>,
     limits: Limits,
     stage: AtomicU8,
-    /// When the first and the last piece left, and when it was stopped: nanoseconds since `made`.
+    /// When the first piece left, and when the last one left or the transfer was stopped: nanoseconds since `made`.
     begun: AtomicU64,
     moved: AtomicU64,
-    /// Whether the lease was what stopped it.
+    /// Whether it was stopped because the lease was over.
     lease_over: AtomicBool,
-    /// Whether the connection is to give up too. Until then a stopped body only waits, so that an
-    /// answer that came before its end can be read.
+    /// Whether the connection must end as well. Until then a stopped body only waits, so that a response that came
+    /// before its end can be read.
     over: AtomicBool,
     waker: Mutex<Option<Waker>>,
     upload: Option<Upload>,
@@ -91,7 +91,7 @@ struct Upload {
 }
 
 impl Transfer {
-    /// A request that has not left. `uploads` is told when its files do.
+    /// A request of which nothing has left. `uploads` is notified when its files leave.
     pub(super) fn new(limits: Limits, lease: Option<Lease>, form: &Form, uploads: &Arc<Uploads>) -> Arc<Self> {
         let upload = (form.file_bytes > 0).then(|| Upload {
             uploads: Arc::clone(uploads),
@@ -117,7 +117,7 @@ impl Transfer {
         reqwest::Body::wrap(Body { left: form.length(), form, closed: false, transfer: Arc::clone(self) })
     }
 
-    /// Lets nothing more leave, and tells what has left.
+    /// Stops the transfer, and returns how much has left.
     pub(super) fn stop(&self) -> Taken {
         let stopped = self.stage.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |stage| match stage {
             WAITING => Some(STOPPED_BEFORE),
@@ -139,7 +139,7 @@ impl Transfer {
         self.lease_over.load(Ordering::SeqCst)
     }
 
-    /// Tells what the upload says of the line, if this is one. The first word counts.
+    /// Reports the end of the upload, if this is one. Only the first report counts.
     pub(super) fn ended(&self, moved: Moved) {
         if let Some(upload) = &self.upload
             && let Some(started) = upload.started.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -148,7 +148,7 @@ impl Transfer {
         }
     }
 
-    /// Returns once a step takes too long.
+    /// Waits until a step takes too long.
     pub(super) async fn overdue(&self) -> Overdue {
         loop {
             let (deadline, overdue) = self.deadline();
@@ -170,7 +170,7 @@ impl Transfer {
                 let (next, all) = (after(&self.moved, progress), after(&self.begun, upload));
                 if next < all { (next, Overdue::Progress) } else { (all, Overdue::Upload) }
             }
-            _ => (after(&self.moved, progress), Overdue::Answer),
+            _ => (after(&self.moved, progress), Overdue::Response),
         }
     }
 
@@ -178,7 +178,7 @@ impl Transfer {
         u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Whether the next piece may leave; then it counts as taken.
+    /// Whether the next piece may leave. If so, it counts as taken.
     fn take(&self, closing: bool) -> bool {
         if self.lease.as_ref().is_some_and(|lease| !lease.holds()) {
             self.lease_over.store(true, Ordering::SeqCst);
@@ -205,10 +205,10 @@ impl Transfer {
         true
     }
 
-    /// Nobody waits for this request any more: the connection gives it up as well.
+    /// Cancels the request: the connection ends as well.
     fn give_up(&self) {
         self.stop();
-        self.ended(Moved::Untold);
+        self.ended(Moved::Unmeasured);
         self.over.store(true, Ordering::SeqCst);
         if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
             waker.wake();
@@ -216,7 +216,7 @@ impl Transfer {
     }
 }
 
-/// Stops a request whose task ends, however it ends.
+/// Cancels a request when its task ends or is dropped.
 pub(super) struct GiveUp(pub(super) Arc<Transfer>);
 
 impl Drop for GiveUp {
@@ -225,15 +225,15 @@ impl Drop for GiveUp {
     }
 }
 
-/// No further piece may leave.
+/// Ends the body of a cancelled request.
 #[derive(Debug, thiserror::Error)]
-#[error("the request was given up")]
+#[error("the request was cancelled")]
 struct GivenUp;
 
 struct Body {
     form: Form,
     closed: bool,
-    /// How many bytes have not been taken.
+    /// The number of bytes that have not left.
     left: u64,
     transfer: Arc<Transfer>,
 }
@@ -248,12 +248,12 @@ impl http_body::Body for Body {
         }
         let closing = self.form.pieces.is_empty();
         if !self.transfer.take(closing) {
-            // Before the first piece hyper would write the head while this waits.
+            // If the body waited before its first piece, hyper would write the head alone.
             if self.transfer.stop() == Taken::Nothing || self.transfer.lease_is_over() {
                 return Poll::Ready(Some(Err(GivenUp)));
             }
             *self.transfer.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
-            // Looked at after the waker was left: whoever gives up now wakes it.
+            // Checked after the waker is stored: a later cancellation wakes it.
             return if self.transfer.over.load(Ordering::SeqCst) {
                 Poll::Ready(Some(Err(GivenUp)))
             } else {
@@ -411,7 +411,7 @@ mod tests {
         let mut way = Way::new(0, None);
         tokio::time::advance(Duration::from_secs(9)).await;
         (0..2).for_each(|_| drop(way.next().unwrap().unwrap()));
-        assert_eq!(way.transfer.overdue().await, Overdue::Answer);
+        assert_eq!(way.transfer.overdue().await, Overdue::Response);
         assert_eq!(way.transfer.made.elapsed().as_secs(), 39);
     }
 

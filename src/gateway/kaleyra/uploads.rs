@@ -1,20 +1,19 @@
-//! How many bytes of files may be under way together.
+//! Limits how many bytes of files are in flight together.
 //!
-//! Fifty uploads of a large video at once share the line, and none of them is through before the
-//! provider, or this program, loses patience. So the bytes under way are at most what the last
-//! uploads moved in a third of `timeout`, and the first upload goes alone.
+//! Fifty uploads of a large video at once share the connection to the internet, and none of them ends before the
+//! provider or this program times out. So the bytes in flight are at most what the last uploads transferred in a third
+//! of `timeout`, and the first upload goes alone.
 //!
-//! What the uploads moved is measured from the first byte of each to its answer, because a kernel
-//! takes megabytes at once that leave much later. While several are under way, each is charged its
-//! share of the time: the sum of the charges is the time that the line was busy, whoever got more of
-//! it.
+//! An upload is measured from its first byte to its response, because the kernel takes megabytes at once that leave
+//! much later. While several are in flight, each is charged its part of the time, so that the charges add up to the time
+//! in which the line was busy.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much of the past is kept with each further upload: about the last four count.
+/// The weight of earlier uploads after each further one: about the last four count.
 const KEEP: f64 = 0.75;
 
 /// The uploads of one gateway.
@@ -28,24 +27,24 @@ pub(super) struct Uploads {
 #[derive(Debug)]
 struct Measured {
     under_way: u32,
-    /// The time that one upload would have been charged so far, had it always been under way.
+    /// The time that an upload would have been charged if it had always been in flight.
     charged: f64,
     /// Until when `charged` counts.
     counted: Instant,
-    /// What the last uploads moved, and the busy seconds that they were charged.
+    /// The bytes that the last uploads transferred, and the seconds that they were charged.
     bytes: f64,
     seconds: f64,
 }
 
-/// What an upload that ended says of the line.
+/// What the end of an upload says about the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
-    /// All of it arrived: the provider answered.
+    /// All of it arrived: the provider responded.
     All,
     /// It took too long.
     TooLittle,
     /// Nothing: the connection broke, or the provider refused it before its end.
-    Untold,
+    Unmeasured,
 }
 
 impl Uploads {
@@ -54,13 +53,13 @@ impl Uploads {
         Self { window: timeout / 3, measured: Mutex::new(measured) }
     }
 
-    /// How many bytes of files may be under way together. 0 before the first has ended: one goes alone.
+    /// How many bytes of files may be in flight together. 0 before the first upload has ended: it goes alone.
     pub(super) fn budget(&self) -> u64 {
         let measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
         if measured.seconds > 0.0 { (measured.bytes / measured.seconds * self.window.as_secs_f64()) as u64 } else { 0 }
     }
 
-    /// The first byte of an upload leaves. What [`Uploads::ended`] wants to know later.
+    /// The first byte of an upload leaves. Returns the argument for [`Uploads::ended`].
     pub(super) fn started(&self) -> f64 {
         let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
         measured.count();
@@ -76,10 +75,10 @@ impl Uploads {
         let bytes = match moved {
             Moved::All => bytes as f64,
             Moved::TooLittle => 0.0,
-            Moved::Untold => return,
+            Moved::Unmeasured => return,
         };
         measured.bytes = measured.bytes * KEEP + bytes;
-        // An upload within less than a tick of the clock is no reason to divide by zero.
+        // Avoids a division by zero if the upload took less than a tick of the clock.
         measured.seconds = measured.seconds * KEEP + (measured.charged - started).max(1e-4);
     }
 }
@@ -163,7 +162,7 @@ mod tests {
         assert_eq!(uploads.budget(), 100 * MB);
         let (first, second) = (uploads.started(), uploads.started());
         tokio::time::advance(Duration::from_secs(2)).await;
-        uploads.ended(first, 10 * MB, Moved::Untold);
+        uploads.ended(first, 10 * MB, Moved::Unmeasured);
         assert_eq!(uploads.budget(), 100 * MB);
         uploads.ended(second, 10 * MB, Moved::TooLittle);
         assert!(uploads.budget() < 50 * MB, "{}", uploads.budget());

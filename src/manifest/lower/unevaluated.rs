@@ -57,12 +57,12 @@ fn matches(pattern: &[&str], pointer: &Pointer) -> bool {
 }
 
 /// The opener of an expression in a text that is not evaluated.
-pub fn opener(text: &str) -> Option<&'static str> {
+pub(crate) fn opener(text: &str) -> Option<&'static str> {
     OPENERS.into_iter().find(|opener| text.contains(opener))
 }
 
 /// What is said of an expression in `name`, where nothing evaluates it.
-pub fn problem(name: &str, opener: &str) -> Diagnostic {
+pub(crate) fn problem(name: &str, opener: &str) -> Diagnostic {
     Diagnostic::error(
         Code::NotEvaluated,
         format!(
@@ -76,7 +76,7 @@ pub fn problem(name: &str, opener: &str) -> Diagnostic {
 }
 
 /// Finds the expressions in fields that are not evaluated, at most `most` of them.
-pub fn find(document: &Document, most: usize) -> Vec<Diagnostic> {
+pub(crate) fn find(document: &Document, most: usize) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     walk(&document.value, &mut Pointer::root(), &mut |pointer, text| {
         if found.len() < most

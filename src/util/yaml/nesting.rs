@@ -6,17 +6,17 @@
 //! only counts. It takes linear time and never fails: what is no YAML is left to the library.
 
 /// The most collections that may be open inside one another. A campaign needs eight.
-pub const MAX_DEPTH: usize = 48;
+pub(super) const MAX_DEPTH: usize = 48;
 
 /// The most of them that may be written in `[…]` or `{…}`.
-pub const MAX_FLOW_DEPTH: usize = 16;
+pub(super) const MAX_FLOW_DEPTH: usize = 16;
 
 /// The most lines that may start with `%`: the library compares each with all before it.
 const MAX_DIRECTIVES: usize = 16;
 
 /// Where a text is nested too deeply, as a byte offset, or has too many directives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Problem {
+pub(super) enum Problem {
     /// More collections inside one another than [`MAX_DEPTH`] or [`MAX_FLOW_DEPTH`].
     TooDeep(usize),
     /// More directives than any file has.
@@ -24,7 +24,7 @@ pub enum Problem {
 }
 
 /// Finds the first place where a text is nested more deeply than a manifest can be.
-pub fn check(text: &str) -> Result<(), Problem> {
+pub(super) fn check(text: &str) -> Result<(), Problem> {
     let mut scanner = Scanner::new(text);
     while scanner.token() {
         if scanner.flow > MAX_FLOW_DEPTH || scanner.flow + scanner.indents.len() > MAX_DEPTH {

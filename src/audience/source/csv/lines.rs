@@ -1,13 +1,13 @@
-//! On which line of its file a row stands.
+//! The line number of each row.
 //!
-//! The CSV library counts `\n` alone and places a row where the one before ended, so rows of files
-//! with `\r\n` are one line too low, blank lines count for the row behind them, and `\r` alone counts
-//! for nothing. Here `\n`, `\r` and `\r\n` each end a line, as editors have it.
+//! The CSV library counts only `\n`, and gives a row the line at which the row before it ended. So rows of files
+//! with `\r\n` are one line off, blank lines count towards the next row, and a single `\r` does not count.
+//! Here `\n`, `\r` and `\r\n` each end a line, as in editors.
 
-/// Counts the lines of a file whose rows are given one after the other.
+/// Counts the lines of a file, row by row.
 #[derive(Debug)]
 pub(super) struct Lines {
-    /// The line on which the next byte stands, from 1.
+    /// The line of the next byte, from 1.
     line: u64,
     /// Whether the last byte was a `\r`: a `\n` that follows belongs to it.
     after_return: bool,
@@ -44,13 +44,13 @@ impl Lines {
         }
     }
 
-    /// The last row's cells held so many line breaks.
+    /// Adds the line breaks inside the cells of the last row.
     pub(super) fn breaks_in_cells(&mut self, breaks: u64) {
         self.line += breaks;
     }
 }
 
-/// How many line breaks a text holds.
+/// The number of line breaks in a text.
 pub(super) fn breaks(text: &[u8]) -> u64 {
     let mut count = 0;
     let mut after_return = false;

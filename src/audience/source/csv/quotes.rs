@@ -1,40 +1,40 @@
-//! Whether the quotes of a row say what the CSV library reads from them.
+//! Checks that the CSV library reads the quotes of a row as they are written.
 //!
-//! A quote that opens a cell must be closed, and a separator or the end of the row must follow (white
-//! space may stand between). A quote inside a cell that does not begin with one is a character like
-//! others: `5" screen`. Inside a quoted cell a quote is written twice.
+//! A quote that opens a cell must be closed, and a separator or the end of the row must follow (with white
+//! space in between, if any). A quote inside a cell that does not begin with one is an ordinary
+//! character: `5" screen`. Inside a quoted cell a quote is written twice.
 
 use super::lines::breaks;
 
-/// What is wrong with a row's quotes. Each holds how many line breaks stand in the row before the
+/// What is wrong with the quotes of a row. Each variant has the number of line breaks in the row before the
 /// quote that opens the cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// The file ends inside a quoted cell.
     NeverClosed { breaks_before: u64 },
-    /// A quoted cell holds a line break, and this file's cells may not.
+    /// A quoted cell contains a line break, which this file does not allow.
     LineBreak { breaks_before: u64 },
-    /// More than white space stands between a closing quote and the next separator.
+    /// There is text between a closing quote and the next separator.
     TextBehind { breaks_before: u64 },
 }
 
-/// What stands in the quoted cells of a row.
+/// What the quoted cells of a row contain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Quoted {
-    /// How many line breaks.
+    /// The number of line breaks.
     pub(super) breaks: u64,
-    /// How many cells hold a line with as many separators as a whole row has.
+    /// The number of cells that contain a line with as many separators as a whole row.
     pub(super) whole_rows: u64,
 }
 
-/// Checks a row that holds a quote. `row` is without the end of its line, and `columns` is how many cells a
-/// row has. Cells are short, so a look at each byte is quicker than a search for the next quote.
+/// Checks a row that contains a quote. `row` is without its line end, and `columns` is the number of cells of a
+/// row. Cells are short, so comparing each byte is faster than searching for the next quote.
 pub(super) fn check(row: &[u8], delimiter: u8, columns: usize, multiline: bool) -> Result<Quoted, Flaw> {
     let mut quoted = Quoted::default();
     let mut at = 0;
     while at < row.len() {
         if row[at] != b'"' {
-            // A cell without quotes around it ends at the next separator, whatever it holds.
+            // A cell without quotes around it ends at the next separator.
             match row[at..].iter().position(|byte| *byte == delimiter) {
                 Some(length) => at += length + 1,
                 None => break,
@@ -66,7 +66,7 @@ pub(super) fn check(row: &[u8], delimiter: u8, columns: usize, multiline: bool) 
     Ok(quoted)
 }
 
-/// The quote that closes the cell that the one at `open` opens, and whether a line break stands between.
+/// The position of the quote that closes the cell opened at `open`, and whether a line break is in between.
 fn closing(row: &[u8], open: usize) -> Option<(usize, bool)> {
     let mut has_break = false;
     let mut at = open + 1;

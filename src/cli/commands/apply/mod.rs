@@ -49,7 +49,7 @@ Examples:
 
 Running it again sends nothing twice: it resumes what is left. Ctrl-C once stops after what is under
 way, twice at once. On a ledger in PostgreSQL several appliers share one plan and its rate.")]
-pub struct ApplyArgs {
+pub(crate) struct ApplyArgs {
     /// The campaign
     #[arg(required_unless_present = "plan", conflicts_with = "plan")]
     campaign: Option<PathBuf>,
@@ -107,7 +107,7 @@ fn lease(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     let now = clock::now();
     let approval = Approval::read(args)?;
     let (path, given) = match &approval.file {

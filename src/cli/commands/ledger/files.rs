@@ -20,7 +20,7 @@ use crate::project::{self, memory};
 use crate::util::human::grouped;
 
 #[derive(Debug, Args)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     /// A campaign that the ledger is for, by its file [default: the project of the current directory]
     campaign: Option<PathBuf>,
     #[command(flatten)]
@@ -34,7 +34,7 @@ A ledger's file that was copied is refused, because people would get the same of
 sends is still refused: see `ledger restore`.
 
 With a campaign, the project also remembers that this is the ledger that the campaign is sent with.")]
-pub struct AdoptArgs {
+pub(super) struct AdoptArgs {
     /// A campaign that was sent with another ledger, by its file or its name
     campaign: Option<String>,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub struct AdoptArgs {
 The copy is complete even while a run is under way. A plain copy of the file is not: the latest entries are
 in a log beside it. The key is written beside the copy, as FILE with the ending `.key`, unless `SENDFORM_KEY`
 gives it. Both can be read by their owner only.")]
-pub struct BackupArgs {
+pub(super) struct BackupArgs {
     /// The file to write; it must not exist
     file: PathBuf,
     #[command(flatten)]
@@ -59,7 +59,7 @@ Shows which runs and how many sends the copy does not know, and changes nothing.
 `--forget-sends` it puts the copy in the ledger's place, and keeps the file that was there under another
 name. The chain gets a link that says so, and the next `apply` of each campaign that is concerned refuses
 until it is given the number, too: whoever is forgotten gets the offer again.")]
-pub struct RestoreArgs {
+pub(super) struct RestoreArgs {
     /// The copy, made with `ledger backup`
     file: PathBuf,
     /// How many sends may be forgotten, as this command shows the number
@@ -78,14 +78,14 @@ Examples:
 Everything goes along: runs, journal, chain, codes, contradictions; the ledger keeps its id and its key. The old
 ledger is marked as moved and is for reading alone from then on. Name the new one with `--ledger`,
 `SENDFORM_LEDGER` or in `sendform.yaml`. If it was interrupted, run the same command again.")]
-pub struct CopyArgs {
+pub(super) struct CopyArgs {
     /// The ledger to move, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE`
     from: String,
     /// The new ledger; it must not exist yet
     to: String,
 }
 
-pub async fn copy(ui: &Ui, args: &CopyArgs) -> Result<Exit, CommandError> {
+pub(super) async fn copy(ui: &Ui, args: &CopyArgs) -> Result<Exit, CommandError> {
     let root = locate(&LedgerArgs::default(), false, Path::new("."))?.project.root;
     let parse =
         |text: &str| LedgerLocation::parse(text, &root).map_err(|problem| CommandError::usage(problem.to_string()));
@@ -130,7 +130,7 @@ pub async fn copy(ui: &Ui, args: &CopyArgs) -> Result<Exit, CommandError> {
     Ok(Exit::Done)
 }
 
-pub async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, CommandError> {
+pub(super) async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, CommandError> {
     let start = args.campaign.clone().unwrap_or_else(|| PathBuf::from("."));
     let located = locate(&args.ledger, args.ledger.sandbox, &start)?;
     if located.ledger.is_shared() {
@@ -156,7 +156,7 @@ pub async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, CommandError> {
     Ok(Exit::Done)
 }
 
-pub async fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<Exit, CommandError> {
+pub(super) async fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<Exit, CommandError> {
     let (start, name, _) = campaign_argument::parse(args.campaign.as_deref())?;
     let located = locate(&args.ledger, args.ledger.sandbox, &start)?;
     if let LedgerLocation::File(path) = &located.ledger {
@@ -203,7 +203,7 @@ fn file<'a>(located: &'a Located, instead: &str) -> Result<&'a Path, CommandErro
     }
 }
 
-pub fn backup(ui: &Ui, args: &BackupArgs) -> Result<Exit, CommandError> {
+pub(super) fn backup(ui: &Ui, args: &BackupArgs) -> Result<Exit, CommandError> {
     let located = locate(&args.ledger, args.ledger.sandbox, Path::new("."))?;
     let path = file(&located, "back it up with the database's own tools, such as `pg_dump --schema=sendform`")?;
     let given = env::key().is_some();
@@ -214,7 +214,7 @@ pub fn backup(ui: &Ui, args: &BackupArgs) -> Result<Exit, CommandError> {
     Ok(Exit::Done)
 }
 
-pub fn restore(ui: &Ui, args: &RestoreArgs) -> Result<Exit, CommandError> {
+pub(super) fn restore(ui: &Ui, args: &RestoreArgs) -> Result<Exit, CommandError> {
     let located = locate(&args.ledger, args.ledger.sandbox, Path::new("."))?;
     let path = file(
         &located,

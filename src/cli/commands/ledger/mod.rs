@@ -22,7 +22,7 @@ use crate::util::human::{self, grouped};
 
 /// Create, check, back up, restore or unlock the ledger
 #[derive(Debug, Args)]
-pub struct LedgerCommand {
+pub(crate) struct LedgerCommand {
     #[command(subcommand)]
     command: Command,
 }
@@ -80,7 +80,7 @@ struct UnlockArgs {
     force: bool,
 }
 
-pub fn run(ui: &Ui, args: &LedgerCommand) -> Result<Exit, CommandError> {
+pub(crate) fn run(ui: &Ui, args: &LedgerCommand) -> Result<Exit, CommandError> {
     let runtime = session::runtime()?;
     match &args.command {
         Command::Check(args) => runtime.block_on(check(ui, args)),

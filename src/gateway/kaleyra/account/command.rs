@@ -34,7 +34,7 @@ pub(super) fn output_of(words: &[String], limit: Duration) -> Result<Vec<u8>, St
     let mut group = Group { child, ended: false };
     let Some(stdout) = group.child.stdout.take() else { return Err("has no output to read".to_owned()) };
     let deadline = Instant::now() + limit;
-    let late = || format!("took longer than {} seconds and was ended", limit.as_secs());
+    let late = || format!("took longer than {} seconds and was killed", limit.as_secs());
 
     // Reading has a thread of its own: a process that the command has left behind may keep the pipe open.
     let (sender, receiver) = mpsc::channel();
@@ -46,11 +46,11 @@ pub(super) fn output_of(words: &[String], limit: Duration) -> Result<Vec<u8>, St
     });
     let output = match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(format!("printed something that cannot be read: {error}")),
+        Ok(Err(error)) => return Err(format!("printed output that cannot be read: {error}")),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(late()),
     };
     if output.len() as u64 > MAX_OUTPUT {
-        return Err(format!("printed more than {MAX_OUTPUT} bytes and was ended"));
+        return Err(format!("printed more than {MAX_OUTPUT} bytes and was killed"));
     }
     let status = group.wait_until(deadline)?.ok_or_else(late)?;
     if !status.success() {
@@ -108,7 +108,7 @@ mod tests {
         let began = Instant::now();
         let script = format!("sleep 600 & echo $! > '{}'; sleep 600", pid.display());
         let error = sh(&script, Duration::from_secs(1)).unwrap_err();
-        assert_eq!(error, "took longer than 1 seconds and was ended");
+        assert_eq!(error, "took longer than 1 seconds and was killed");
         assert!(began.elapsed() < Duration::from_secs(60));
         let started = std::fs::read_to_string(&pid).unwrap();
         let status = format!("/proc/{}/status", started.trim());
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn endless_output_is_cut() {
         let error = sh("yes", Duration::from_secs(60)).unwrap_err();
-        assert_eq!(error, "printed more than 16384 bytes and was ended");
+        assert_eq!(error, "printed more than 16384 bytes and was killed");
         // Nothing of the output is told.
         let error = sh("echo secret; exit 3", Duration::from_secs(60)).unwrap_err();
         assert!(error.starts_with("failed with exit status: 3"), "{error}");

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::account::Account;
-use super::client::{Answer, Client, NoAnswer};
+use super::client::{Client, NoResponse, Response};
 use super::multipart::{Boundary, Value};
 use super::{Callback, KaleyraSpec};
 use crate::domain::clock::Clock;
@@ -32,17 +32,17 @@ pub struct KaleyraV1 {
     boundary: Boundary,
 }
 
-/// Why the client cannot be made.
+/// Why the client cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The SID or key cannot be in a request.
-    #[error("the {0} holds characters that cannot be in a request")]
+    #[error("the {0} contains characters that are not allowed in a request")]
     Unusable(&'static str),
     /// The address cannot be built.
-    #[error("the API's address cannot be extended: {0}")]
+    #[error("no path can be appended to the API's address: {0}")]
     Address(String),
-    /// The HTTP client cannot be built, for example for want of certificates.
-    #[error("the HTTP client cannot be set up: {0}")]
+    /// The HTTP client cannot be built, for example without certificates.
+    #[error("cannot set up the HTTP client: {0}")]
     Client(String),
 }
 
@@ -79,12 +79,12 @@ impl KaleyraV1 {
         let started = self.clock.instant();
         let form = self.boundary.form(fields);
         let posted = self.client.post(self.url.clone(), self.boundary.content_type(), form, request.lease.clone());
-        let Answer { status, retry_after, body, early } = match posted.await {
+        let Response { status, retry_after, body, early } = match posted.await {
             Ok(answer) => answer,
-            Err(NoAnswer::NotSent(reason)) => {
+            Err(NoResponse::NotSent(reason)) => {
                 return Reply::NotSent(NotSent::Unreachable { reason: self.clean(&reason) });
             }
-            Err(NoAnswer::Unknown(reason)) => return unknown(reason),
+            Err(NoResponse::Unknown(reason)) => return unknown(reason),
         };
         tracing::debug!(
             status,
@@ -93,20 +93,20 @@ impl KaleyraV1 {
             "answered"
         );
         match reply::read(status, retry_after, &body, &self.private(request)) {
-            // A refusal, and a request without its end: nobody can have acted on it.
+            // A refusal of a request without its end: the provider cannot have acted on it.
             Reply::NotSent(not_sent) => Reply::NotSent(not_sent),
             Reply::Settled(_) if early => {
-                unknown(format!("the provider answered (status {status}) before it had the whole request"))
+                unknown(format!("the provider responded (status {status}) before it had received the whole request"))
             }
             reply => reply,
         }
     }
 
-    /// What the answer to a request may not bring to the screen or into the ledger.
+    /// The data that must not reach the screen or the ledger from the response to a request.
     fn private<'a>(&'a self, request: &'a Request<'_>) -> Private<'a> {
         let message = request.message;
         let callback = match &self.spec.callback {
-            // Its query may hold a token.
+            // Its query may contain a token.
             Some(Callback::Url(url)) => Some(url.as_str()),
             Some(Callback::ProfileId(_)) | None => None,
         };
@@ -118,7 +118,7 @@ impl KaleyraV1 {
         }
     }
 
-    /// A provider that echoes a secret does not bring it to the screen or into the ledger.
+    /// Removes the secrets from a text.
     fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {

@@ -1,36 +1,35 @@
-//! What Kaleyra's answers mean.
+//! The meaning of Kaleyra's responses.
 //!
-//! The first row that fits decides. An answer *may hold an id* if there is anything but null and
-//! nothing in a field where a success could carry one: `data` in any shape, `id`, `message_id` or
-//! `messages` at the top.
+//! The first row that matches decides. A response *may contain an id* if a field in which a success could carry one is
+//! neither null nor empty: `data` in any shape, `id`, `message_id` or `messages` at the top level.
 //!
-//! | answer | meaning |
+//! | response | meaning |
 //! |---|---|
 //! | an account code (`RBC201`, `RBC001`, `E110`, `WAV2101`), 2xx or 4xx, no id | provably not sent, stop the run |
 //! | an account code beside an id, or with another status | unknown, stop the run |
 //! | 1xx, 3xx, 5xx, 408, 409, 499 | unknown |
-//! | 429, 401, 402, 403, 404, 405, 411, 413, 415 that may hold an id | unknown |
-//! | 429, whatever else it holds | provably not sent, slow down |
-//! | 401, 402, 403, 404, 405, 411, 413, 415, whatever else they hold | provably not sent, stop the run |
+//! | 429, 401, 402, 403, 404, 405, 411, 413, 415 that may contain an id | unknown |
+//! | any other 429 | provably not sent, slow down |
+//! | any other 401, 402, 403, 404, 405, 411, 413, 415 | provably not sent, stop the run |
 //! | any other body that is not readable JSON, or gives a key twice | unknown |
-//! | any other 4xx that may hold an id | unknown |
-//! | 2xx that may hold an id, and: an `error`, a `code` that is no success, an `error` of the entry, a `totalCount` of 0 or above the number of recipients | unknown |
-//! | 2xx with ids in `data` and none of that | accepted, where it is certain whose id it is |
+//! | any other 4xx that may contain an id | unknown |
+//! | 2xx that may contain an id, and: an `error`, a `code` other than success, an `error` of the entry, a `totalCount` of 0 or above the number of recipients | unknown |
+//! | 2xx with ids in `data` and none of that | accepted, if it is certain whose id it is |
 //! | 2xx for one recipient with an `id` at the top, no `data`, no `message` and none of that | accepted |
-//! | 2xx or 4xx, no id, a `code` that refuses or an `error` that says something | rejected |
-//! | 400 or 422, no id, a `message` alone | rejected |
+//! | 2xx or 4xx, no id, a `code` that refuses or an `error` with a text | rejected |
+//! | 400 or 422, no id, only a `message` | rejected |
 //! | anything else | unknown |
 //!
 //! * A `code` that repeats the 2xx status, `WA200` and `WS201` are successes. `WA500` and other codes
 //!   of a failing server prove nothing, nor does a `code` or an `error` such as `OK` or `none`.
 //! * The vendor's page prints its error body with `\[` for `[`. Such a body is read as a refusal
 //!   or as nothing.
-//! * Whose id it is: with as many entries as recipients, the index in the ids tells, if the
-//!   indices are 0…n−1, each once; else the order does. With fewer entries, an id is somebody's
-//!   only if each entry's masked recipient fits exactly one number of the request. A mask that
-//!   contradicts the number makes that recipient unknown, see [`mask`].
-//! * Where a 2xx refuses without an id, and its `error` names some of several recipients by their
-//!   whole numbers, those are rejected, and the others are unknown.
+//! * The owner of an id: with as many entries as recipients, the index in the ids decides if the indices are 0…n−1,
+//!   each once; otherwise the order decides. With fewer entries, an id has an owner only if the masked recipient of each
+//!   entry matches exactly one number of the request. A mask that contradicts the number makes that recipient unknown,
+//!   see [`mask`].
+//! * If a 2xx refuses without an id, and its `error` contains the full numbers of some of several recipients, those are
+//!   rejected and the others are unknown.
 //!
 //! Sources: the send-LTO page (bodies, `RBC201`), `docs/whatsapp-error-codes` (statuses, 429),
 //! `docs/whatsapp-api-v2-error-codes-for-send-message` (`RBC001`, `E110`, `WAV2101`, `WA500`). Whether a
@@ -56,11 +55,10 @@ use crate::gateway::Reply;
 use crate::gateway::kaleyra::codes::Code;
 use crate::gateway::redact::Private;
 
-/// Statuses that refuse every request alike, whoever it is for.
-const REFUSED_ALIKE: [u16; 8] = [401, 402, 403, 404, 405, 411, 413, 415];
+/// Statuses that refuse every request, whoever the recipient is.
+const REFUSE_EVERY_REQUEST: [u16; 8] = [401, 402, 403, 404, 405, 411, 413, 415];
 
-/// Reads an answer to a request for `private.numbers`, in their order. Nothing that is private
-/// gets into the reply.
+/// Reads the response to a request for `private.numbers`, in their order. The reply contains no private data.
 pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8], private: &Private<'_>) -> Reply {
     let reader = Reader { status, retry_after, private };
     if let Ok(fields) = serde_json::from_slice::<Object<'_>>(body) {
@@ -74,7 +72,7 @@ pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8], private: &P
     reader.unreadable(body)
 }
 
-/// Reads one answer.
+/// Reads one response.
 struct Reader<'a> {
     status: u16,
     retry_after: Option<Duration>,
@@ -82,18 +80,18 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// `exact` says that the body is JSON as it came.
+    /// `exact` says that the body is valid JSON without corrections.
     fn read(&self, answer: &Answer<'_>, exact: bool) -> Reply {
         let code = answer.code(self.status);
         if let Code::Account(_) = code {
             return self.account(answer, &code);
         }
         if self.is_doubtful() {
-            return self.unknown(format!("the provider answered with status {}", self.status));
+            return self.unknown(format!("the provider responded with status {}", self.status));
         }
         let may_hold_id = answer.may_hold_id();
-        if self.status == 429 || REFUSED_ALIKE.contains(&self.status) {
-            return if may_hold_id { self.id_and_refusal() } else { self.refused_alike(&self.reason(&code, answer)) };
+        if self.status == 429 || REFUSE_EVERY_REQUEST.contains(&self.status) {
+            return if may_hold_id { self.id_and_refusal() } else { self.request_refused(&self.reason(&code, answer)) };
         }
         let success = self.is_success();
         match (may_hold_id, success && exact) {
@@ -101,7 +99,7 @@ impl Reader<'_> {
                 Ok(outcomes) => Reply::Settled(outcomes),
                 Err(problem) => self.unknown(problem),
             },
-            (true, false) if success => self.unknown(format!("the answer (status {}) is not readable", self.status)),
+            (true, false) if success => self.unknown(format!("the response (status {}) cannot be read", self.status)),
             (true, false) => self.id_and_refusal(),
             (false, _) => self.refusal(answer, &code),
         }
@@ -110,26 +108,27 @@ impl Reader<'_> {
     /// Decides about a body that is not a JSON object.
     fn unreadable(&self, body: &[u8]) -> Reply {
         if self.is_doubtful() {
-            return self.unknown(format!("the provider answered with status {}", self.status));
+            return self.unknown(format!("the provider responded with status {}", self.status));
         }
-        if (self.status == 429 || REFUSED_ALIKE.contains(&self.status)) && !body::may_hold_id(body) {
-            return self.refused_alike("");
+        if (self.status == 429 || REFUSE_EVERY_REQUEST.contains(&self.status)) && !body::may_hold_id(body) {
+            return self.request_refused("");
         }
-        self.unknown(format!("the answer (status {}) is not readable", self.status))
+        self.unknown(format!("the response (status {}) cannot be read", self.status))
     }
 
-    /// The account is refused: the run stops, whatever stands beside the code.
+    /// The account is refused: the run stops, whatever else the response contains.
     fn account(&self, answer: &Answer<'_>, code: &Code) -> Reply {
         let reason = self.reason(code, answer);
         if !self.is_doubtful() && !answer.may_hold_id() && answer.total(self.recipients()) != Total::TooMany {
             return Reply::NotSent(NotSent::Account { reason });
         }
-        let doubt = format!("the answer (status {}) refuses the account and may hold an id: {reason}", self.status);
+        let doubt =
+            format!("the response (status {}) refuses the account and may contain an id: {reason}", self.status);
         Reply::Refused { outcomes: vec![Outcome::Unknown { reason: doubt }; self.recipients()], reason }
     }
 
-    /// Not sent, and the next request would fare the same.
-    fn refused_alike(&self, words: &str) -> Reply {
+    /// Not sent, and the next request would be refused as well.
+    fn request_refused(&self, words: &str) -> Reply {
         Reply::NotSent(match (self.status, words) {
             (429, "") => {
                 NotSent::Throttled { reason: "too many requests (429)".to_owned(), retry_after: self.retry_after }
@@ -140,7 +139,7 @@ impl Reader<'_> {
         })
     }
 
-    /// No id anywhere: rejected, if the answer says so.
+    /// There is no id: rejected, if the response says so.
     fn refusal(&self, answer: &Answer<'_>, code: &Code) -> Reply {
         let denial = answer.denial();
         let refuses = match code {
@@ -156,7 +155,7 @@ impl Reader<'_> {
             let words = self.reason(code, answer);
             let words = if words.is_empty() { words } else { format!(": {words}") };
             return self.unknown(format!(
-                "the answer (status {}) holds neither an id nor a clear refusal{words}",
+                "the response (status {}) contains neither an id nor a clear refusal{words}",
                 self.status
             ));
         }
@@ -170,59 +169,65 @@ impl Reader<'_> {
             return Reply::Settled(vec![rejected; self.recipients()]);
         }
         let other =
-            Outcome::Unknown { reason: "the answer refuses other recipients and does not name this one".to_owned() };
+            Outcome::Unknown { reason: "the response refuses other recipients and does not name this one".to_owned() };
         Reply::Settled(named.into_iter().map(|named| if named { rejected.clone() } else { other.clone() }).collect())
     }
 
-    /// An outcome for each recipient, or why nobody is accepted.
+    /// An outcome for each recipient, or the reason why none is accepted.
     fn accepted(&self, answer: &Answer<'_>, code: &Code) -> Result<Vec<Outcome>, String> {
         if answer.denial() != Denial::None || answer.fails_otherwise() || !matches!(code, Code::Absent | Code::Success)
         {
             let words = self.reason(code, answer);
             let words = if words.is_empty() { words } else { format!(": {words}") };
-            return Err(format!("the answer may hold an id, and holds an error{words}"));
+            return Err(format!("the response may contain an id, and contains an error{words}"));
         }
         match answer.total(self.recipients()) {
             Total::Fits => {}
-            Total::None => return Err("the answer may hold an id, and its `totalCount` is 0".to_owned()),
-            Total::TooMany => return Err("the answer's `totalCount` is above the number of recipients".to_owned()),
+            Total::None => return Err("the response may contain an id, and its `totalCount` is 0".to_owned()),
+            Total::TooMany => {
+                return Err("the `totalCount` of the response exceeds the number of recipients".to_owned());
+            }
         }
         let Some(data) = answer.0.get("data") else { return self.accepted_by_top_id(answer) };
         let entries: Vec<Object<'_>> =
-            read_value(data).ok_or_else(|| "the answer's `data` is no list of messages".to_owned())?;
+            read_value(data).ok_or_else(|| "the `data` of the response is not a list of messages".to_owned())?;
         let entries: Vec<Entry<'_>> = entries.iter().map(|fields| Entry::of(fields, self.status)).collect();
         let recipients = self.recipients();
         let owners = match entries.len() {
-            0 => return Err("the answer holds an id and no message".to_owned()),
+            0 => return Err("the response contains an id and no message".to_owned()),
             1 if recipients == 1 => vec![0],
-            many if many > recipients => return Err("the answer holds more messages than recipients".to_owned()),
+            many if many > recipients => {
+                return Err("the response contains more messages than the request has recipients".to_owned());
+            }
             many if many == recipients && (entries.iter().all(|entry| entry.id.is_some()) || in_order(&entries)) => {
                 by_index(&entries).unwrap_or_else(|| (0..many).collect())
             }
             _ => self.by_mask(&entries)?,
         };
         let mut outcomes =
-            vec![Outcome::Unknown { reason: "the answer holds no id for this recipient".to_owned() }; recipients];
+            vec![Outcome::Unknown { reason: "the response contains no id for this recipient".to_owned() }; recipients];
         for (entry, owner) in entries.iter().zip(owners) {
             let twice = |id: &str| entries.iter().filter(|other| other.id.as_deref() == Some(id)).count() > 1;
             let unknown = |reason: &str| Outcome::Unknown { reason: reason.to_owned() };
             outcomes[owner] = match &entry.id {
                 None => continue,
-                Some(_) if entry.fails => unknown("the answer holds an id and an error for this recipient"),
+                Some(_) if entry.fails => unknown("the response contains an id and an error for this recipient"),
                 Some(_) if self.is_anothers(entry.recipient.as_deref(), owner) => {
-                    unknown("the answer names another recipient")
+                    unknown("the response names another recipient")
                 }
-                Some(id) if recipients > 1 && twice(id) => unknown("the answer gives several recipients one id"),
+                Some(id) if recipients > 1 && twice(id) => {
+                    unknown("the response contains the same id for several recipients")
+                }
                 Some(id) => Outcome::Accepted { message_id: self.private.id(id.to_string()) },
             };
         }
         Ok(outcomes)
     }
 
-    /// `200 {"id":"58f86fab-…:0"}`, as one client that is deployed takes it.
+    /// `200 {"id":"58f86fab-…:0"}`, as at least one deployed client reads it.
     fn accepted_by_top_id(&self, answer: &Answer<'_>) -> Result<Vec<Outcome>, String> {
         let [number] = self.private.numbers else {
-            return Err("the answer holds no id for each of its recipients".to_owned());
+            return Err("the response does not contain an id for each recipient".to_owned());
         };
         let others = answer.0.iter().any(|(key, value)| key != "id" && answer::holds_an_id(key, value));
         let id = answer.0.get("id").and_then(id_of);
@@ -230,15 +235,15 @@ impl Reader<'_> {
             Some(id) if !others && !answer.has_message() => {
                 let recipient: Option<Cow<'_, str>> = answer.0.get("recipient").and_then(text_of);
                 if recipient.is_some_and(|mask| mask::compare(&mask, *number) == Mask::Contradicts) {
-                    return Err("the answer names another recipient".to_owned());
+                    return Err("the response names another recipient".to_owned());
                 }
                 Ok(vec![Outcome::Accepted { message_id: self.private.id(id.into_owned()) }])
             }
-            _ => Err("the answer does not hold an id where a success does".to_owned()),
+            _ => Err("the response has no id where a success has it".to_owned()),
         }
     }
 
-    /// The recipient of each entry, told by its mask alone: each must fit exactly one, and each another.
+    /// The recipient of each entry by its mask alone: each must match exactly one, and each a different one.
     fn by_mask(&self, entries: &[Entry<'_>]) -> Result<Vec<usize>, String> {
         let mut owners = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -247,7 +252,7 @@ impl Reader<'_> {
             let mut fitting = (0..self.recipients()).filter(|at| fits(&self.private.numbers[*at]));
             match (fitting.next(), fitting.next()) {
                 (Some(owner), None) if !owners.contains(&owner) => owners.push(owner),
-                _ => return Err("the answer leaves recipients out, and it is not certain whom".to_owned()),
+                _ => return Err("the response omits recipients, and it is uncertain which".to_owned()),
             }
         }
         Ok(owners)
@@ -265,8 +270,8 @@ impl Reader<'_> {
         (200..300).contains(&self.status)
     }
 
-    /// Whether the status leaves open what happened, whatever the body says. A conflict may be with
-    /// the same message; after 408 and 499 somebody did not wait.
+    /// Whether the status leaves the outcome open, whatever the body says. A conflict may be with the same message;
+    /// 408 and 499 mean that one side did not wait.
     fn is_doubtful(&self) -> bool {
         !self.is_success() && !(400..500).contains(&self.status) || matches!(self.status, 408 | 409 | 499)
     }
@@ -276,10 +281,10 @@ impl Reader<'_> {
     }
 
     fn id_and_refusal(&self) -> Reply {
-        self.unknown(format!("the provider refuses (status {}), but the answer may hold an id", self.status))
+        self.unknown(format!("the provider refuses (status {}), but the response may contain an id", self.status))
     }
 
-    /// The code and the provider's words, without what is private.
+    /// The code and the provider's explanation, without private data.
     fn reason(&self, code: &Code, answer: &Answer<'_>) -> String {
         let words = answer.words();
         let text = match code {
@@ -293,11 +298,11 @@ impl Reader<'_> {
     }
 }
 
-/// What an entry of `data` holds.
+/// An entry of `data`.
 struct Entry<'a> {
     id: Option<Cow<'a, str>>,
     recipient: Option<Cow<'a, str>>,
-    /// Whether it says that it failed.
+    /// Whether it reports a failure.
     fails: bool,
 }
 
@@ -312,19 +317,19 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The index behind the colon of its id.
+    /// The index after the colon of its id.
     fn index(&self) -> Option<usize> {
         self.id.as_deref()?.rsplit_once(':')?.1.parse().ok()
     }
 }
 
-/// A text without a copy, where it holds no escapes.
+/// A text, without a copy unless it contains escapes.
 fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
     let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { read_value::<String>(value).map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
-/// A text that can be an id: something of it is visible.
+/// A text that can be an id: it has a visible character.
 fn id_of(value: &RawValue) -> Option<Cow<'_, str>> {
     text_of(value).filter(|id| !crate::util::human::one_line(id).trim().is_empty())
 }
@@ -336,7 +341,7 @@ fn by_index(entries: &[Entry<'_>]) -> Option<Vec<usize>> {
     owners.iter().all(|owner| seen.get_mut(*owner).is_some_and(|seen| !std::mem::replace(seen, true))).then_some(owners)
 }
 
-/// Whether no id speaks against the order of the entries.
+/// Whether no id contradicts the order of the entries.
 fn in_order(entries: &[Entry<'_>]) -> bool {
     entries.iter().enumerate().all(|(at, entry)| entry.index().is_none_or(|index| index == at))
 }

@@ -1,4 +1,4 @@
-//! An answer's body in a typed form: what stands where, without saying what follows from it.
+//! The body of a response in a typed form, without conclusions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use crate::domain::phone::E164;
 use crate::gateway::kaleyra::codes::{Code, is_success_word};
 
-/// A JSON object whose keys are all different. Values are read when they are asked for: one that
-/// nobody asks for needs to be well-formed, nothing more.
+/// A JSON object without duplicate keys. Values are read on demand; a value that is not needed only has to be
+/// well-formed.
 pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
     }
 }
 
-/// A key, without a copy where the body has it as it is.
+/// A key, without a copy unless it contains escapes.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
@@ -91,20 +91,20 @@ pub(super) fn read<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// What `error` says.
+/// The meaning of `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denial {
     /// Nothing: absent, null, false, or empty.
     None,
-    /// Something is there that names no error.
+    /// It has a value that names no error.
     Unclear,
-    /// Something is there that cannot be read, such as a key given twice.
+    /// It has a value that cannot be read, such as a duplicate key.
     Unreadable,
     /// An error.
     Error,
 }
 
-/// The top level of an answer.
+/// The top level of a response.
 pub(super) struct Answer<'a>(pub(super) Object<'a>);
 
 impl<'a> Answer<'a> {
@@ -116,7 +116,7 @@ impl<'a> Answer<'a> {
         self.0.get("error").map_or(Denial::None, denial)
     }
 
-    /// Whether a field that is not documented says that the request failed.
+    /// Whether an undocumented field reports that the request failed.
     pub(super) fn fails_otherwise(&self) -> bool {
         fails_otherwise(&self.0)
     }
@@ -125,13 +125,12 @@ impl<'a> Answer<'a> {
         self.0.get("message").and_then(read::<String>).filter(|text| !text.trim().is_empty())
     }
 
-    /// Whether there is a `message`, whatever it holds.
+    /// Whether there is a `message` field.
     pub(super) fn has_message(&self) -> bool {
         self.0.get("message").is_some_and(|value| value.get() != "null")
     }
 
-    /// What `totalCount` says against an acceptance of so many: that there is none, or that there
-    /// are more.
+    /// The meaning of `totalCount` for a request with this many recipients.
     pub(super) fn total(&self, recipients: usize) -> Total {
         let Some(value) = self.0.get("totalCount") else { return Total::Fits };
         let text = value.get().trim_matches('"');
@@ -142,12 +141,12 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Whether there is anything where a success would carry an id: then a refusal proves nothing.
+    /// Whether a field in which a success carries an id has a value: then a refusal proves nothing.
     pub(super) fn may_hold_id(&self) -> bool {
         self.0.iter().any(|(key, value)| holds_an_id(key, value))
     }
 
-    /// What is wrong, in the provider's words. Empty if it says nothing.
+    /// The provider's explanation of an error; empty if there is none.
     pub(super) fn words(&self) -> String {
         let details = match self.0.get("error") {
             Some(error) => match read::<Object<'_>>(error) {
@@ -170,7 +169,7 @@ impl<'a> Answer<'a> {
         if details.is_empty() { self.message().unwrap_or_default() } else { details }
     }
 
-    /// Which of these numbers `error` names: the whole number is a key, or stands in a value.
+    /// Which of these numbers `error` names: the full number is a key, or is contained in a value.
     pub(super) fn named_in_error(&self, numbers: &[E164]) -> Vec<bool> {
         let Some(fields) = self.0.get("error").and_then(read::<Object<'_>>) else {
             return vec![false; numbers.len()];
@@ -200,18 +199,18 @@ pub(super) fn code(fields: &Object<'_>, status: u16) -> Code {
     }
 }
 
-/// What `totalCount` says.
+/// The meaning of `totalCount`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Total {
-    /// Nothing that matters.
+    /// It does not contradict an acceptance.
     Fits,
-    /// That nothing was sent.
+    /// Nothing was sent.
     None,
-    /// That more was sent than asked for.
+    /// More messages were sent than requested.
     TooMany,
 }
 
-/// Whether a field beside an id says that something failed, although no page has it: `errors`,
+/// Whether an undocumented field beside an id reports a failure: `errors`,
 /// `"success": false`, `"status": "failed"`.
 pub(super) fn fails_otherwise(fields: &Object<'_>) -> bool {
     fields.iter().any(|(key, value)| match key {
@@ -226,7 +225,7 @@ pub(super) fn fails_otherwise(fields: &Object<'_>) -> bool {
     })
 }
 
-/// What an `error` says, of an answer or of an entry.
+/// The meaning of the `error` of a response or of an entry.
 pub(super) fn denial(value: &RawValue) -> Denial {
     match value.get().as_bytes()[0] {
         b'n' | b'f' => Denial::None,
@@ -250,7 +249,7 @@ pub(super) fn denial(value: &RawValue) -> Denial {
     }
 }
 
-/// The words of a value, without its brackets. Empty if it cannot be read.
+/// The texts in a value, without brackets; empty if it cannot be read.
 fn words(value: &RawValue) -> String {
     fn add(value: &serde_json::Value, words: &mut Vec<String>) {
         use serde_json::Value;
@@ -279,7 +278,7 @@ fn words(value: &RawValue) -> String {
     all.join(", ")
 }
 
-/// Whether a text holds a number of exactly these digits.
+/// Whether a text contains a number of exactly these digits.
 fn has_number(text: &str, digits: &str) -> bool {
     text.match_indices(digits).any(|(start, _)| {
         let before = text[..start].bytes().next_back();
@@ -288,7 +287,7 @@ fn has_number(text: &str, digits: &str) -> bool {
     })
 }
 
-/// Whether a field of the top level is one where a success could carry an id, and holds anything.
+/// Whether a top-level field could carry the id of a success, and has a value.
 pub(super) fn holds_an_id(key: &str, value: &RawValue) -> bool {
     match key {
         "code" | "error" | "errors" | "totalCount" => false,
@@ -298,7 +297,7 @@ pub(super) fn holds_an_id(key: &str, value: &RawValue) -> bool {
     }
 }
 
-/// Whether a value is anything but null and nothing.
+/// Whether a value is neither null nor empty.
 fn holds(value: &RawValue) -> bool {
     match value.get().as_bytes()[0] {
         b'n' => false,
@@ -309,7 +308,7 @@ fn holds(value: &RawValue) -> bool {
     }
 }
 
-/// Whether a key is one of those under which a success could carry ids, however it is spelt.
+/// Whether a key could carry the ids of a success, in any spelling.
 fn names_an_id(key: &str) -> bool {
     if key.len() > 12 {
         return false;
@@ -326,8 +325,7 @@ fn names_an_id(key: &str) -> bool {
     )
 }
 
-/// Whether a text has such a key with something behind it, wherever it stands. Reads what is no
-/// JSON as well.
+/// Whether a text contains such a key with a value anywhere, even if the text is not JSON.
 pub(super) fn mentions_an_id(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.iter().enumerate().filter(|(_, byte)| matches!(byte, b'"' | b'\'')).any(|(start, quote)| {
