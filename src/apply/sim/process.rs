@@ -25,10 +25,10 @@ use crate::plan::{Approved, SendStatus};
 const MAX_PROCESSES: u64 = 4;
 
 /// How long a scenario may go on, in simulated time.
-const MAX_TIME: Duration = Duration::from_secs(30 * 86_400);
+const MAX_TIME: Duration = Duration::from_secs(12 * 3_600);
 
 /// How often a process may be polled: beyond that it runs in a circle.
-const MAX_POLLS: u64 = 2_000_000;
+const MAX_POLLS: u64 = 500_000;
 
 /// A process on a machine of its own.
 pub(super) struct Process {
