@@ -171,10 +171,10 @@ impl MemoryStore {
     pub fn beat(&self, run: i64) -> bool {
         let mut inner = self.lock();
         let alive = inner.beat(run, self.clock.as_ref());
-        if let Some(campaign) = inner.run_mut(run).map(|found| found.start.campaign.clone()) {
-            if inner.fence_dead(&campaign, run, self.clock.as_ref()) {
-                inner.abandon(&campaign, run, self.clock.now());
-            }
+        if let Some(campaign) = inner.run_mut(run).map(|found| found.start.campaign.clone())
+            && inner.fence_dead(&campaign, run, self.clock.as_ref())
+        {
+            inner.abandon(&campaign, run, self.clock.now());
         }
         alive
     }

@@ -246,6 +246,7 @@ impl EntryJson {
 }
 
 /// What `status --format json` prints: one campaign if one is named, else all of them.
+#[expect(clippy::large_enum_variant, reason = "one is made for each command")]
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum StatusJson {
@@ -545,6 +546,7 @@ impl LedgerCheckJson {
 }
 
 /// One line of `ledger export`. The first is the ledger; the runs and the entries of the journal follow.
+#[expect(clippy::large_enum_variant, reason = "each is written and dropped")]
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(crate) enum ExportLine {
