@@ -41,7 +41,6 @@ pub mod cli;
 pub mod coupons;
 pub mod domain;
 pub mod gateway;
-#[expect(clippy::disallowed_methods, reason = "the ledger does not take a clock yet")]
 pub mod ledger;
 pub mod manifest;
 pub mod plan;

@@ -161,7 +161,7 @@ fn read(
     retry_rejected: bool,
     mut feed: FeedSender,
 ) {
-    let pass = match Pass::new(campaign, Inputs::open(campaign), snapshot, key, planned_at, retry_rejected) {
+    let pass = match Pass::new(campaign, Inputs::open(campaign), snapshot, Some(key), planned_at, retry_rejected) {
         Ok(pass) => pass,
         Err(diagnostics) => return feed.finish_blocking(Err(FeedError::Open(diagnostics))),
     };

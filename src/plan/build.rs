@@ -34,7 +34,7 @@ pub struct Basis<'a> {
     /// What the ledger holds.
     pub snapshot: &'a Snapshot,
     /// The ledger's key.
-    pub key: &'a LedgerKey,
+    pub key: Option<&'a LedgerKey>,
     /// Now.
     pub now: Timestamp,
     /// The instant of an approved plan, if one is applied.

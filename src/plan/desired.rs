@@ -14,12 +14,12 @@ use crate::coupons::{CodeTable, Pool};
 use crate::domain::campaign::CouponSpec;
 use crate::domain::canonical::{Canonical, ContentDigest};
 use crate::domain::coupon::CouponCode;
-use crate::domain::diagnostic::Diagnostics;
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::expiry::MessageExpiry;
 use crate::domain::message::{Digester, HeadDigest, Message};
 use crate::domain::phone::{E164, Identity};
 use crate::domain::row::{Row, RowOrigin};
-use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, SendState, Snapshot, content_prefix};
+use crate::ledger::{LedgerKey, RecordedSend, SendKey, SendKeys, SendState, Snapshot, content_prefix};
 
 /// How many candidates a generator may go through before its codes count as used up.
 const MAX_SALT: u32 = 64;
@@ -126,7 +126,7 @@ impl<'a> Pass<'a> {
         prepared: &'a Prepared,
         inputs: Inputs,
         snapshot: &'a Snapshot,
-        key: &LedgerKey,
+        key: Option<&LedgerKey>,
         planned_at: Timestamp,
         retry_rejected: bool,
     ) -> Result<Self, Diagnostics> {
@@ -144,6 +144,12 @@ impl<'a> Pass<'a> {
                 Codes::Pool(pool)
             }
             CouponSpec::Generate { prefix, alphabet, length } => {
+                let key = key.ok_or_else(|| {
+                    Diagnostics::from(Diagnostic::error(
+                        Code::LedgerKeyMissing,
+                        "codes are generated with the ledger's key, and there is none",
+                    ))
+                })?;
                 let scope = format!("{}/{}", prepared.record_name, campaign.edition);
                 let generator = Generator::new(key.for_codes(), scope, prefix, alphabet, *length);
                 let mut taken = CodeTable::default();
@@ -157,7 +163,10 @@ impl<'a> Pass<'a> {
             prepared,
             audience,
             snapshot,
-            keys: key.send_keys(&prepared.record_name, campaign.edition),
+            keys: match key {
+                Some(key) => key.send_keys(&prepared.record_name, campaign.edition),
+                None => SendKeys::without_ledger(&prepared.record_name, campaign.edition),
+            },
             codes,
             expiry: campaign.expiry.as_ref().map(|expiry| expiry.rule().resolve(planned_at)),
             retry_rejected,
@@ -279,7 +288,7 @@ impl<'a> Pass<'a> {
 
 impl Codes {
     /// The code that a person would get: the one that is theirs already, else the next.
-    fn propose(&mut self, person: Identity, recorded: Option<Recorded<'_>>) -> Option<CouponCode> {
+    fn propose(&mut self, person: Identity, recorded: Option<RecordedSend<'_>>) -> Option<CouponCode> {
         let bound = recorded.and_then(|recorded| CouponCode::recorded(recorded.coupon));
         match self {
             Codes::One(code) => Some(code.clone()),
@@ -295,7 +304,7 @@ impl Codes {
     }
 
     /// Gives the proposed code away.
-    fn keep(&mut self, code: &CouponCode, recorded: Option<Recorded<'_>>) {
+    fn keep(&mut self, code: &CouponCode, recorded: Option<RecordedSend<'_>>) {
         match self {
             Codes::One(_) => {}
             Codes::Pool(pool) => {
@@ -327,7 +336,7 @@ fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: Content
 
 impl SendStatus {
     /// The status of a send, by what is recorded of it.
-    pub fn of(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) -> Self {
+    pub fn of(recorded: Option<RecordedSend<'_>>, retry_rejected: bool, live: &[i64]) -> Self {
         match recorded {
             None => SendStatus::Send(1),
             Some(recorded) => match recorded.state {

@@ -82,6 +82,16 @@ pub fn write_atomically(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
+/// Reads a regular file of at most `most` bytes that the user named, wherever it is. Does not wait for a pipe, and
+/// does not open a device.
+pub fn read_regular(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
+    let fail = |error| FileError::of(path, error);
+    let canonical = std::fs::canonicalize(path).map_err(fail)?;
+    let directory = canonical.parent().unwrap_or(&canonical);
+    let file = InputFile::found(path.to_owned(), directory.into()).open(most)?;
+    file.read(most).map_err(fail)
+}
+
 /// A path as it is shown in messages.
 pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string()

@@ -11,7 +11,8 @@ use sendform::apply::{self, ApprovedPlan, Event, Progress, Run, RunEnding, RunRe
 use sendform::domain::clock::SystemClock;
 use sendform::domain::send::SendState;
 use sendform::gateway::{Gateway, NotSent, Outcome, Reply, Request};
-use sendform::ledger::{LedgerKey, LedgerLocation, RunStart, Scope};
+use sendform::ledger::memory::MemoryStore;
+use sendform::ledger::{Ledger, LedgerKey, LedgerLocation, Operator, RunStart, Scope};
 use sendform::manifest::{self, Given};
 use sendform::plan::build::{Basis, build};
 use sendform::plan::{Inputs, Prepared};
@@ -22,7 +23,7 @@ use crate::support::Project;
 /// Keeps what it was asked to send, and answers as told.
 struct Recording {
     sent: Mutex<Vec<(String, String)>>,
-    reply: fn(usize) -> Reply,
+    reply: Box<dyn Fn(usize) -> Reply + Send + Sync>,
 }
 
 #[async_trait]
@@ -42,6 +43,10 @@ fn accept(number: usize) -> Reply {
     Reply::Settled(vec![Outcome::Accepted { message_id: format!("m:{number}") }])
 }
 
+fn operator() -> Operator {
+    Operator { host: "host".into(), actor: "actor".into(), clock: Arc::new(SystemClock) }
+}
+
 /// A project, its ledger, and a gateway: what a program needs to apply a plan.
 struct Embedding {
     project: Project,
@@ -58,23 +63,36 @@ impl Embedding {
         let key = LedgerKey::from_bytes([7; 32]);
         let location = LedgerLocation::File(project.path().join("ledger.db"));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(location.create(&key)).unwrap();
+        runtime.block_on(location.create(&operator(), &key)).unwrap();
         Self { project, location, key, runtime }
     }
 
     /// Plans and applies, as often as wanted.
-    fn apply(&self, reply: fn(usize) -> Reply) -> (RunSummary, Vec<(String, String)>, Vec<Event>) {
+    fn apply(
+        &self,
+        reply: impl Fn(usize) -> Reply + Send + Sync + 'static,
+    ) -> (RunSummary, Vec<(String, String)>, Vec<Event>) {
+        let ledger = self.runtime.block_on(self.location.open_for_run(&operator(), &self.key)).unwrap();
+        self.apply_on(ledger, |_| {}, reply)
+    }
+
+    /// The same on another ledger. `begins` sees what the run is begun with.
+    fn apply_on(
+        &self,
+        mut ledger: Box<dyn Ledger>,
+        begins: impl FnOnce(&RunStart),
+        reply: impl Fn(usize) -> Reply + Send + Sync + 'static,
+    ) -> (RunSummary, Vec<(String, String)>, Vec<Event>) {
         let now = Timestamp::now();
         let loaded = manifest::load(&self.project.path().join("campaign.yaml"), &Given::default(), now).unwrap();
         let compiled = loaded.compiled;
         let campaign =
             Arc::new(Prepared::new(loaded.path, loaded.campaign, compiled.composer, compiled.audience, compiled.pool));
         let scope = Scope { campaign: campaign.record_name.clone(), edition: campaign.edition, unique_codes: false };
-        let mut ledger = self.runtime.block_on(self.location.open_for_run(&self.key)).unwrap();
         let snapshot = self.runtime.block_on(ledger.snapshot(&scope)).unwrap();
         let basis = Basis {
             snapshot: &snapshot,
-            key: &self.key,
+            key: Some(&self.key),
             now,
             planned_at: None,
             retry_rejected: false,
@@ -83,7 +101,7 @@ impl Embedding {
             collect_newcomers: false,
         };
         let built = build(&campaign, Inputs::open(&campaign), basis).unwrap();
-        let gateway = Arc::new(Recording { sent: Mutex::default(), reply });
+        let gateway = Arc::new(Recording { sent: Mutex::default(), reply: Box::new(reply) });
         let (events_sender, mut events) = mpsc::unbounded_channel();
         let (_shutdown_sender, shutdown) = watch::channel(ShutdownRequest::None);
         let run = Run {
@@ -104,6 +122,8 @@ impl Embedding {
                 retry_rejected: false,
                 lease: Duration::from_secs(30),
                 longest_request: Duration::from_secs(30),
+                host: "host".into(),
+                actor: "actor".into(),
             },
             plan: ApprovedPlan {
                 sends: built.file.counts.send,
@@ -127,6 +147,7 @@ impl Embedding {
             progress: watch::Sender::new(Progress::default()),
             keep_lost: Box::new(|_, _| panic!("the ledger has lost nothing")),
         };
+        begins(&run.start);
         let summary = self.runtime.block_on(self.runtime.spawn(apply::run(run))).unwrap().unwrap();
         let sent = gateway.sent.lock().unwrap().clone();
         let mut seen = Vec::new();
@@ -138,7 +159,7 @@ impl Embedding {
 
     fn states(&self) -> (usize, usize) {
         let scope = Scope { campaign: "test-offer".into(), edition: 1, unique_codes: false };
-        let mut ledger = self.runtime.block_on(self.location.open(None)).unwrap().unwrap();
+        let mut ledger = self.runtime.block_on(self.location.open(&operator(), None)).unwrap().unwrap();
         let snapshot = self.runtime.block_on(ledger.snapshot(&scope)).unwrap();
         (snapshot.sends.count(SendState::Accepted) as usize, snapshot.sends.len())
     }
@@ -191,4 +212,29 @@ fn a_gateway_that_panics_costs_its_own_send_alone() {
     assert!(matches!(&summary.ending, RunEnding::Internal(problem) if problem.contains("crashed")), "{summary:?}");
     assert_eq!(summary.progress.unknown, 1);
     assert!(summary.sealed.is_ok());
+}
+
+#[test]
+fn a_later_round_that_cannot_open_its_files_keeps_the_figures_of_the_run() {
+    let embedding = Embedding::new(THREE);
+    embedding.project.write("stop.csv", "mobile\n9800000000\n");
+    embedding.project.campaign(&[("  default_region: IN", "  default_region: IN\n  suppress: [{ csv: stop.csv }]")]);
+    let store = MemoryStore::new(&embedding.key, Arc::new(SystemClock));
+    let stop = embedding.project.path().join("stop.csv");
+    let other = store.clone();
+    // Another applier of the same plan is about, so that a further round follows.
+    let begins = |start: &RunStart| {
+        other.begin(start).unwrap();
+    };
+    let (summary, sent, _) = embedding.apply_on(store.open(Some(&embedding.key)).unwrap(), begins, move |number| {
+        if number == 2 {
+            std::fs::remove_file(&stop).unwrap();
+        }
+        accept(number)
+    });
+    assert!(matches!(summary.ending, RunEnding::InputsUnreadable(_)), "{:?}", summary.ending);
+    assert_eq!((sent.len(), summary.progress.accepted, summary.result), (3, 3, RunResult::Stopped));
+    let runs = embedding.runtime.block_on(async { store.open(None).unwrap().runs().await.unwrap() });
+    let recorded = runs.iter().find(|run| run.id == summary.run).unwrap();
+    assert_eq!(recorded.counts.map(|counts| counts.accepted), Some(3));
 }

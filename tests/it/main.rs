@@ -27,6 +27,7 @@ mod formats;
 mod hardening;
 mod identity;
 mod ledger_files;
+mod machine_output;
 mod manifest;
 mod offer;
 mod outputs;

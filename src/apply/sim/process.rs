@@ -25,10 +25,10 @@ use crate::plan::{Approved, SendStatus};
 const MAX_PROCESSES: u64 = 4;
 
 /// How long a scenario may go on, in simulated time.
-const MAX_TIME: Duration = Duration::from_secs(30 * 86_400);
+const MAX_TIME: Duration = Duration::from_secs(12 * 3_600);
 
 /// How often a process may be polled: beyond that it runs in a circle.
-const MAX_POLLS: u64 = 2_000_000;
+const MAX_POLLS: u64 = 500_000;
 
 /// A process on a machine of its own.
 pub(super) struct Process {
@@ -274,6 +274,8 @@ fn start(world: &World, other_plan: bool, snapshot: &Snapshot) -> RunStart {
         // What is not shared is locked, and a lock goes with its process alone.
         lease: if scenario.shared { scenario.lease } else { MAX_TIME },
         longest_request: scenario.longest_request,
+        host: "simulation".into(),
+        actor: "simulation".into(),
     }
 }
 
@@ -375,7 +377,7 @@ async fn person(world: Arc<World>) {
             });
         }
         if !evidence.is_empty() {
-            let findings = ledger.evidence(&evidence).await;
+            let findings = ledger.record_evidence(&evidence).await;
             world.note(format_args!("a person settles {}: {findings:?}", evidence.len()));
         }
     }

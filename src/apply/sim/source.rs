@@ -32,6 +32,7 @@ pub(super) fn person_of(address: E164) -> u64 {
 }
 
 /// Every message of the campaign, as it is planned over this snapshot.
+#[expect(clippy::vec_box, reason = "the feed takes boxes")]
 pub(super) fn messages(world: &World, snapshot: &Snapshot) -> Vec<Box<Desired>> {
     let spent: BTreeSet<&str> = snapshot.spent_codes.iter().map(|code| &**code).collect();
     let template = Arc::new(TemplateHead {

@@ -1,5 +1,6 @@
 //! The engine on a paused clock, with a ledger in memory and a gateway that follows a script.
 
+mod expiry;
 mod mixed_answers;
 mod rate;
 mod unknown;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 
@@ -17,7 +19,7 @@ use super::feed::Feed;
 use super::{Engine, Event, Progress, RunEnding, Setup, ShutdownRequest};
 use crate::domain::campaign::{Bound, Delivery, Rate, StopWhen};
 use crate::domain::canonical::ContentDigest;
-use crate::domain::clock::SystemClock;
+use crate::domain::clock::{Clock, SystemClock};
 use crate::domain::coupon::CouponCode;
 use crate::domain::media::{MediaFile, MediaKind};
 use crate::domain::message::{Digester, Media, Message, TemplateHead};
@@ -25,8 +27,8 @@ use crate::domain::phone::E164;
 use crate::domain::row::{RowLocation, RowOrigin};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
-    Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RunCounts, RunLedger, SendKey, SendState,
-    Snapshot,
+    Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RecordedEnding, RunCounts, RunLedger,
+    SendKey, SendState, Snapshot,
 };
 use crate::plan::{Approved, Desired, SendStatus};
 
@@ -145,7 +147,7 @@ impl RunLedger for Memory {
         let mut record = self.0.lock().unwrap();
         record.broken |= fault == Some(Fault::Broken);
         if record.broken {
-            return Err(LedgerError::Storage { path: "memory".into(), doing: "written", problem: "scripted".into() });
+            return Err(LedgerError::storage("memory", "written", "scripted"));
         }
         if let Some(Fault::Lost { done }) = fault {
             record.doubtful.extend(batch.claim.iter().map(|intent| (intent.key, intent.attempt)));
@@ -154,7 +156,7 @@ impl RunLedger for Memory {
             if done {
                 record.take(batch);
             }
-            return Err(LedgerError::Lost { place: "memory".into(), problem: "scripted".into() });
+            return Err(LedgerError::lost("memory", "scripted"));
         }
         if let Some(lease) = &record.lease {
             lease.confirmed(asked);
@@ -174,7 +176,7 @@ impl RunLedger for Memory {
         Ok(Snapshot::default())
     }
 
-    async fn finish(self: Box<Self>, _ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+    async fn finish(self: Box<Self>, _ending: RecordedEnding, counts: RunCounts) -> Result<Head, LedgerError> {
         self.0.lock().unwrap().finished = Some(counts);
         Ok(self.head())
     }
@@ -288,6 +290,9 @@ struct Scene {
     /// When the user asks to stop, and how.
     stops: Vec<(Duration, ShutdownRequest)>,
     latency: Duration,
+    /// When nothing may leave any more, and by which clock.
+    leave_by: Option<Timestamp>,
+    clock: Arc<dyn Clock>,
     /// How many bytes the file of each message has, and how many may be under way.
     file: usize,
     upload_budget: u64,
@@ -301,6 +306,8 @@ impl Scene {
             ledger: Memory::default(),
             stops: Vec::new(),
             latency: Duration::from_millis(20),
+            leave_by: None,
+            clock: Arc::new(SystemClock),
             file: 0,
             upload_budget: 0,
         }
@@ -369,8 +376,8 @@ impl Scene {
             gateway: Arc::clone(&gateway) as Arc<dyn Gateway>,
             delivery: self.delivery,
             approved: Arc::new(approved),
-            leave_by: None,
-            clock: Arc::new(SystemClock),
+            leave_by: self.leave_by,
+            clock: self.clock,
             shutdown: stop,
             events,
             figures: watch::Sender::default(),

@@ -136,8 +136,8 @@ impl Job<'_> {
             let _ = shown.join();
             ended
         });
-        if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
-            let page = path.with_file_name("inbox.html");
+        if let Some(sandbox) = &provider.sandbox {
+            let page = place.directory().join("inbox.html");
             if crate::util::fs::write_atomically(&page, &sandbox.page(), 0o600).is_ok() {
                 ui.say(&format!("Inbox     {}", page.display()));
             }

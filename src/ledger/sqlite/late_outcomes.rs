@@ -1,49 +1,56 @@
-//! Outcomes that need the journal, and what it cannot follow.
+//! Outcomes that need the journal, and reports that it cannot follow.
 
 use std::collections::HashSet;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
-use super::super::hearing::{Hearings, Step};
-use super::super::{Committed, Contradiction, SendKey, SendState, Settlement, Source};
-use super::super::{state_code, state_of};
 use super::append;
+use crate::domain::send::{SendKey, SendState, Settlement};
+use crate::ledger::columns::columns;
+use crate::ledger::contract::Committed;
+use crate::ledger::contradiction::Contradiction;
+use crate::ledger::late_outcomes::{JournalStep, LateOutcomes};
+use crate::ledger::record::state_code;
 
-/// Hears late, repeated and contradicting outcomes, and writes what follows from them.
-/// Each of the run's own attempts began at or after the entry `first_seq`.
-pub(super) fn hear(
+columns!(
+    step: SEND_KEY = "send_key", ATTEMPT = "attempt", KIND = "kind", RUN = "run", SOURCE = "source",
+    HAS_ID = "message_id IS NOT NULL",
+);
+
+/// Evaluates late, repeated and contradicting outcomes of a run, and writes what follows from them.
+/// All attempts of the run began at or after the entry `first_seq`.
+pub(super) fn record(
     connection: &Connection,
     first_seq: i64,
     (run, at): (i64, i64),
     settlements: &[&Settlement],
     committed: &mut Committed,
-) -> Result<Hearings, rusqlite::Error> {
-    let mut hearings = Hearings::new(run, at);
+) -> Result<LateOutcomes, rusqlite::Error> {
+    let mut outcomes = LateOutcomes::new(run, at);
     let wanted: HashSet<SendKey> = settlements.iter().map(|settlement| settlement.key).collect();
-    let mut entries = connection.prepare_cached(
-        "SELECT send_key, attempt, kind, run, source, message_id IS NOT NULL FROM journal WHERE seq >= ?1 ORDER BY seq",
-    )?;
+    let sql = format!("SELECT {} FROM journal WHERE seq >= ?1 ORDER BY seq", step::LIST);
+    let mut entries = connection.prepare_cached(&sql)?;
     let mut entries = entries.query([first_seq])?;
     while let Some(row) = entries.next()? {
-        let key = SendKey(row.get(0)?);
+        let key = row.get(step::SEND_KEY)?;
         if wanted.contains(&key) {
-            hearings.read(&Step {
+            outcomes.add_entry(&JournalStep {
                 key,
-                attempt: row.get(1)?,
-                state: state_of(row.get(2)?).map_err(|_| rusqlite::Error::InvalidQuery)?,
-                run: row.get(3)?,
-                source: row.get::<_, Option<String>>(4)?.and_then(|source| Source::parse(&source)),
-                has_id: row.get(5)?,
+                attempt: row.get(step::ATTEMPT)?,
+                state: row.get(step::KIND)?,
+                run: row.get(step::RUN)?,
+                source: row.get(step::SOURCE)?,
+                has_id: row.get(step::HAS_ID)?,
             });
         }
     }
-    // Claims whose answer is lost do not exist here: the answer comes from this process.
-    hearings.hear_all(settlements.iter().copied(), |_| false, committed);
-    append(connection, &hearings.entries)?;
-    for contradiction in &hearings.contradictions {
+    // No answer to a claim can be lost here, because it comes from this process.
+    outcomes.evaluate_all(settlements.iter().copied(), |_| false, committed);
+    append(connection, &outcomes.entries)?;
+    for contradiction in &outcomes.contradictions {
         write(connection, contradiction)?;
     }
-    Ok(hearings)
+    Ok(outcomes)
 }
 
 /// Keeps a contradiction, once.
@@ -69,29 +76,29 @@ pub(super) fn write(connection: &Connection, found: &Contradiction) -> Result<()
         .map(drop)
 }
 
-/// Sends of which an earlier attempt was accepted, as its run reported too late.
+/// Sends of which the provider accepted an earlier attempt, which its run reported too late for the record to
+/// follow: they are not sent again.
 pub(super) fn accepted(connection: &Connection) -> Result<HashSet<SendKey>, rusqlite::Error> {
     let mut keys = connection.prepare_cached("SELECT send_key FROM contradiction WHERE kind = ?1")?;
-    let keys = keys.query_map([state_code(SendState::Accepted)], |row| row.get(0).map(SendKey))?;
+    let keys = keys.query_map([state_code(SendState::Accepted)], |row| row.get("send_key"))?;
     keys.collect()
 }
 
 /// All contradictions, in order.
-pub(super) fn read(connection: &Connection) -> Result<Vec<Contradiction>, rusqlite::Error> {
+pub(super) fn contradictions(connection: &Connection) -> Result<Vec<Contradiction>, rusqlite::Error> {
     let mut rows = connection.prepare(
         "SELECT run, at, send_key, attempt, kind, message_id, reason, stood, stood_attempt FROM contradiction ORDER BY id",
     )?;
-    let state = |row: &Row<'_>, column: &str| state_of(row.get(column)?).map_err(|_| rusqlite::Error::InvalidQuery);
     let rows = rows.query_map([], |row| {
         Ok(Contradiction {
             run: row.get("run")?,
             at: row.get("at")?,
-            key: SendKey(row.get("send_key")?),
+            key: row.get("send_key")?,
             attempt: row.get("attempt")?,
-            said: state(row, "kind")?,
+            said: row.get("kind")?,
             message_id: row.get("message_id")?,
             reason: row.get("reason")?,
-            stood: state(row, "stood")?,
+            stood: row.get("stood")?,
             stood_attempt: row.get("stood_attempt")?,
         })
     })?;

@@ -1,43 +1,45 @@
-//! What the ledger holds of one edition, in little memory.
+//! The sends of one edition in memory.
 
 use std::fmt;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::{SendKey, SendState};
+use super::contract::StateCounts;
+use crate::domain::send::{SendKey, SendState};
 
 /// What the ledger holds of one send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recorded<'a> {
-    /// Where it stands.
+pub struct RecordedSend<'a> {
+    /// The state of the send.
     pub state: SendState,
-    /// The last attempt.
+    /// The number of the last attempt.
     pub attempt: u32,
     /// The run of the last attempt.
     pub run: i64,
-    /// The code that is bound to it.
+    /// The code that belongs to the send.
     pub coupon: &'a str,
-    /// The beginning of the digest of what its last attempt held, if that was read.
+    /// The beginning of the digest of the last attempt's message, if it was read.
     pub content: Option<ContentPrefix>,
 }
 
-/// The beginning of a [`ContentDigest`](crate::domain::canonical::ContentDigest): enough to tell that a message has changed.
+/// The beginning of a [`ContentDigest`](crate::domain::canonical::ContentDigest): enough to see that a message
+/// has changed.
 pub type ContentPrefix = [u8; 6];
 
-/// Cuts a digest. One that begins with zeros counts as not read, which one in 2^48 does.
+/// The beginning of a digest. A digest that begins with zeros counts as not read; one in 2^48 does.
 pub fn content_prefix(digest: &[u8]) -> Option<ContentPrefix> {
     digest.first_chunk().copied().filter(|prefix| *prefix != ContentPrefix::default())
 }
 
 /// The sends of one edition, by their keys.
 ///
-/// Ten million of them stand beside a pool of ten million codes and the plan's own tables, so they
-/// are kept in one list without a hole, with their codes in one text.
+/// Ten million of them must fit in memory beside a pool of ten million codes and the plan's own tables. So
+/// they are kept in one list without gaps, and all codes in one text.
 #[derive(Default)]
-pub struct Sends {
+pub struct SendTable {
     slots: Vec<Slot>,
-    /// From a key to its place in `slots`.
+    /// From a key to its index in `slots`.
     index: HashTable<u32>,
     codes: String,
 }
@@ -54,62 +56,69 @@ struct Slot {
     state: SendState,
 }
 
-impl Sends {
-    /// Nothing yet, with room for about so many.
-    pub fn with_room_for(sends: usize) -> Self {
+impl SendTable {
+    /// An empty table with capacity for about this many sends.
+    pub fn with_capacity(sends: usize) -> Self {
         let mut table = Self::default();
         if table.slots.try_reserve_exact(sends).is_ok() {
-            let _ = table.index.try_reserve(sends, |place| table.slots[*place as usize].key.hash_half());
+            let _ = table.index.try_reserve(sends, |position| table.slots[*position as usize].key.hash_half());
         }
         table
     }
 
-    /// How many there are.
+    /// How many sends there are.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether nothing is recorded.
+    /// Whether there are no sends.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// What is recorded of a send.
-    pub fn get(&self, key: &SendKey) -> Option<Recorded<'_>> {
-        Some(self.recorded(&self.slots[self.place(key)?]))
+    /// What the ledger holds of a send.
+    pub fn get(&self, key: &SendKey) -> Option<RecordedSend<'_>> {
+        Some(self.recorded(&self.slots[self.find(key)?]))
     }
 
-    fn place(&self, key: &SendKey) -> Option<usize> {
-        let place = self.index.find(key.hash_half(), |place| self.slots[*place as usize].key == *key);
-        place.map(|place| *place as usize)
+    fn find(&self, key: &SendKey) -> Option<usize> {
+        let position = self.index.find(key.hash_half(), |position| self.slots[*position as usize].key == *key);
+        position.map(|position| *position as usize)
     }
 
-    /// Looks sends up one after the other.
+    /// A cursor that looks sends up one after the other.
     pub fn cursor(&self) -> Cursor<'_> {
         Cursor { sends: self, next: 0 }
     }
 
-    /// All of them, in the order in which they were first recorded.
-    pub fn iter(&self) -> impl Iterator<Item = (SendKey, Recorded<'_>)> {
+    /// All sends, in the order in which they were first recorded.
+    pub fn iter(&self) -> impl Iterator<Item = (SendKey, RecordedSend<'_>)> {
         self.slots.iter().map(|slot| (slot.key, self.recorded(slot)))
     }
 
-    /// How many stand there.
+    /// How many sends are in this state.
     pub fn count(&self, state: SendState) -> u64 {
         self.slots.iter().filter(|slot| slot.state == state).count() as u64
     }
 
-    /// The first run that anything but "not sent" is known from.
+    /// How many sends are in each state.
+    pub fn count_by_state(&self) -> StateCounts {
+        let mut counts = StateCounts::default();
+        self.slots.iter().for_each(|slot| counts.add(slot.state, 1));
+        counts
+    }
+
+    /// The first run of all sends that are not `not sent`.
     pub fn first_run(&self) -> Option<i64> {
         self.slots.iter().filter(|slot| slot.state != SendState::NotSent).map(|slot| i64::from(slot.run)).min()
     }
 
-    /// Takes in where a send stands from now on; of an intent, also its run and its code.
+    /// Records the state that a send has from now on; of an intent, also its run and its code.
     pub fn record(&mut self, key: SendKey, state: SendState, attempt: u32, intent: Option<(i64, &str)>) {
         self.record_with_content(key, state, attempt, intent, None);
     }
 
-    /// The same; of an intent, also the beginning of its digest.
+    /// The same as [`record`](Self::record); of an intent, also the beginning of its digest.
     pub fn record_with_content(
         &mut self,
         key: SendKey,
@@ -119,17 +128,18 @@ impl Sends {
         content: Option<ContentPrefix>,
     ) {
         let Self { slots, index, codes } = self;
-        let of = |place: &u32| slots[*place as usize].key;
-        let place = match index.entry(key.hash_half(), |place| of(place) == key, |place| of(place).hash_half()) {
-            Entry::Occupied(there) => *there.get() as usize,
-            Entry::Vacant(free) => {
-                free.insert(u32::try_from(slots.len()).expect("fewer than four thousand million sends"));
-                let content = ContentPrefix::default();
-                slots.push(Slot { key, code_starts: 0, run: 0, attempt, content, code_bytes: 0, state });
-                slots.len() - 1
-            }
-        };
-        let slot = &mut slots[place];
+        let of = |position: &u32| slots[*position as usize].key;
+        let position =
+            match index.entry(key.hash_half(), |position| of(position) == key, |position| of(position).hash_half()) {
+                Entry::Occupied(there) => *there.get() as usize,
+                Entry::Vacant(free) => {
+                    free.insert(u32::try_from(slots.len()).expect("fewer than four thousand million sends"));
+                    let content = ContentPrefix::default();
+                    slots.push(Slot { key, code_starts: 0, run: 0, attempt, content, code_bytes: 0, state });
+                    slots.len() - 1
+                }
+            };
+        let slot = &mut slots[position];
         slot.state = state;
         // A late acceptance may be about an attempt before the last.
         slot.attempt = slot.attempt.max(attempt);
@@ -149,25 +159,25 @@ impl Sends {
         }
     }
 
-    /// Takes in the beginning of the digest of a send that is known.
+    /// Records the beginning of the digest of a known send.
     pub fn set_content(&mut self, key: &SendKey, content: Option<ContentPrefix>) {
-        if let Some(place) = self.place(key) {
-            self.slots[place].content = content.unwrap_or_default();
+        if let Some(position) = self.find(key) {
+            self.slots[position].content = content.unwrap_or_default();
         }
     }
 
-    /// A run reported that an earlier attempt of this send was accepted, when the record could not
-    /// follow any more: whatever became of later attempts, nothing more is to be sent.
-    pub fn accepted_before(&mut self, key: &SendKey) {
-        if let Some(place) = self.place(key)
-            && matches!(self.slots[place].state, SendState::NotSent | SendState::Rejected)
+    /// Records that the provider accepted an earlier attempt of this send, which its run reported when the
+    /// record could not follow any more. However later attempts ended, nothing more may be sent.
+    pub fn record_earlier_acceptance(&mut self, key: &SendKey) {
+        if let Some(position) = self.find(key)
+            && matches!(self.slots[position].state, SendState::NotSent | SendState::Rejected)
         {
-            self.slots[place].state = SendState::Accepted;
+            self.slots[position].state = SendState::Accepted;
         }
     }
 
-    fn recorded(&self, slot: &Slot) -> Recorded<'_> {
-        Recorded {
+    fn recorded(&self, slot: &Slot) -> RecordedSend<'_> {
+        RecordedSend {
             state: slot.state,
             attempt: slot.attempt,
             run: slot.run.into(),
@@ -177,24 +187,25 @@ impl Sends {
     }
 }
 
-/// Looks sends up one after the other, best in the order in which they were first recorded, as a plan
-/// does: what is asked for then lies behind what was asked for last, and nothing is searched in memory
-/// that no cache holds.
+/// Looks sends up one after the other.
+///
+/// It is fastest in the order in which the sends were first recorded, which is the order of a plan: then the
+/// next send lies behind the last one, and no lookup misses the processor's cache.
 pub struct Cursor<'a> {
-    sends: &'a Sends,
+    sends: &'a SendTable,
     next: usize,
 }
 
 impl<'a> Cursor<'a> {
-    /// What is recorded of a send.
-    pub fn get(&mut self, key: &SendKey) -> Option<Recorded<'a>> {
+    /// What the ledger holds of a send.
+    pub fn get(&mut self, key: &SendKey) -> Option<RecordedSend<'a>> {
         let sends = self.sends;
-        let place = match sends.slots.get(self.next) {
+        let position = match sends.slots.get(self.next) {
             Some(slot) if slot.key == *key => self.next,
-            _ => sends.place(key)?,
+            _ => sends.find(key)?,
         };
-        self.next = place + 1;
-        Some(sends.recorded(&sends.slots[place]))
+        self.next = position + 1;
+        Some(sends.recorded(&sends.slots[position]))
     }
 }
 
@@ -202,10 +213,10 @@ fn code_of<'a>(codes: &'a str, slot: &Slot) -> &'a str {
     &codes[slot.code_starts..][..slot.code_bytes.into()]
 }
 
-impl fmt::Debug for Sends {
-    /// Without the codes, which are worth money.
+impl fmt::Debug for SendTable {
+    /// Shows no codes, because they are worth money.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sends({})", self.len())
+        write!(f, "SendTable({})", self.len())
     }
 }
 
@@ -227,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_last_word_on_each_send_counts_and_its_code_stays() {
-        let mut sends = Sends::with_room_for(2);
+        let mut sends = SendTable::with_capacity(2);
         for number in 0..1_000 {
             sends.record(key(number), SendState::Intent, 1, Some((3, &format!("CODE{number}"))));
         }
@@ -238,10 +249,10 @@ mod tests {
         sends.record(key(4), SendState::Accepted, 2, None);
         assert_eq!(sends.len(), 1_000);
         assert_eq!((sends.count(SendState::Intent), sends.count(SendState::NotSent)), (500, 499));
-        let stands = |state, attempt, run, coupon| Some(Recorded { state, attempt, run, coupon, content: None });
-        assert_eq!(sends.get(&key(4)), stands(SendState::Accepted, 2, 9, "CODE4"));
-        assert_eq!(sends.get(&key(5)), stands(SendState::Intent, 1, 3, "CODE5"));
-        assert_eq!(sends.get(&key(6)), stands(SendState::NotSent, 1, 3, "CODE6"));
+        let recorded = |state, attempt, run, coupon| Some(RecordedSend { state, attempt, run, coupon, content: None });
+        assert_eq!(sends.get(&key(4)), recorded(SendState::Accepted, 2, 9, "CODE4"));
+        assert_eq!(sends.get(&key(5)), recorded(SendState::Intent, 1, 3, "CODE5"));
+        assert_eq!(sends.get(&key(6)), recorded(SendState::NotSent, 1, 3, "CODE6"));
         assert_eq!(sends.get(&key(1_000)), None);
         assert_eq!(sends.iter().filter(|(key, recorded)| sends.get(key) == Some(*recorded)).count(), 1_000);
         assert_eq!(sends.first_run(), Some(3));
@@ -249,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_the_last_attempt_held_is_known_by_the_beginning_of_its_digest() {
-        let mut sends = Sends::default();
+        let mut sends = SendTable::default();
         let content = |number: u8| content_prefix(&[number; 32]);
         sends.record_with_content(key(1), SendState::Intent, 1, Some((1, "A")), content(7));
         sends.record(key(1), SendState::NotSent, 1, None);
@@ -266,7 +277,7 @@ mod tests {
 
     #[test]
     fn asked_for_in_any_order_sends_are_found_and_others_are_not() {
-        let mut sends = Sends::default();
+        let mut sends = SendTable::default();
         for number in 0..100 {
             sends.record(key(number), SendState::Intent, 1, Some((1, &format!("CODE{number}"))));
         }
@@ -283,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_code_may_be_of_any_script() {
-        let mut sends = Sends::default();
+        let mut sends = SendTable::default();
         sends.record(key(1), SendState::Intent, 1, Some((1, "दीवाली")));
         sends.record(key(2), SendState::Intent, 1, Some((1, "😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀")));
         assert_eq!(sends.get(&key(1)).unwrap().coupon, "दीवाली");
@@ -292,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_run_number_that_no_ledger_gives_is_no_panic() {
-        let mut sends = Sends::default();
+        let mut sends = SendTable::default();
         for (number, run) in [(1, i64::MAX), (2, -1), (3, 7)] {
             sends.record(key(number), SendState::Intent, 1, Some((run, "CODE")));
         }

@@ -1,28 +1,29 @@
-//! Whose each code is, where a code belongs to one recipient for ever.
+//! The owner of each code, where a code belongs to one recipient for ever.
 //!
-//! The plan gives nobody a code that the ledger holds for somebody else. This is the same rule in the
-//! claim, so that no mistake in a plan gives one code to two people.
+//! A plan never uses a code that the ledger holds for somebody else. A claim checks the same rule, so that no
+//! mistake in a plan gives one code to two people.
 
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, BuildHasherDefault};
 
 use hashbrown::DefaultHashBuilder;
 
-use super::super::{SendKey, Sends, Snapshot};
-use crate::domain::send::PassThroughHasher;
+use crate::domain::send::{PassThroughHasher, SendKey};
+use crate::ledger::contract::Snapshot;
+use crate::ledger::send_table::SendTable;
 
-/// Stands for a send of another campaign or edition.
+/// The owner of a code that belongs to another campaign or edition.
 const ELSEWHERE: u64 = u64::MAX;
 
-/// From the hash of a code to half of its send's key. Two codes of one hash are so rare (once in a
-/// million runs of ten million codes) that the harm, a plan that has to be made again, may be taken.
-pub(super) struct Codes {
+/// Maps the hash of a code to half of its send's key. Two codes with the same hash are so rare (one in a million
+/// runs of ten million codes) that their consequence, a plan that must be made again, is acceptable.
+pub(super) struct CodeOwners {
     owners: std::collections::HashMap<u64, u64, BuildHasherDefault<PassThroughHasher>>,
     hasher: DefaultHashBuilder,
 }
 
-impl Codes {
-    /// The codes that are taken before a run.
+impl CodeOwners {
+    /// The owners before a run.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let mut codes = Self { owners: Default::default(), hasher: DefaultHashBuilder::default() };
         codes.owners.reserve(snapshot.sends.len() + snapshot.spent_codes.len());
@@ -35,8 +36,8 @@ impl Codes {
         codes
     }
 
-    /// Takes a code for a send. False if it is somebody else's.
-    pub(super) fn take(&mut self, code: &str, key: &SendKey, before: &Sends) -> bool {
+    /// Takes a code for a send. Returns false if it belongs to somebody else.
+    pub(super) fn take(&mut self, code: &str, key: &SendKey, before: &SendTable) -> bool {
         match self.owners.entry(self.hasher.hash_one(code)) {
             Entry::Vacant(free) => {
                 free.insert(key.hash_half());

@@ -1,55 +1,55 @@
-//! Whether a ledger's file may be opened at all: SQLite keeps what it writes first in a file beside it,
-//! found by name, so a file that is reached by two names has two of those, and both look right.
+//! Checks before a ledger's file is opened. SQLite writes first to a log beside the file, which it finds by the
+//! file's name. So a file with two names has two logs, and each of them looks complete.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::super::LedgerError;
-use super::io;
+use crate::ledger::error::LedgerError;
 
-/// Refuses a ledger with a second name, or one that is a mount point itself.
+/// Refuses a ledger file that has a second name, or is a mount point itself.
 pub(super) fn check(ledger: &Path) -> Result<(), LedgerError> {
-    let metadata = std::fs::metadata(ledger).map_err(|error| io(ledger, "found", &error))?;
+    let metadata = std::fs::metadata(ledger).map_err(|error| LedgerError::io(ledger, "found", error))?;
     if metadata.nlink() > 1 && !is_unfinished_creation(ledger, &metadata) {
         return Err(LedgerError::Refused {
             problem: format!("the ledger `{}` is one of {} hard links to one file", ledger.display(), metadata.nlink()),
-            hint: "what is written through one name is not seen through the other, and people get the same offer twice; remove the other links, or copy the file with `sendform ledger backup`",
+            hint: "a process that uses one name does not see what was written under the other, so people would get the same offer twice; remove the other links, or copy the file with `sendform ledger backup`",
         });
     }
     if is_mount_point(ledger) {
         return Err(LedgerError::Refused {
             problem: format!("the ledger `{}` is a mount point itself", ledger.display()),
-            hint: "its write-ahead log would stay behind when the mount goes; mount the directory that the ledger lies in",
+            hint: "its write-ahead log would stay behind when the file is unmounted; mount the ledger's directory instead",
         });
     }
     Ok(())
 }
 
-/// The name under which a ledger is made before it gets its own.
+/// The name of a ledger file while it is being created.
 pub(super) fn unfinished(ledger: &Path) -> PathBuf {
     let mut name = ledger.as_os_str().to_owned();
     name.push(".new");
     PathBuf::from(name)
 }
 
-/// Whether the second name is what a process left that was killed while it made this ledger.
+/// Whether the second name was left by a process that was killed while it created this ledger.
 fn is_unfinished_creation(ledger: &Path, metadata: &std::fs::Metadata) -> bool {
     metadata.nlink() == 2
         && std::fs::symlink_metadata(unfinished(ledger))
             .is_ok_and(|other| (other.dev(), other.ino()) == (metadata.dev(), metadata.ino()))
 }
 
-/// Removes what a process left that was killed while it made this ledger. For the holder of the lease.
+/// Removes the second name that a process left when it was killed while it created this ledger. Only the
+/// holder of the lease may call this.
 pub(super) fn finish_creation(ledger: &Path) -> Result<(), LedgerError> {
-    let metadata = std::fs::metadata(ledger).map_err(|error| io(ledger, "found", &error))?;
+    let metadata = std::fs::metadata(ledger).map_err(|error| LedgerError::io(ledger, "found", error))?;
     if is_unfinished_creation(ledger, &metadata) {
-        std::fs::remove_file(unfinished(ledger)).map_err(|error| io(ledger, "created", &error))?;
+        std::fs::remove_file(unfinished(ledger)).map_err(|error| LedgerError::io(ledger, "created", error))?;
     }
     Ok(())
 }
 
-/// Where there is no ledger, refuses to make one if the log of a former one still lies there: SQLite would
-/// take it for the new ledger's.
+/// Where there is no ledger, refuses to create one if the log of a former one is still there: SQLite would use it
+/// for the new ledger.
 pub(super) fn refuse_a_log_without_its_ledger(ledger: &Path) -> Result<(), LedgerError> {
     let mut log = ledger.as_os_str().to_owned();
     log.push("-wal");
@@ -79,7 +79,7 @@ fn lists(mounts: &[u8], path: &Path) -> bool {
         .any(|mount| unescape(mount) == path.as_os_str().as_bytes())
 }
 
-/// Space, tab, line feed and backslash stand as three octal digits behind a backslash.
+/// Decodes space, tab, line feed and backslash, which are written as a backslash and three octal digits.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
