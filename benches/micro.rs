@@ -11,6 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use sendform::audience::source;
 use sendform::coupons::generator::Generator;
 use sendform::domain::canonical::ContentDigest;
+use sendform::domain::clock::SystemClock;
 use sendform::domain::coupon::CouponCode;
 use sendform::domain::expiry::Encoding;
 use sendform::domain::input::{CsvInput, SourceInput};
@@ -25,7 +26,8 @@ use sendform::gateway::redact::Private;
 use sendform::gateway::{Outcome, Request};
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
-    AttemptResult, Batch, Claim, Intent, Ledger, LedgerKey, RunLedger, RunStart, SendKey, Settlement, Snapshot,
+    AttemptResult, Batch, Claim, Intent, Ledger, LedgerKey, Operator, RunLedger, RunStart, SendKey, Settlement,
+    Snapshot,
 };
 use sendform::render::{CompiledTemplate, Composer};
 use sendform::util::fs::InputFile;
@@ -176,6 +178,8 @@ fn run_start() -> RunStart {
         retry_rejected: false,
         lease: Duration::from_secs(30),
         longest_request: Duration::from_secs(40),
+        host: "host".into(),
+        actor: "actor".into(),
     }
 }
 
@@ -201,7 +205,8 @@ fn ledgers(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
 
     let key = LedgerKey::from_bytes([7; 32]);
-    let ledger = Box::new(SqliteLedger::open_for_run(&directory.path().join("ledger.db"), &key).unwrap());
+    let operator = Operator { host: "host".into(), actor: "actor".into(), clock: Arc::new(SystemClock) };
+    let ledger = Box::new(SqliteLedger::open_or_create(&directory.path().join("ledger.db"), &operator, &key).unwrap());
     let mut run = runtime.block_on(ledger.begin(&run_start(), &Snapshot::default())).unwrap();
     let (mut number, mut before) = (0, Vec::new());
     while number < RECORDED {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::diagnostic::Diagnostics;
 use crate::ledger::{LedgerKey, Snapshot};
-use crate::plan::{Desired, Inputs, Item, Pass, Prepared};
+use crate::plan::{Desired, Inputs, Pass, Prepared, ToSend};
 
 /// How many messages make a chunk.
 const CHUNK_LEN: usize = 64;
@@ -161,14 +161,14 @@ fn read(
     retry_rejected: bool,
     mut feed: FeedSender,
 ) {
-    let pass = match Pass::new(campaign, Inputs::open(campaign), snapshot, key, planned_at, retry_rejected) {
-        Ok(pass) => pass.only_to_send(),
+    let pass = match Pass::new(campaign, Inputs::open(campaign), snapshot, Some(key), planned_at, retry_rejected) {
+        Ok(pass) => pass,
         Err(diagnostics) => return feed.finish_blocking(Err(FeedError::Open(diagnostics))),
     };
-    let read = pass.run(|item| match item {
-        Item::Desired(desired) => feed.send_blocking(desired),
-        _ if feed.is_closed() => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
+    let read = pass.run_to_send(|row| match row {
+        ToSend::Message(desired) => feed.send_blocking(desired),
+        ToSend::Nothing if feed.is_closed() => ControlFlow::Break(()),
+        ToSend::Nothing => ControlFlow::Continue(()),
     });
     feed.finish_blocking(read.map(drop).map_err(FeedError::Read));
 }

@@ -11,7 +11,7 @@ use super::{Event, Progress, RunEnding, RunError, Shared, ShutdownRequest};
 use crate::domain::campaign::Delivery;
 use crate::domain::clock::Clock;
 use crate::gateway::Gateway;
-use crate::ledger::{Head, Ledger, LedgerError, RunCounts, RunStart, SendState, Snapshot};
+use crate::ledger::{Head, Ledger, LedgerError, RecordedEnding, RunCounts, RunStart, SendState, Snapshot};
 use crate::plan::Approved;
 use jiff::Timestamp;
 
@@ -72,13 +72,13 @@ pub enum RunResult {
 }
 
 impl RunResult {
-    /// The word that the ledger keeps.
-    pub fn as_str(self) -> &'static str {
+    /// The ending that the ledger keeps.
+    pub fn recorded(self) -> RecordedEnding {
         match self {
-            RunResult::Complete => "complete",
-            RunResult::Partial => "partial",
-            RunResult::Interrupted => "interrupted",
-            RunResult::Stopped => "stopped",
+            RunResult::Complete => RecordedEnding::Complete,
+            RunResult::Partial => RecordedEnding::Partial,
+            RunResult::Interrupted => RecordedEnding::Interrupted,
+            RunResult::Stopped => RecordedEnding::Stopped,
         }
     }
 }
@@ -170,7 +170,7 @@ pub async fn run(run: Run) -> Result<RunSummary, RunError> {
         unknown: done.unknown,
         not_sent: done.attempts_not_sent,
     };
-    let sealed = ledger.finish(result.as_str(), counts).await;
+    let sealed = ledger.finish(result.recorded(), counts).await;
     Ok(RunSummary {
         run: id,
         ending,

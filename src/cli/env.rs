@@ -41,6 +41,24 @@ pub(super) fn data_dirs() -> Vec<PathBuf> {
     std::env::split_paths(&named).filter(|directory| !directory.as_os_str().is_empty()).collect()
 }
 
+/// The person who runs the program: the pipeline's user, else the machine's.
+pub(super) fn actor() -> String {
+    actor_of(|name| std::env::var(name).ok())
+}
+
+/// Variables that name a user, the pipeline's first.
+const ACTORS: [&str; 4] = ["GITHUB_ACTOR", "GITLAB_USER_LOGIN", "USER", "LOGNAME"];
+
+fn actor_of(value: impl Fn(&str) -> Option<String>) -> String {
+    let named = ACTORS.into_iter().find_map(|name| value(name).filter(|value| !value.is_empty()));
+    named.unwrap_or_else(|| "an unnamed user".to_owned())
+}
+
+/// The machine that the program runs on.
+pub(super) fn host() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
+}
+
 /// The variables by which pipelines say that they are one.
 const PIPELINES: [&str; 4] = ["TF_BUILD", "JENKINS_URL", "CODEBUILD_BUILD_ID", "TEAMCITY_VERSION"];
 
@@ -68,6 +86,16 @@ pub(super) fn lookup(name: &str) -> Option<std::ffi::OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pipelines_user_comes_before_the_machines_and_an_empty_name_does_not_count() {
+        let of = |set: &'static [(&str, &str)]| {
+            actor_of(|name| set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(of(&[("USER", "runner"), ("GITHUB_ACTOR", "anna")]), "anna");
+        assert_eq!(of(&[("USER", "runner"), ("GITHUB_ACTOR", "")]), "runner");
+        assert_eq!(of(&[]), "an unnamed user");
+    }
 
     #[test]
     fn each_pipeline_is_recognised_and_ci_can_be_switched_off() {

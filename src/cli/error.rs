@@ -158,7 +158,7 @@ impl From<LedgerError> for CommandError {
                 Code::LedgerUnreachable,
                 "nothing is sent without the ledger; run the command again when the database answers",
             ),
-            LedgerError::Newer { .. } => {
+            LedgerError::Newer { .. } | LedgerError::UnknownValue { .. } => {
                 (Exit::Error, Code::LedgerTooNew, "use the newer version of sendform that wrote the ledger")
             }
             LedgerError::WrongKey { .. } => (
@@ -183,7 +183,13 @@ impl From<LedgerError> for CommandError {
                 (Exit::Held, Code::LedgerChanged, "run the command again: it plans with what is recorded now")
             }
             LedgerError::Refused { hint, .. } => (Exit::Error, Code::LedgerRefused, *hint),
-            LedgerError::Key(_) => (Exit::Error, Code::InvalidLedgerKey, ""),
+            LedgerError::Unsupported { hint, .. } => (Exit::Usage, Code::IsADatabase, *hint),
+            LedgerError::KeyNotGiven => (
+                Exit::Error,
+                Code::LedgerKeyMissing,
+                "all appliers need the same 64 hexadecimal digits, for as long as the ledger lives; create them once with `openssl rand -hex 32`",
+            ),
+            LedgerError::Key { .. } => (Exit::Error, Code::InvalidLedgerKey, ""),
             LedgerError::Location(_) => (Exit::Error, Code::InvalidLedgerUrl, ""),
         };
         let command_error = Self::new(exit, code, error.to_string());

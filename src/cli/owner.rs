@@ -1,4 +1,4 @@
-//! The check that a campaign's record is its own, for `plan` and `apply`.
+//! For `plan` and `apply`: the check that the recorded sends belong to this campaign and this provider.
 
 use clap::Args;
 
@@ -11,19 +11,19 @@ pub(super) use crate::plan::owner::Subject;
 use crate::plan::owner::{self, Allowed};
 use crate::project;
 
-/// What a person says of a plan that does not fit the record.
+/// Confirmations of a plan that does not fit the record.
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub(super) struct OwnerArgs {
-    /// The provider moved to another host since the campaign was sent
+pub(crate) struct OwnerArgs {
+    /// Confirm that the provider moved to another host since the campaign was last sent
     #[arg(long)]
     gateway_moved: bool,
-    /// It is the same campaign, though its file, sender or account is another than before
+    /// Confirm that it is the same campaign although its file, sender or account has changed
     #[arg(long)]
     allow_same_name: bool,
 }
 
-/// What a plan says of itself, to be compared with the record.
-pub(super) fn subject(campaign: &Prepared, sandbox: bool) -> Subject {
+/// The properties of a plan that are compared with the record.
+pub(crate) fn subject(campaign: &Prepared, sandbox: bool) -> Subject {
     Subject {
         record: campaign.record_name.clone(),
         edition: campaign.edition,

@@ -38,8 +38,8 @@ pub(super) enum Row {
 }
 
 impl Rows {
-    /// Where the person of this send stands.
-    pub(super) fn of(&self, key: &SendKey) -> Row {
+    /// The row of this send's recipient.
+    pub(crate) fn of(&self, key: &SendKey) -> Row {
         match self.found.get(key) {
             Some((source, location)) => Row::At(format!("{}:{location}", self.sources[*source])),
             None if self.complete => Row::Gone,
@@ -47,9 +47,9 @@ impl Rows {
         }
     }
 
-    /// Finds the first row of each person among `wanted`, in the audience of a manifest. Tells once why
-    /// there are no rows, or not all.
-    pub(super) async fn find(
+    /// Finds the first row of each person among `wanted`, in the audience of a manifest. Says once why rows are
+    /// missing.
+    pub(crate) async fn find(
         ui: &Ui,
         place: &LedgerLocation,
         manifest: &Path,
@@ -59,8 +59,8 @@ impl Rows {
     ) -> Result<Option<Self>, CommandError> {
         let key = match session::key_of_recorded(place).await {
             Ok(key) => key,
-            Err(problem @ (LedgerError::Key(_) | LedgerError::WrongKey { .. })) => {
-                ui.say(&format!("The rows of these sends are not shown, since that takes the ledger's key: {problem}"));
+            Err(problem @ (LedgerError::Key { .. } | LedgerError::KeyNotGiven | LedgerError::WrongKey { .. })) => {
+                ui.say(&format!("note: the rows of these sends are not shown, because finding them needs the ledger's key: {problem}"));
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -75,7 +75,7 @@ impl Rows {
         if !read.problems.0.is_empty() {
             let warning = |problem| Diagnostic { severity: Severity::Warning, ..problem };
             ui.problems(&read.problems.0.into_iter().map(warning).collect::<Vec<_>>());
-            ui.say("\nThe audience could not be read as a whole, so rows may be missing below.\n");
+            ui.say("\nnote: not all of the audience could be read, so some rows may be missing below\n");
         }
         Ok(Some(read.rows))
     }
@@ -87,7 +87,7 @@ struct Read {
 }
 
 /// How many broken rows are reported one by one.
-const MOST_TOLD: usize = 5;
+const MAX_REPORTED: usize = 5;
 
 /// Reads the sources until every wanted send is found. Rows that get no message today (who is on a
 /// suppression list since, whom `where` does not select) are found as well.
@@ -117,7 +117,7 @@ fn read(
                 Ok(None) => break,
                 Err(problem) => {
                     problems.push(problem);
-                    if problems.len() >= MOST_TOLD {
+                    if problems.len() >= MAX_REPORTED {
                         break;
                     }
                     continue;

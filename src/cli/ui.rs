@@ -11,6 +11,14 @@ use super::output::diagnostics;
 use crate::domain::diagnostic::Diagnostic;
 use crate::ledger::location;
 
+/// An answer to a question that an interruption may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+    Interrupted,
+}
+
 /// Standard output for data, standard error for everything else.
 pub(super) struct Ui {
     choice: ColorChoice,
@@ -18,8 +26,8 @@ pub(super) struct Ui {
 }
 
 impl Ui {
-    /// With the user's choice of colour, and as much log as asked for.
-    pub(super) fn new(colour: Colour, verbose: u8) -> Self {
+    /// Uses colour as the user chose, and logs more with each `-v`.
+    pub(crate) fn new(colour: Colour, verbose: u8) -> Self {
         let choice = match colour {
             Colour::Auto => ColorChoice::Auto,
             Colour::Always => ColorChoice::Always,
@@ -53,14 +61,14 @@ impl Ui {
         self.data(&format!("{}\n", serde_json::to_string_pretty(value)?))
     }
 
-    /// Tells something.
-    pub(super) fn say(&self, text: &str) {
+    /// Prints a message on standard error.
+    pub(crate) fn say(&self, text: &str) {
         let mut out = AutoStream::new(std::io::stderr(), self.choice);
         let _ = writeln!(out, "{text}");
     }
 
-    /// Tells what is wrong.
-    pub(super) fn problems(&self, problems: &[Diagnostic]) {
+    /// Prints diagnostics on standard error.
+    pub(crate) fn problems(&self, problems: &[Diagnostic]) {
         for (position, problem) in problems.iter().enumerate() {
             if position > 0 {
                 self.say("");
@@ -93,25 +101,50 @@ impl Ui {
         self.data(&text).map_or_else(|error| self.error(&error), |()| Exit::Done)
     }
 
-    /// Whether somebody sits in front of it.
-    pub(super) fn is_terminal(&self) -> bool {
+    /// Whether standard error is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
         std::io::stderr().is_terminal()
     }
 
-    /// Asks whether to send. `None` if there is nobody to ask.
-    pub(super) fn confirm(&self, question: &str) -> Option<bool> {
-        self.confirm_that(question, "sends")
+    /// Asks for confirmation; only `yes` confirms. `effect` says what a yes does. `None` if standard input is no
+    /// terminal.
+    pub(crate) fn confirm(&self, question: &str, effect: &str) -> Option<bool> {
+        self.prompt(question, effect).then(|| answer().unwrap_or(false))
     }
 
-    /// Asks, and takes `yes` for yes. `effect` says what a yes does. `None` if there is nobody to ask.
-    pub(super) fn confirm_that(&self, question: &str, effect: &str) -> Option<bool> {
-        if !std::io::stdin().is_terminal() {
+    /// As [`Ui::confirm`], for when signals are caught: an interruption ends the question at once.
+    pub(crate) async fn confirm_unless(
+        &self,
+        question: &str,
+        effect: &str,
+        interrupted: impl Future<Output = ()>,
+    ) -> Option<Answer> {
+        if !self.prompt(question, effect) {
             return None;
+        }
+        let (sender, answered) = tokio::sync::oneshot::channel();
+        // Nothing ends a read from a terminal. The thread ends with the program.
+        std::thread::spawn(move || sender.send(answer().unwrap_or(false)));
+        Some(tokio::select! {
+            () = interrupted => Answer::Interrupted,
+            answer = answered => if answer == Ok(true) { Answer::Yes } else { Answer::No },
+        })
+    }
+
+    /// Shows a question, if somebody can answer it.
+    fn prompt(&self, question: &str, effect: &str) -> bool {
+        if !std::io::stdin().is_terminal() {
+            return false;
         }
         let mut out = AutoStream::new(std::io::stderr(), self.choice);
         let _ = write!(out, "{question} Only `yes` {effect}: ").and_then(|()| out.flush());
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer).ok()?;
-        Some(answer.trim() == "yes")
+        true
     }
+}
+
+/// Reads a line of standard input: whether it is `yes`.
+fn answer() -> std::io::Result<bool> {
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
 }

@@ -214,7 +214,7 @@ pub struct Settlement {
 }
 
 /// The state of a send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SendState {
     /// The request is about to start, or under way.
@@ -243,6 +243,15 @@ impl SendState {
             SendState::Unknown => "unknown",
             SendState::NotSent => "not-sent",
         }
+    }
+}
+
+impl FromStr for SendState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| format!("`{text}` is not a state of a send"))
     }
 }
 
@@ -300,6 +309,15 @@ impl Resolution {
     }
 }
 
+impl FromStr for Resolution {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|resolution| resolution.state().as_str() == text);
+        found.ok_or_else(|| format!("`{text}` is not an outcome that evidence can show"))
+    }
+}
+
 /// What kind of evidence settled a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -329,6 +347,15 @@ impl EvidenceSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_stands_for_no_state_is_an_error_and_not_some_state() {
+        assert_eq!("not-sent".parse(), Ok(SendState::NotSent));
+        assert_eq!("not-sent".parse(), Ok(Resolution::NotSent));
+        assert!("sent".parse::<SendState>().is_err() && "".parse::<SendState>().is_err());
+        // Evidence cannot show that an outcome is unknown.
+        assert!("unknown".parse::<Resolution>().is_err() && "intent".parse::<Resolution>().is_err());
+    }
 
     #[test]
     fn a_send_key_survives_being_printed_and_parsed() {

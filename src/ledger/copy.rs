@@ -1,23 +1,25 @@
 //! Moving a ledger from one place to another, between files and databases, with everything in it.
 //!
-//! Two ledgers that both go on send everything twice. So the copy is complete and cannot be used before
-//! the old ledger is marked as moved; from then on the old one is for reading alone. Whenever the process
+//! If two copies of a ledger were both used, everything would be sent twice. So the copy is complete, and cannot be
+//! used, before the old ledger is marked as moved; from then on the old one can only be read. Whenever the process
 //! dies, at most one of the two can be used, and the same command finishes the move.
 
 use async_trait::async_trait;
 
+use super::error::LedgerError;
+use super::key::LedgerKey;
 use super::location::LedgerLocation;
 use super::postgres::{PostgresSource, PostgresTarget};
+use super::record::Operator;
 use super::sqlite::{SqliteSource, SqliteTarget};
-use super::{LedgerError, LedgerKey};
 
-/// The property of a copy that is not finished: where it comes from, without credentials.
+/// The property of an unfinished copy: the location of the ledger that it is copied from, without credentials.
 pub(crate) const COPY_OF: &str = "unfinished_copy_of";
 
-/// How many rows are moved at once.
-const PAGE: usize = 10_000;
+/// How many rows are moved at a time.
+const PAGE_LEN: usize = 10_000;
 
-/// A table that is moved. What a store derives from these tables it makes anew.
+/// A table that is moved. A store computes again whatever it derives from these tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Table {
     Property,
@@ -27,7 +29,7 @@ pub(super) enum Table {
     Contradiction,
 }
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
@@ -50,7 +52,7 @@ pub(super) enum Value {
 pub(super) type Row = Vec<Value>;
 
 impl Table {
-    /// In the order in which they are written: runs before what names them.
+    /// All tables in the order in which they are written: runs before the rows that refer to them.
     pub(super) const ALL: [Table; 5] = [Table::Property, Table::Run, Table::Link, Table::Journal, Table::Contradiction];
 
     pub(super) fn name(self) -> &'static str {
@@ -63,7 +65,7 @@ impl Table {
         }
     }
 
-    /// The columns that both stores have. The first one numbers the rows, but for properties.
+    /// The columns that both stores have. The first one numbers the rows, except for properties.
     pub(super) fn columns(self) -> &'static [(&'static str, Kind)] {
         use Kind::{Big, Bool, Bytes, Int, Small, Text};
         match self {
@@ -136,19 +138,19 @@ impl Table {
         }
     }
 
-    /// Names of the columns, for a statement.
+    /// The names of the columns, for a statement.
     pub(super) fn list(self) -> String {
         self.columns().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// A ledger that nobody can write to until it is marked as moved, or given back.
+/// A ledger that no other process can write to until it is marked as moved, or released.
 #[async_trait]
 pub(super) trait Source: Send {
-    /// Up to so many rows behind the one of this number, in order. All properties at once.
+    /// Reads up to `limit` rows after the row with the number `after`, in order. Returns all properties at once.
     async fn page(&mut self, table: Table, after: i64, limit: usize) -> Result<Vec<Row>, LedgerError>;
 
-    /// Marks the ledger as moved, and gives it back.
+    /// Marks the ledger as moved, and releases it.
     async fn mark_moved(self: Box<Self>, to: &str) -> Result<(), LedgerError>;
 }
 
@@ -157,44 +159,55 @@ pub(super) trait Source: Send {
 pub(super) trait Target: Send {
     async fn insert(&mut self, table: Table, rows: &[Row]) -> Result<(), LedgerError>;
 
-    /// Makes what the store derives, tells how many rows each table has, and makes the copy durable. It
-    /// still cannot be used.
+    /// Computes what the store derives, and makes the copy durable; it still cannot be used. Returns the number of
+    /// rows of each table.
     async fn complete(self: Box<Self>) -> Result<[u64; 5], LedgerError>;
 }
 
 /// Moves a ledger. `key` is its key.
-pub async fn copy(from: &LedgerLocation, to: &LedgerLocation, key: &LedgerKey) -> Result<(), LedgerError> {
+pub async fn copy(
+    from: &LedgerLocation,
+    to: &LedgerLocation,
+    operator: &Operator,
+    key: &LedgerKey,
+) -> Result<(), LedgerError> {
     let to_url = to.url();
     if from.url() == to_url {
-        return Err(refused(format!("`{from}` and `{to}` are one ledger"), "name another place to move it to"));
+        return Err(LedgerError::refused(
+            format!("`{from}` and `{to}` are the same ledger"),
+            "give another location to move it to",
+        ));
     }
     let (moved, mut source): (Option<String>, Box<dyn Source>) = match from {
         LedgerLocation::File(path) => {
-            let source = SqliteSource::open(path, key)?;
+            let source = SqliteSource::open(path, operator, key)?;
             (source.moved_to()?, Box::new(source))
         }
         LedgerLocation::Database(url) => {
-            let mut source = PostgresSource::open(url.expose(), key).await?;
+            let mut source = PostgresSource::open(url.expose(), operator, key).await?;
             (source.moved_to().await?, Box::new(source))
         }
     };
     match moved {
-        // An earlier try died after this one was marked.
-        Some(place) if place == to_url => return finish(to, key).await,
+        // An earlier attempt died after it had marked the old ledger.
+        Some(place) if place == to_url => return finish(to, operator, key).await,
         Some(place) => {
-            return Err(refused(format!("the ledger `{from}` was moved to `{place}`"), "move it on from there"));
+            return Err(LedgerError::refused(
+                format!("the ledger `{from}` was moved to `{place}`"),
+                "move it from there",
+            ));
         }
         None => {}
     }
     let mut target: Box<dyn Target> = match to {
-        LedgerLocation::File(path) => Box::new(SqliteTarget::open(path, key, &from.url())?),
+        LedgerLocation::File(path) => Box::new(SqliteTarget::open(path, operator, key, &from.url())?),
         LedgerLocation::Database(url) => Box::new(PostgresTarget::open(url.expose(), key, &from.url()).await?),
     };
     let mut read = [0; 5];
     for (table, read) in Table::ALL.into_iter().zip(&mut read) {
         let mut after = i64::MIN;
         loop {
-            let rows = source.page(table, after, PAGE).await?;
+            let rows = source.page(table, after, PAGE_LEN).await?;
             let Some(last) = rows.last() else { break };
             *read += rows.len() as u64;
             target.insert(table, &rows).await?;
@@ -206,39 +219,35 @@ pub async fn copy(from: &LedgerLocation, to: &LedgerLocation, key: &LedgerKey) -
     }
     let written = target.complete().await?;
     if written != read {
-        return Err(refused(
+        return Err(LedgerError::refused(
             format!("the copy `{to}` has {written:?} rows, and the ledger `{from}` has {read:?}"),
-            "the ledger was not moved; use it where it is",
+            "the ledger was not moved; use it at its old location",
         ));
     }
     source.mark_moved(&to_url).await?;
-    finish(to, key).await
+    finish(to, operator, key).await
 }
 
-/// The old ledger is marked: the copy may be used.
-async fn finish(to: &LedgerLocation, key: &LedgerKey) -> Result<(), LedgerError> {
+/// Makes the copy usable, after the old ledger was marked as moved.
+async fn finish(to: &LedgerLocation, operator: &Operator, key: &LedgerKey) -> Result<(), LedgerError> {
     match to {
-        LedgerLocation::File(path) => SqliteTarget::finish(path, key),
-        LedgerLocation::Database(url) => PostgresTarget::finish(url.expose(), key).await,
+        LedgerLocation::File(path) => SqliteTarget::finish(path, operator, key),
+        LedgerLocation::Database(url) => PostgresTarget::finish(url.expose(), operator, key).await,
     }
 }
 
-pub(super) fn refused(problem: String, hint: &'static str) -> LedgerError {
-    LedgerError::Refused { problem, hint }
-}
-
-/// What a run is told that would begin on a ledger that was moved.
+/// The error of a run that would begin on a ledger that was moved.
 pub(super) fn moved(place: &str, to: &str) -> LedgerError {
-    refused(
+    LedgerError::refused(
         format!("the ledger `{place}` was moved to `{to}`"),
-        "use it there; this one is kept for reading, and does not know what the other has sent since",
+        "use it there; this one can only be read, and does not know what was sent since",
     )
 }
 
-/// What opening an unfinished copy says.
+/// The error of opening an unfinished copy.
 pub(super) fn unfinished(place: &str, from: &str) -> LedgerError {
-    refused(
+    LedgerError::refused(
         format!("`{place}` is an unfinished copy of the ledger `{from}`"),
-        "run the same `sendform ledger copy` again; until then the ledger is where it was",
+        "run the same `sendform ledger copy` again; until then the ledger stays at its old location",
     )
 }

@@ -1,15 +1,16 @@
 //! Send keys, and the secret that they are made with.
 //!
-//! A plain hash of a phone number can be undone by trying all numbers, so people are recorded
-//! under a keyed hash. The key belongs to the ledger: with another key nobody could tell who got
-//! an offer already, so the ledger keeps the key's fingerprint and refuses another.
+//! A plain hash of a phone number can be reversed by trying all numbers, so people are recorded under a keyed
+//! hash. The key belongs to the ledger: with another key the ledger could not tell who got an offer already,
+//! so it keeps the key's fingerprint and refuses another key.
 
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::LedgerError;
+use super::error::LedgerError;
+use super::location::{canonical_file, exists, parent};
 use crate::domain::phone::Identity;
 use crate::domain::send::SendKey;
 use crate::util::hex;
@@ -17,7 +18,7 @@ use crate::util::hex;
 /// The environment variable that gives the key, as 64 hexadecimal digits.
 pub const KEY_VARIABLE: &str = "SENDFORM_KEY";
 
-/// The secret behind send keys and generated codes.
+/// The secret that send keys and generated codes are derived from.
 #[derive(Clone)]
 pub struct LedgerKey([u8; 32]);
 
@@ -33,87 +34,79 @@ impl LedgerKey {
         Self(bytes)
     }
 
-    /// Where the key of a ledger file is, unless the environment gives it: beside the file.
-    pub fn path(ledger: &Path) -> PathBuf {
-        super::location::canonical_file(ledger).with_extension("key")
+    /// A key from its 64 hexadecimal digits, as [`KEY_VARIABLE`] gives it.
+    pub fn parse(text: &str) -> Result<Self, LedgerError> {
+        parse(text).ok_or_else(|| LedgerError::key(format!("in `{KEY_VARIABLE}` is not 64 hexadecimal digits")))
     }
 
-    /// The key of a ledger: from `given` (64 hexadecimal digits), from the file beside it, or,
-    /// when there is no ledger yet either, a new one.
+    /// The path of the key of a ledger file: beside the file.
+    pub fn path(ledger: &Path) -> PathBuf {
+        canonical_file(ledger).with_extension("key")
+    }
+
+    /// The key of a ledger file: `given` (64 hexadecimal digits), or the key in the file beside it. If there
+    /// is neither a key nor a ledger, creates a key.
     pub fn of(ledger: &Path, given: Option<&str>) -> Result<Self, LedgerError> {
         if let Some(text) = given {
             return Self::parse(text);
         }
         let path = Self::path(ledger);
-        let shown = path.display();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                parse(text.trim()).ok_or_else(|| LedgerError::Key(format!("in `{shown}` is not 64 hexadecimal digits")))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !super::exists(ledger)? => {
-                Self::create(&path)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(LedgerError::Key(format!(
-                "`{shown}` is missing; without it nobody can tell who got an offer already"
+        match Self::in_file(&path)? {
+            Some(key) => Ok(key),
+            None if !exists(ledger)? => Self::create(&path),
+            None => Err(LedgerError::key(format!(
+                "`{}` is missing; without it the ledger cannot tell who got an offer already",
+                path.display()
             ))),
-            Err(error) => Err(LedgerError::Key(format!("`{shown}` cannot be read: {error}"))),
         }
-    }
-
-    /// A key from its 64 hexadecimal digits, as [`KEY_VARIABLE`] gives it.
-    pub fn parse(text: &str) -> Result<Self, LedgerError> {
-        parse(text.trim()).ok_or_else(|| LedgerError::Key(format!("in `{KEY_VARIABLE}` is not 64 hexadecimal digits")))
-    }
-
-    fn create(path: &Path) -> Result<Self, LedgerError> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|error| LedgerError::Key(format!("cannot be made: {error}")))?;
-        Self(bytes).write(path)
-    }
-
-    /// Writes the key to a file that only its owner can read, and returns the key that stands there:
-    /// another one, if the file was there before.
-    pub(super) fn write(self, path: &Path) -> Result<Self, LedgerError> {
-        let shown = path.display();
-        let fail = |error: std::io::Error| LedgerError::Key(format!("`{shown}` cannot be written: {error}"));
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // A temporary file has mode 0600, and appears under its name whole or not at all.
-        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(fail)?;
-        writeln!(file, "{}", self.hex()).map_err(fail)?;
-        file.as_file().sync_all().map_err(fail)?;
-        match file.persist_noclobber(path) {
-            Ok(_) => File::open(directory).and_then(|directory| directory.sync_all()).map(|()| self).map_err(fail),
-            // Another process was faster: its key counts.
-            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let text = std::fs::read_to_string(path).map_err(fail)?;
-                parse(text.trim()).ok_or_else(|| LedgerError::Key(format!("in `{shown}` is not 64 hexadecimal digits")))
-            }
-            Err(error) => Err(fail(error.error)),
-        }
-    }
-
-    /// Writes the key beside a ledger, unless one stands there.
-    pub fn keep_beside(self, ledger: &Path) -> Result<(), LedgerError> {
-        self.write(&Self::path(ledger)).map(drop)
     }
 
     /// The key in a file, if there is one.
     pub fn in_file(path: &Path) -> Result<Option<Self>, LedgerError> {
         let shown = path.display();
         match std::fs::read_to_string(path) {
-            Ok(text) => parse(text.trim())
-                .map(Some)
-                .ok_or_else(|| LedgerError::Key(format!("in `{shown}` is not 64 hexadecimal digits"))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(LedgerError::Key(format!("`{shown}` cannot be read: {error}"))),
+            Ok(text) => parse(&text).map(Some).ok_or_else(|| not_a_key(path)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LedgerError::key_io(format!("`{shown}` cannot be read"), error)),
         }
+    }
+
+    fn create(path: &Path) -> Result<Self, LedgerError> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| LedgerError::key(format!("cannot be created: {error}")))?;
+        Self(bytes).write(path)
+    }
+
+    /// Writes the key to a file that only its owner can read. If the file exists already, returns the key in
+    /// it instead.
+    pub(super) fn write(self, path: &Path) -> Result<Self, LedgerError> {
+        let shown = path.display();
+        let fail = |error: std::io::Error| LedgerError::key_io(format!("`{shown}` cannot be written"), error);
+        // A temporary file has mode 0600, and appears under its name whole or not at all.
+        let directory = parent(path);
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(fail)?;
+        writeln!(file, "{}", self.hex()).map_err(fail)?;
+        file.as_file().sync_all().map_err(fail)?;
+        match file.persist_noclobber(path) {
+            Ok(_) => File::open(directory).and_then(|directory| directory.sync_all()).map(|()| self).map_err(fail),
+            // Another process was faster: its key counts.
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
+                Self::in_file(path)?.ok_or_else(|| not_a_key(path))
+            }
+            Err(error) => Err(fail(error.error)),
+        }
+    }
+
+    /// Writes the key beside a ledger file, unless there is one already.
+    pub fn keep_beside(self, ledger: &Path) -> Result<(), LedgerError> {
+        self.write(&Self::path(ledger)).map(drop)
     }
 
     fn hex(&self) -> String {
         hex::encode(&self.0)
     }
 
-    /// Tells keys apart without giving anything of them away.
+    /// Identifies the key without revealing anything of it.
     pub fn fingerprint(&self) -> String {
         let derived = blake3::derive_key("sendform 2026-11 fingerprint of the ledger key", &self.0);
         hex::encode(&derived[..8])
@@ -124,25 +117,27 @@ impl LedgerKey {
         blake3::derive_key("sendform 2026-11 generated coupon codes", &self.0)
     }
 
-    /// Tells accounts apart without giving their SIDs away.
+    /// Identifies an account without revealing its SID.
     pub fn account_fingerprint(&self, sid: &str) -> String {
         let derived = blake3::derive_key("sendform 2026-11 fingerprint of an account", &self.0);
         blake3::keyed_hash(&derived, sid.as_bytes()).to_hex()[..16].to_owned()
     }
 
-    /// Makes the send keys of one edition of a campaign.
+    /// Derives the send keys of one edition of a campaign.
     pub fn send_keys(&self, campaign: &str, edition: u32) -> SendKeys {
-        let derived = blake3::derive_key("sendform 2026-11 send keys", &self.0);
-        let length = (campaign.len() as u64).to_le_bytes();
-        SendKeys { derived, scope: [&length, campaign.as_bytes(), &edition.to_le_bytes()].concat() }
+        SendKeys::new(blake3::derive_key("sendform 2026-11 send keys", &self.0), campaign, edition)
     }
 }
 
 fn parse(text: &str) -> Option<LedgerKey> {
-    hex::decode(text).map(LedgerKey)
+    hex::decode(text.trim()).map(LedgerKey)
 }
 
-/// Makes the send keys of one edition of a campaign.
+fn not_a_key(path: &Path) -> LedgerError {
+    LedgerError::key(format!("in `{}` is not 64 hexadecimal digits", path.display()))
+}
+
+/// Derives the send keys of one edition of a campaign.
 #[derive(Clone)]
 pub struct SendKeys {
     derived: [u8; 32],
@@ -150,6 +145,17 @@ pub struct SendKeys {
 }
 
 impl SendKeys {
+    /// Send keys for a plan that is made where there is neither a ledger nor a key. They identify recipients within
+    /// the plan; no ledger holds any of them.
+    pub fn without_ledger(campaign: &str, edition: u32) -> Self {
+        Self::new(blake3::derive_key("sendform 2026-11 send keys without a ledger", &[]), campaign, edition)
+    }
+
+    fn new(derived: [u8; 32], campaign: &str, edition: u32) -> Self {
+        let length = (campaign.len() as u64).to_le_bytes();
+        Self { derived, scope: [&length, campaign.as_bytes(), &edition.to_le_bytes()].concat() }
+    }
+
     /// The key of one person's send.
     pub fn of(&self, person: Identity) -> SendKey {
         let mut input = Vec::with_capacity(self.scope.len() + 8);
@@ -188,6 +194,16 @@ mod tests {
         let person = E164::parse_exact("+919876543210").unwrap().identity();
         let keys = LedgerKey::from_bytes([1; 32]).send_keys("diwali-gold", 2);
         assert_eq!(keys.of(person).to_string(), "d17a43078fbb3b6a0e8ffc7768c1e663");
+    }
+
+    #[test]
+    fn a_plan_without_a_ledger_uses_no_key_that_a_ledger_could_have() {
+        let person = E164::parse_exact("+919876543210").unwrap().identity();
+        let without = SendKeys::without_ledger("diwali", 1).of(person);
+        assert_eq!(without, SendKeys::without_ledger("diwali", 1).of(person));
+        for key in [[0; 32], [1; 32]] {
+            assert_ne!(without, LedgerKey::from_bytes(key).send_keys("diwali", 1).of(person));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Where a ledger is: the one reader of ledger URLs, and the one way to open a ledger by its location.
+//! Where a ledger is: reads ledger URLs, and opens a ledger by its location.
 //!
-//! A URL may hold a password. It is read here and nowhere else, and no text that this module makes for
-//! people holds any part of it: not the display form, not an error about a URL that cannot be read.
+//! A URL may hold a password. Only this module reads ledger URLs, and no text that it makes for people holds
+//! any part of a password: neither the display form, nor an error about a URL that cannot be read.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -9,15 +9,18 @@ use std::path::{Component, Path, PathBuf};
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
+use super::contract::Ledger;
+use super::error::LedgerError;
+use super::key::LedgerKey;
 use super::postgres::PostgresLedger;
-use super::sqlite::SqliteLedger;
-use super::{Ledger, LedgerError, LedgerKey};
+use super::record::Operator;
+use super::sqlite::{self, SqliteLedger};
 
-/// What a ledger URL may look like, for hints.
+/// The forms of a ledger URL, for hints.
 pub const FORMS: &str = "`sqlite:PATH` or `postgres://USER@HOST/DATABASE`";
 
-/// Parameters that a database URL may have. `sslmode` and `sslrootcert` are read by this program; the
-/// database driver reads the others.
+/// Parameters that a database URL may have, besides `sslmode` and `sslrootcert`, which this program reads
+/// itself. The database driver reads these.
 const PARAMETERS: [&str; 15] = [
     "application_name",
     "channel_binding",
@@ -45,7 +48,7 @@ pub enum LedgerLocation {
     Database(DatabaseUrl),
 }
 
-/// The URL of a database. Printing it shows hosts, ports and database name, and nothing else.
+/// The URL of a database. Its display form shows hosts, ports and database name, and nothing else.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
     text: String,
@@ -53,13 +56,17 @@ pub struct DatabaseUrl {
     has_password: bool,
 }
 
-/// Why a text is not the location of a ledger. Holds nothing of the text.
+/// Why a text does not name a ledger. Contains nothing of the text, because it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct LocationError(String);
 
 fn wrong(problem: impl Into<String>) -> LocationError {
     LocationError(problem.into())
+}
+
+fn boxed(ledger: impl Ledger + 'static) -> Box<dyn Ledger> {
+    Box::new(ledger)
 }
 
 impl LedgerLocation {
@@ -77,7 +84,7 @@ impl LedgerLocation {
             Some(scheme) if scheme.len() <= 12 && scheme.bytes().all(|byte| byte.is_ascii_lowercase()) => {
                 wrong(format!("`{scheme}://…` is not a ledger; write {FORMS}"))
             }
-            // It may be a connection string with a password: nothing of it is shown.
+            // It may be a connection string with a password, so nothing of it is shown.
             _ if text.contains('=') => wrong(format!(
                 "the ledger is given in a form that is not supported, perhaps as a list of `key=value`; write {FORMS}"
             )),
@@ -90,7 +97,38 @@ impl LedgerLocation {
         matches!(self, LedgerLocation::Database(_))
     }
 
-    /// As a URL without credentials, with the file's path as it is here. For records and messages.
+    /// The file, if the ledger is on a disk of this machine.
+    pub fn local_file(&self) -> Option<&Path> {
+        match self {
+            LedgerLocation::File(path) => Some(path),
+            LedgerLocation::Database(_) => None,
+        }
+    }
+
+    /// The directory for files that belong to the ledger: its own if it is a file, else the current one.
+    pub fn directory(&self) -> PathBuf {
+        self.local_file().map_or_else(|| PathBuf::from("."), |path| parent(path).to_owned())
+    }
+
+    /// The same location, with a file's path relative to `directory` if it lies below it.
+    pub fn relative_to(self, directory: &Path) -> Self {
+        match self {
+            LedgerLocation::File(path) => {
+                LedgerLocation::File(path.strip_prefix(directory).map(Path::to_owned).unwrap_or(path))
+            }
+            database => database,
+        }
+    }
+
+    /// The display form, with a file's path made absolute from `directory`.
+    pub fn shown_from(&self, directory: &Path) -> String {
+        match self {
+            LedgerLocation::File(path) => directory.join(path).display().to_string(),
+            LedgerLocation::Database(url) => url.to_string(),
+        }
+    }
+
+    /// A URL without credentials, with a file's path made absolute. For records and messages.
     pub fn url(&self) -> String {
         match self {
             LedgerLocation::File(path) => {
@@ -100,38 +138,134 @@ impl LedgerLocation {
         }
     }
 
-    /// Opens the ledger for reading and for evidence, without taking its lease. `None` if there is none.
-    pub async fn open(&self, key: Option<&LedgerKey>) -> Result<Option<Box<dyn Ledger>>, LedgerError> {
-        fn boxed(ledger: impl Ledger + 'static) -> Box<dyn Ledger> {
-            Box::new(ledger)
-        }
-        Ok(match self {
-            LedgerLocation::File(path) => SqliteLedger::open_existing(path, key)?.map(boxed),
-            LedgerLocation::Database(url) => PostgresLedger::open_existing(url.expose(), key).await?.map(boxed),
-        })
+    /// Whether a password is part of the location. Such a URL must not be written into a file that is
+    /// checked in.
+    pub fn has_password(&self) -> bool {
+        matches!(self, LedgerLocation::Database(url) if url.has_password())
     }
 
-    /// Opens the ledger for a run: takes the lease where there is one. Never makes a ledger.
-    pub async fn open_for_run(&self, key: &LedgerKey) -> Result<Box<dyn Ledger>, LedgerError> {
-        let gone = || LedgerError::Storage {
-            path: self.to_string(),
-            doing: "opened",
-            problem: "there is no ledger".to_owned(),
-        };
+    /// Whether the ledger exists.
+    pub async fn exists(&self, operator: &Operator) -> Result<bool, LedgerError> {
+        match self {
+            LedgerLocation::File(path) => exists(path),
+            LedgerLocation::Database(_) => Ok(self.open(operator, None).await?.is_some()),
+        }
+    }
+
+    /// Opens the ledger for reading and for evidence, without taking its lease. `None` if there is none.
+    pub async fn open(
+        &self,
+        operator: &Operator,
+        key: Option<&LedgerKey>,
+    ) -> Result<Option<Box<dyn Ledger>>, LedgerError> {
         Ok(match self {
-            LedgerLocation::File(path) => Box::new(SqliteLedger::open_leased(path, key)?.ok_or_else(gone)?),
+            LedgerLocation::File(path) => SqliteLedger::open_existing(path, operator, key)?.map(boxed),
             LedgerLocation::Database(url) => {
-                Box::new(PostgresLedger::open_existing(url.expose(), Some(key)).await?.ok_or_else(gone)?)
+                PostgresLedger::open_existing(url.expose(), operator, key).await?.map(boxed)
             }
         })
     }
 
-    /// Makes the ledger, unless there is one.
-    pub async fn create(&self, key: &LedgerKey) -> Result<(), LedgerError> {
+    /// Opens the ledger for a run: takes the lease where there is one. Never creates a ledger.
+    pub async fn open_for_run(&self, operator: &Operator, key: &LedgerKey) -> Result<Box<dyn Ledger>, LedgerError> {
+        let found = match self {
+            LedgerLocation::File(path) => SqliteLedger::open_leased(path, operator, key)?.map(boxed),
+            LedgerLocation::Database(url) => {
+                PostgresLedger::open_existing(url.expose(), operator, Some(key)).await?.map(boxed)
+            }
+        };
+        found.ok_or_else(|| LedgerError::no_ledger(self.to_string()))
+    }
+
+    /// Creates the ledger, unless there is one.
+    pub async fn create(&self, operator: &Operator, key: &LedgerKey) -> Result<(), LedgerError> {
         match self {
-            LedgerLocation::File(path) => SqliteLedger::open_for_run(path, key).map(drop),
-            LedgerLocation::Database(url) => PostgresLedger::open_for_run(url.expose(), key).await.map(drop),
+            LedgerLocation::File(path) => SqliteLedger::open_or_create(path, operator, key).map(drop),
+            LedgerLocation::Database(url) => {
+                PostgresLedger::open_or_create(url.expose(), operator, key).await.map(drop)
+            }
         }
+    }
+
+    /// Refuses a ledger that another process holds, without opening it. Where runs share the ledger,
+    /// [`Ledger::check_can_begin`] decides.
+    pub fn check_not_held(&self) -> Result<(), LedgerError> {
+        match self.local_file().and_then(sqlite::lease_holder) {
+            Some(holder) => Err(LedgerError::Held { holder }),
+            None => Ok(()),
+        }
+    }
+
+    /// The ledger's key: `given`, or the one that is kept beside the ledger; nothing if there is neither.
+    pub fn existing_key(&self, given: Option<&str>) -> Result<Option<LedgerKey>, LedgerError> {
+        match (given, self.key_file()) {
+            (Some(given), _) => LedgerKey::parse(given).map(Some),
+            (None, Some(path)) => LedgerKey::in_file(&path),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The ledger's key: `given`, or the one that is kept beside the ledger. If there is neither a key nor a
+    /// ledger, creates a key, unless the ledger is shared: all its appliers must be given the same key.
+    pub fn key(&self, given: Option<&str>) -> Result<LedgerKey, LedgerError> {
+        match (self, given) {
+            (_, Some(given)) => LedgerKey::parse(given),
+            (LedgerLocation::File(path), None) => LedgerKey::of(path, None),
+            (LedgerLocation::Database(_), None) => Err(LedgerError::KeyNotGiven),
+        }
+    }
+
+    /// The file that the ledger's key is kept in if it is not given; nothing if it must be given.
+    pub fn key_file(&self) -> Option<PathBuf> {
+        self.local_file().map(LedgerKey::path)
+    }
+
+    /// Keeps the key beside the ledger, if that is where its key belongs.
+    pub fn keep_key(&self, key: &LedgerKey) -> Result<(), LedgerError> {
+        match self {
+            LedgerLocation::File(path) => key.clone().keep_beside(path),
+            LedgerLocation::Database(_) => Err(LedgerError::KeyNotGiven),
+        }
+    }
+
+    /// Writes a copy of the ledger to a file that must not exist, and its key beside it if one is given.
+    pub fn backup(&self, operator: &Operator, target: &Path, key: Option<&LedgerKey>) -> Result<(), LedgerError> {
+        let hint = "back it up with the database's own tools, such as `pg_dump --schema=sendform`";
+        sqlite::backup(self.file_or("backed up to a file", hint)?, operator, target, key)
+    }
+
+    /// Compares a backup with the ledger, before [`Restore::finish`](sqlite::Restore::finish) puts it in the
+    /// ledger's place. Changes nothing.
+    pub fn prepare_restore(
+        &self,
+        operator: &Operator,
+        backup: &Path,
+        key: &LedgerKey,
+    ) -> Result<sqlite::Restore, LedgerError> {
+        sqlite::Restore::prepare(self.restorable()?, operator, backup, key)
+    }
+
+    /// The file that a backup can be restored to.
+    pub fn restorable(&self) -> Result<&Path, LedgerError> {
+        let hint = "restore it with the database's own tools, and give `apply` the last head that was printed with `--ledger-head`";
+        self.file_or("restored from a file", hint)
+    }
+
+    /// Makes a copied file the ledger. Databases need nothing of the kind.
+    pub fn adopt(&self, operator: &Operator) -> Result<(), LedgerError> {
+        self.local_file().map_or(Ok(()), |path| sqlite::adopt(path, operator))
+    }
+
+    /// Adopts a ledger if it is a copy: for the ledger of a sandbox, which holds no real sends.
+    pub fn adopt_copy(&self, operator: &Operator) -> Result<(), LedgerError> {
+        self.local_file().map_or(Ok(()), |path| sqlite::adopt_copy(path, operator))
+    }
+
+    fn file_or(&self, action: &str, hint: &'static str) -> Result<&Path, LedgerError> {
+        self.local_file().ok_or_else(|| LedgerError::Unsupported {
+            problem: format!("the ledger `{self}` is a database and cannot be {action}"),
+            hint,
+        })
     }
 }
 
@@ -160,7 +294,7 @@ impl DatabaseUrl {
     pub fn parse(text: &str) -> Result<Self, LocationError> {
         let text = text.trim();
         let rest = text.split_once("://").map(|(_, rest)| rest).filter(|_| is_database(text));
-        let rest = rest.ok_or_else(|| wrong(format!("this is not the URL of a database; write {FORMS}")))?;
+        let rest = rest.ok_or_else(|| wrong(format!("the text is not the URL of a database; write {FORMS}")))?;
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         // A password with one of these characters would end in the host, the path or a parameter, and
         // from there on a screen.
@@ -175,20 +309,20 @@ impl DatabaseUrl {
                 Some(("sslmode" | "sslrootcert", _)) => {}
                 Some(("hostaddr", _)) => {
                     return Err(wrong(
-                        "the ledger's URL is wrong: `hostaddr` is not supported, because the certificate and the encryption are decided by the host's name; name the host alone",
+                        "the ledger's URL is wrong: `hostaddr` is not supported, because the host's name decides about certificate and encryption; give the host alone",
                     ));
                 }
                 Some((name, _)) if PARAMETERS.contains(&name) => plain.push(pair),
                 _ => {
                     return Err(wrong(format!(
-                        "the ledger's URL is wrong: it has a parameter that is not known; known are `sslmode`, `sslrootcert`, `{}`",
+                        "the ledger's URL is wrong: it has an unknown parameter; the known ones are `sslmode`, `sslrootcert`, `{}`",
                         PARAMETERS.join("`, `")
                     )));
                 }
             }
         }
         let base = text.split('?').next().unwrap_or(text);
-        // The driver's own words may quote the URL, so they are not shown.
+        // The driver's error may quote the URL, so it is not shown.
         let config: Config = with_query(base, &plain).parse().map_err(|_| {
             wrong("the ledger's URL is wrong: its host, its port, or the value of a parameter cannot be read")
         })?;
@@ -199,17 +333,17 @@ impl DatabaseUrl {
         Ok(Self { text: text.to_owned(), place, has_password: config.get_password().is_some() })
     }
 
-    /// The whole URL, for the database driver alone.
+    /// The whole URL with its password, for the database driver alone.
     pub(crate) fn expose(&self) -> &str {
         &self.text
     }
 
-    /// Whether it holds a password. Such a URL does not belong into a file that is checked in.
+    /// Whether it holds a password. Such a URL must not be written into a file that is checked in.
     pub fn has_password(&self) -> bool {
         self.has_password
     }
 
-    /// The URL with its user name and parameters and without its password, as one would type it again.
+    /// The URL with its user name and parameters and without its password, as a user types it.
     pub fn without_password(&self) -> String {
         let (base, query) = self.text.split_once('?').unwrap_or((&self.text, ""));
         let base = match base.split_once('@') {
@@ -237,7 +371,7 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// The parts of a checked URL: without `sslmode` and `sslrootcert`, and those two.
+/// Splits a URL into the URL without `sslmode` and `sslrootcert`, and the values of these two.
 pub(super) fn split_tls(url: &DatabaseUrl) -> (String, Option<&str>, Option<&str>) {
     let (base, query) = url.text.split_once('?').unwrap_or((&url.text, ""));
     let (mut mode, mut root, mut rest) = (None, None, Vec::new());
@@ -278,8 +412,8 @@ fn place(config: &Config) -> String {
     format!("postgres://{}/{database}", hosts.join(","))
 }
 
-/// Names that stand for something else beside a ledger.
-const BESIDE: [&str; 4] = ["key", "head", "lock", "new"];
+/// Extensions of the files that Sendform keeps beside a ledger.
+const RESERVED_EXTENSIONS: [&str; 4] = ["key", "head", "lock", "new"];
 
 fn file(path: &str, root: &Path) -> Result<PathBuf, LocationError> {
     let path = Path::new(path);
@@ -289,18 +423,18 @@ fn file(path: &str, root: &Path) -> Result<PathBuf, LocationError> {
         ));
     }
     if let Some(extension) = path.extension().and_then(|extension| extension.to_str())
-        && BESIDE.contains(&extension)
+        && RESERVED_EXTENSIONS.contains(&extension)
     {
         return Err(wrong(format!(
-            "the ledger's URL is wrong: a file that ends in `.{extension}` lies beside a ledger; name the ledger, such as `ledger.db`"
+            "the ledger's URL is wrong: Sendform keeps a file that ends in `.{extension}` beside a ledger; give the ledger's own file, such as `ledger.db`"
         )));
     }
     Ok(canonical_file(&root.join(path)))
 }
 
-/// The file that a path leads to, with every link followed, also where nothing stands there yet: lock,
-/// key and head lie beside that file. A path whose links cannot be followed is returned as it is;
-/// opening it then tells why.
+/// The file that a path leads to, with every symbolic link followed, even if the file does not exist yet.
+/// Lock, key and head lie beside that file. If a link cannot be followed, returns the path as it is; opening
+/// it then fails with the reason.
 pub fn canonical_file(path: &Path) -> PathBuf {
     if let Ok(canonical) = path.canonicalize() {
         return canonical;
@@ -311,7 +445,23 @@ pub fn canonical_file(path: &Path) -> PathBuf {
     }
 }
 
-/// A text with the password of every URL in it hidden: for what people typed and programs print.
+/// The directory that a path lies in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether a ledger file exists. Only a path without any entry counts as absent: a link to nowhere, or a disk
+/// that does not answer, is an error, because a new ledger in its place would know nobody who got an offer.
+pub(crate) fn exists(path: &Path) -> Result<bool, LedgerError> {
+    let unclear = |error: std::io::Error| LedgerError::io(path, "found", error);
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unclear(error)),
+        Ok(_) => std::fs::metadata(path).map(|_| true).map_err(unclear),
+    }
+}
+
+/// Hides the password of every URL in a text, and every `password=` value.
 pub fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -394,8 +544,8 @@ mod tests {
             ("postgres://me:sec ret@db/offers", "a space as `%20`"),
             ("postgres://me:secret@db/offers?hostaddr=10.0.0.1", "`hostaddr` is not supported"),
             ("postgres://localhost/offers?sslmode=disable&hostaddr=10.0.0.1", "`hostaddr` is not supported"),
-            ("postgres://me:secret@db/offers?hos%74addr=10.0.0.1", "a parameter that is not known"),
-            ("postgres://me:secret@db/offers?secret", "a parameter that is not known"),
+            ("postgres://me:secret@db/offers?hos%74addr=10.0.0.1", "an unknown parameter"),
+            ("postgres://me:secret@db/offers?secret", "an unknown parameter"),
             ("postgres://me:secret@db:port/offers", "its host, its port"),
             ("postgres://me:secret@/offers", "names no host"),
             ("host=db user=me password=secret", "`key=value`"),

@@ -11,18 +11,24 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::chain::{EndLink, Head, JournalDigest, Link, LinkKind, StartLink};
-use super::hearing::{Hearings, Step};
-use super::protocol::{self, Finding, Stand};
-use super::{
-    Activity, Batch, Claim, Committed, Contradiction, Coordinator, Entry, Evidence, Ledger, LedgerError, LedgerKey,
-    LostSend, MAX_SENDER_PAUSE, Move, RunCounts, RunLedger, RunRecord, RunStart, Scope, SendKey, SendState, Sends,
-    Settlement, Snapshot,
+use super::chain::{JournalDigest, Link, LinkKind};
+use super::contract::{
+    Activity, Batch, Claim, Committed, Coordinator, LeaseHolder, Ledger, MAX_SENDER_PAUSE, RunLedger, Scope, Snapshot,
 };
-use super::{Lease, Moment};
+use super::contradiction::Contradiction;
+use super::error::LedgerError;
+use super::head::{EndLink, Head, StartLink};
+use super::key::LedgerKey;
+use super::late_outcomes::{JournalStep, LateOutcomes};
+use super::lost_send::LostSend;
+use super::protocol::{self, Finding, LastAttempt};
+use super::record::{JournalEntry, RecordedEnding, RunCounts, RunRecord, RunStart, Transition};
+use super::send_table::{SendTable, content_prefix};
 use crate::domain::clock::Clock;
+use crate::domain::lease::{Lease, Moment};
+use crate::domain::send::{Evidence, SendKey, SendState, Settlement};
 
-const FENCED: &str = "it was silent for longer than its lease, so others took it for dead";
+const FENCED: &str = "it was silent for longer than its lease, so another applier fenced it off";
 
 /// What bytes leave within, as a part of the lease.
 const SAFE_PART_OF_LEASE: f32 = 0.8;
@@ -38,7 +44,7 @@ struct Inner {
     key: String,
     links: Vec<Link>,
     runs: Vec<Run>,
-    journal: Vec<Entry>,
+    journal: Vec<JournalEntry>,
     /// The number of the journal's last entry.
     last_seq: i64,
     sends: BTreeMap<SendKey, Row>,
@@ -63,7 +69,7 @@ struct Run {
 
 struct Ended {
     at: Timestamp,
-    ending: String,
+    ending: RecordedEnding,
     counts: Option<RunCounts>,
     digest: Option<[u8; 32]>,
 }
@@ -72,7 +78,7 @@ struct Ended {
 struct Row {
     campaign: String,
     edition: u32,
-    stand: Stand,
+    last: LastAttempt,
     coupon: String,
 }
 
@@ -147,7 +153,7 @@ impl MemoryStore {
         let now = self.clock.now();
         let mut inner = self.lock();
         let Some(found) = inner.run_mut(run).filter(|found| found.ended.is_none()) else { return false };
-        found.ended = Some(Ended { at: now, ending: "unlocked".to_owned(), counts: None, digest: None });
+        found.ended = Some(Ended { at: now, ending: RecordedEnding::Unlocked, counts: None, digest: None });
         let campaign = found.start.campaign.clone();
         inner.abandon(&campaign, run, now);
         true
@@ -174,7 +180,7 @@ impl MemoryStore {
     }
 
     /// Ends a run.
-    pub fn finish(&self, run: i64, ending: &str, counts: RunCounts) -> Head {
+    pub fn finish(&self, run: i64, ending: RecordedEnding, counts: RunCounts) -> Head {
         self.lock().finish(run, ending, counts, self.clock.now())
     }
 
@@ -184,8 +190,8 @@ impl MemoryStore {
     }
 
     /// The state and the last attempt of a send, and its run.
-    pub fn stand(&self, key: &SendKey) -> Option<Stand> {
-        self.lock().sends.get(key).map(|row| row.stand)
+    pub fn last_attempt(&self, key: &SendKey) -> Option<LastAttempt> {
+        self.lock().sends.get(key).map(|row| row.last)
     }
 
     /// How many entries the journal holds.
@@ -196,7 +202,7 @@ impl MemoryStore {
     /// How many intents of a run have no outcome.
     pub fn open_intents(&self, run: i64) -> usize {
         let inner = self.lock();
-        inner.sends.values().filter(|row| row.stand.run == run && row.stand.state == SendState::Intent).count()
+        inner.sends.values().filter(|row| row.last.run == run && row.last.state == SendState::Intent).count()
     }
 
     /// Lets a recipient of another campaign have a code.
@@ -237,7 +243,7 @@ impl Inner {
         self.links.last().map_or_else(|| Head::of_ledger(""), |link| link.head)
     }
 
-    fn write(&mut self, mut entry: Entry) {
+    fn write(&mut self, mut entry: JournalEntry) {
         self.last_seq += 1;
         entry.seq = self.last_seq;
         self.journal.push(entry);
@@ -276,7 +282,7 @@ impl Inner {
             .collect();
         for id in &dead {
             if let Some(run) = self.run_mut(*id) {
-                run.ended = Some(Ended { at: now, ending: "lost".to_owned(), counts: None, digest: None });
+                run.ended = Some(Ended { at: now, ending: RecordedEnding::Lost, counts: None, digest: None });
             }
         }
         !dead.is_empty()
@@ -287,23 +293,23 @@ impl Inner {
         let open: Vec<(SendKey, u32)> = self
             .sends
             .iter()
-            .filter(|(_, row)| row.campaign == campaign && row.stand.state == SendState::Intent)
-            .filter(|(_, row)| self.is_over(row.stand.run))
-            .map(|(key, row)| (*key, row.stand.attempt))
+            .filter(|(_, row)| row.campaign == campaign && row.last.state == SendState::Intent)
+            .filter(|(_, row)| self.is_over(row.last.run))
+            .map(|(key, row)| (*key, row.last.attempt))
             .collect();
         for (key, attempt) in open {
-            self.write(Entry::abandoned(by, now.as_millisecond(), key, attempt));
+            self.write(JournalEntry::of_abandoned(by, now.as_millisecond(), key, attempt));
             self.move_to(&key, SendState::Unknown);
         }
     }
 
     fn move_to(&mut self, key: &SendKey, state: SendState) {
         if let Some(row) = self.sends.get_mut(key) {
-            row.stand.state = state;
+            row.last.state = state;
         }
     }
 
-    fn in_the_way(&self, campaign: &str, plan_hash: &str, clock: &dyn Clock) -> Result<(), LedgerError> {
+    fn refuse_another_plan(&self, campaign: &str, plan_hash: &str, clock: &dyn Clock) -> Result<(), LedgerError> {
         let other = self.numbered().find(|(_, run)| {
             run.start.campaign == campaign
                 && run.start.plan_hash != plan_hash
@@ -319,7 +325,7 @@ impl Inner {
     fn begin(&mut self, start: &RunStart, clock: &dyn Clock) -> Result<(i64, Head), LedgerError> {
         let (now, wall) = (clock.instant(), clock.now());
         self.fence_dead(&start.campaign, 0, clock);
-        self.in_the_way(&start.campaign, &start.plan_hash, clock)?;
+        self.refuse_another_plan(&start.campaign, &start.plan_hash, clock)?;
         let alone = !self.runs.iter().any(|run| run.start.campaign == start.campaign && run.ended.is_none());
         if alone {
             self.chunks.insert(start.campaign.clone(), 0);
@@ -369,18 +375,18 @@ impl Inner {
         let mut others = Vec::new();
         for settlement in &batch.settle {
             let state = settlement.result.state();
-            let before = self.sends.get(&settlement.key).map(|row| row.stand);
+            let before = self.sends.get(&settlement.key).map(|row| row.last);
             let open = before.filter(|stand| stand.state == SendState::Intent);
             if protocol::may_settle(open, settlement.attempt, id, state) && moved.insert(settlement.key) {
                 self.move_to(&settlement.key, state);
-                self.write(Entry::settled(id, at, settlement));
+                self.write(JournalEntry::of_settlement(id, at, settlement));
             } else {
                 others.push(settlement);
             }
         }
         for intent in &batch.claim {
-            let before = self.sends.get(&intent.key).map(|row| row.stand);
-            let again = before == Some(Stand { state: SendState::Intent, attempt: intent.attempt, run: id })
+            let before = self.sends.get(&intent.key).map(|row| row.last);
+            let again = before == Some(LastAttempt { state: SendState::Intent, attempt: intent.attempt, run: id })
                 && lost.claimed.contains(&(intent.key, intent.attempt));
             if again {
                 committed.claims.push(Claim::Granted);
@@ -399,10 +405,10 @@ impl Inner {
                     continue;
                 }
             }
-            let stand = Stand { state: SendState::Intent, attempt: intent.attempt, run: id };
-            let row = Row { campaign: start.campaign.clone(), edition: start.edition, stand, coupon: code.to_owned() };
+            let last = LastAttempt { state: SendState::Intent, attempt: intent.attempt, run: id };
+            let row = Row { campaign: start.campaign.clone(), edition: start.edition, last, coupon: code.to_owned() };
             self.sends.insert(intent.key, row);
-            self.write(Entry::claimed(id, at, intent));
+            self.write(JournalEntry::of_claim(id, at, intent));
             committed.claims.push(Claim::Granted);
         }
         lost.claimed.clear();
@@ -416,16 +422,16 @@ impl Inner {
             return;
         }
         let after = self.run(id).map_or(0, |run| run.after);
-        let mut hearings = Hearings::new(id, at);
+        let mut outcomes = LateOutcomes::new(id, at);
         for entry in self.journal.iter().filter(|entry| entry.seq > after) {
             if others.iter().any(|settlement| settlement.key == entry.key) {
-                hearings.read(&Step {
+                outcomes.add_entry(&JournalStep {
                     key: entry.key,
                     attempt: entry.attempt,
-                    state: entry.state,
+                    state: entry.state(),
                     run: entry.run,
-                    source: entry.source,
-                    has_id: entry.message_id.is_some(),
+                    source: entry.entry_source(),
+                    has_id: entry.message_id().is_some(),
                 });
             }
         }
@@ -433,24 +439,24 @@ impl Inner {
             settlement.result.state() == SendState::NotSent
                 && lost.doubtful.contains(&(settlement.key, settlement.attempt))
         };
-        hearings.hear_all(others.iter().copied(), doubtful, committed);
-        for entry in hearings.entries {
+        outcomes.evaluate_all(others.iter().copied(), doubtful, committed);
+        for entry in outcomes.entries {
             self.write(entry);
         }
-        for (key, state) in hearings.moved {
+        for (key, state) in outcomes.moved {
             self.move_to(&key, state);
         }
-        for found in hearings.contradictions {
+        for found in outcomes.contradictions {
             self.contradict(found);
         }
     }
 
-    fn finish(&mut self, id: i64, ending: &str, counts: RunCounts, now: Timestamp) -> Head {
+    fn finish(&mut self, id: i64, ending: RecordedEnding, counts: RunCounts, now: Timestamp) -> Head {
         if self.is_over(id) {
             return self.head();
         }
         let Some(run) = self.run_mut(id) else { return self.head() };
-        run.ended = Some(Ended { at: now, ending: ending.to_owned(), counts: Some(counts), digest: None });
+        run.ended = Some(Ended { at: now, ending: ending.clone(), counts: Some(counts), digest: None });
         let campaign = run.start.campaign.clone();
         self.abandon(&campaign, id, now);
         let mut digest = JournalDigest::default();
@@ -459,20 +465,26 @@ impl Inner {
         if let Some(ended) = self.run_mut(id).and_then(|run| run.ended.as_mut()) {
             ended.digest = Some(digest);
         }
+        let ending = ending.as_str();
         let head = self.head().ended(&EndLink { run: id, ending, ended_at: now.as_millisecond(), counts, digest });
         self.links.push(Link { head, kind: LinkKind::End, run: Some(id), detail: None });
         head
     }
 
     fn snapshot(&self, scope: &Scope, clock: &dyn Clock) -> Snapshot {
-        let mut sends = Sends::default();
+        let mut sends = SendTable::default();
         let ours = |row: &Row| row.campaign == scope.campaign && row.edition == scope.edition;
         for (key, row) in self.sends.iter().filter(|(_, row)| ours(row)) {
-            let Stand { state, attempt, run } = row.stand;
+            let LastAttempt { state, attempt, run } = row.last;
             sends.record(*key, state, attempt, Some((run, &row.coupon)));
         }
+        for entry in &self.journal {
+            if let Some(digest) = entry.intent().and_then(|intent| intent.digest) {
+                sends.set_content(&entry.key, content_prefix(&digest));
+            }
+        }
         for found in self.contradictions.iter().filter(|found| found.said == SendState::Accepted) {
-            sends.accepted_before(&found.key);
+            sends.record_earlier_acceptance(&found.key);
         }
         let planned_at = sends.first_run().and_then(|run| self.run(run)).map(|run| run.start.planned_at);
         let live = self
@@ -487,17 +499,17 @@ impl Inner {
     }
 
     fn evidence(&mut self, piece: &Evidence, clock: &dyn Clock) -> Finding {
-        let before = self.sends.get(&piece.key).map(|row| row.stand);
+        let before = self.sends.get(&piece.key).map(|row| row.last);
         let live = before
             .and_then(|stand| self.run(stand.run))
             .is_some_and(|run| run.ended.is_none() && run.is_heard_of(clock));
-        let finding = protocol::weigh(before, live, piece.attempt, piece.resolution);
+        let finding = protocol::evaluate(before, live, piece.attempt, piece.resolution);
         if let (Finding::Settled, Some(stand)) = (finding, before) {
             let at = clock.now().as_millisecond();
             if stand.state == SendState::Intent {
-                self.write(Entry::abandoned(stand.run, at, piece.key, stand.attempt));
+                self.write(JournalEntry::of_abandoned(stand.run, at, piece.key, stand.attempt));
             }
-            self.write(Entry::evidence(stand, at, piece));
+            self.write(JournalEntry::of_evidence(stand, at, piece));
             self.move_to(&piece.key, piece.resolution.state());
         }
         finding
@@ -526,23 +538,25 @@ impl Inner {
                 retry_rejected: false,
                 lease: Duration::ZERO,
                 longest_request: Duration::ZERO,
+                host: String::new(),
+                actor: send.actor.clone(),
             };
             let id = self.add_run(&start, clock.instant(), wall);
             if let Some(run) = self.run_mut(id) {
-                run.ended = Some(Ended { at: wall, ending: "restored".to_owned(), counts: None, digest: None });
+                run.ended = Some(Ended { at: wall, ending: RecordedEnding::Restored, counts: None, digest: None });
             }
             id
         });
         let key = send.intent.key;
-        let before = self.sends.get(&key).map(|row| row.stand);
+        let before = self.sends.get(&key).map(|row| row.last);
         let (finding, repair) = send.repair(before, id, wall.as_millisecond());
         let coupon = send.intent.coupon.expose().to_owned();
         if send.unique_code {
             self.codes.entry(coupon.clone()).or_insert(key);
         }
-        if let Some(stand) = repair.stand {
-            let row = Row { campaign: send.campaign.clone(), edition: send.edition, stand, coupon };
-            self.sends.entry(key).and_modify(|row| row.stand = stand).or_insert(row);
+        if let Some(last) = repair.last {
+            let row = Row { campaign: send.campaign.clone(), edition: send.edition, last, coupon };
+            self.sends.entry(key).and_modify(|row| row.last = last).or_insert(row);
         }
         repair.entries.into_iter().for_each(|entry| self.write(entry));
         if let Some(found) = repair.contradiction {
@@ -576,8 +590,8 @@ impl Run {
             longest_request: Some(self.start.longest_request),
             lease: self.start.lease,
             silent: clock.instant().saturating_duration_since(self.heartbeat),
-            host: "memory".to_owned(),
-            actor: "memory".to_owned(),
+            host: self.start.host.clone(),
+            actor: self.start.actor.clone(),
             pid: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
@@ -612,10 +626,10 @@ impl Ledger for MemoryLedger {
     async fn journal(
         &mut self,
         campaign: Option<&str>,
-        visit: &mut (dyn FnMut(Entry) + Send),
+        visit: &mut (dyn FnMut(JournalEntry) + Send),
     ) -> Result<(), LedgerError> {
         let inner = self.0.lock();
-        let wanted = |entry: &&Entry| {
+        let wanted = |entry: &&JournalEntry| {
             campaign.is_none_or(|name| inner.run(entry.run).is_some_and(|run| run.start.campaign == name))
         };
         inner.journal.iter().filter(wanted).cloned().for_each(visit);
@@ -629,18 +643,26 @@ impl Ledger for MemoryLedger {
     ) -> Result<(), LedgerError> {
         let inner = self.0.lock();
         for entry in inner.journal.iter().filter(|entry| runs.contains(&entry.run)) {
-            if let (SendState::Intent, Some(digest)) = (entry.state, entry.similarity_digest) {
+            if let Some(digest) = entry.intent().and_then(|intent| intent.similarity_digest) {
                 visit(entry.run, digest);
             }
         }
         Ok(())
     }
 
-    async fn moves(&mut self, runs: &[i64], visit: &mut (dyn FnMut(Move) + Send)) -> Result<(), LedgerError> {
+    async fn transitions(
+        &mut self,
+        runs: &[i64],
+        visit: &mut (dyn FnMut(Transition) + Send),
+    ) -> Result<(), LedgerError> {
         let inner = self.0.lock();
         for entry in inner.journal.iter().filter(|entry| runs.contains(&entry.run)) {
-            let Entry { run, key, state, similarity_digest, .. } = *entry;
-            visit(Move { run, key, state, similarity_digest });
+            visit(Transition {
+                run: entry.run,
+                key: entry.key,
+                state: entry.state(),
+                similarity_digest: entry.intent().and_then(|intent| intent.similarity_digest),
+            });
         }
         Ok(())
     }
@@ -649,7 +671,7 @@ impl Ledger for MemoryLedger {
         Ok(self.0.lock().links.clone())
     }
 
-    async fn sound(&mut self) -> Result<Vec<String>, LedgerError> {
+    async fn verify_storage(&mut self) -> Result<Vec<String>, LedgerError> {
         Ok(Vec::new())
     }
 
@@ -657,7 +679,7 @@ impl Ledger for MemoryLedger {
         Ok(self.0.lock().contradictions.clone())
     }
 
-    async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<Finding>, LedgerError> {
+    async fn record_evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<Finding>, LedgerError> {
         let mut inner = self.0.lock();
         Ok(evidence.iter().map(|piece| inner.evidence(piece, self.0.clock.as_ref())).collect())
     }
@@ -680,8 +702,24 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError> {
-        self.0.lock().in_the_way(campaign, plan_hash, self.0.clock.as_ref())
+    async fn check_can_begin(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError> {
+        self.0.lock().refuse_another_plan(campaign, plan_hash, self.0.clock.as_ref())
+    }
+
+    async fn lease_holders(&mut self) -> Result<Vec<LeaseHolder>, LedgerError> {
+        let clock = self.0.clock.as_ref();
+        let inner = self.0.lock();
+        let live = inner.numbered().filter(|(_, run)| run.ended.is_none() && run.is_heard_of(clock));
+        let holder = |(id, run): (i64, &Run)| LeaseHolder {
+            run: Some(id),
+            description: format!("run {id} of {}", run.start.name),
+            can_be_unlocked: true,
+        };
+        Ok(live.map(holder).collect())
+    }
+
+    async fn unlock(&mut self, run: i64) -> Result<bool, LedgerError> {
+        Ok(self.0.unlock(run))
     }
 
     async fn begin(self: Box<Self>, start: &RunStart, _snapshot: &Snapshot) -> Result<Box<dyn RunLedger>, LedgerError> {
@@ -733,7 +771,7 @@ impl RunLedger for MemoryRun {
         Ok(self.store.snapshot(&Scope { campaign, edition, unique_codes }))
     }
 
-    async fn finish(self: Box<Self>, ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+    async fn finish(self: Box<Self>, ending: RecordedEnding, counts: RunCounts) -> Result<Head, LedgerError> {
         Ok(self.store.finish(self.run, ending, counts))
     }
 }
@@ -795,7 +833,7 @@ impl Coordinator for MemoryCoordinator {
         let open = inner
             .sends
             .values()
-            .filter(|row| row.stand.state == SendState::Intent && others.contains(&row.stand.run))
+            .filter(|row| row.last.state == SendState::Intent && others.contains(&row.last.run))
             .count();
         Ok(Activity { appliers: others.len() as u64, open: open as u64 })
     }

@@ -1,6 +1,9 @@
 //! Rows that get no message, and why.
 
-use serde::Deserialize;
+use std::cmp::Ordering;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::audience::{Excluded, Exclusion};
 use crate::domain::row::RowOrigin;
@@ -18,7 +21,7 @@ pub struct Blocked {
 }
 
 /// Why a row gets no message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockReason {
     /// `where` does not select the row.
@@ -41,6 +44,19 @@ pub enum BlockReason {
     BadParameter,
     /// The provider rejected this message before; `--retry-rejected` sends it again.
     Rejected,
+}
+
+impl Ord for BlockReason {
+    /// By the code, so that a plan lists reasons in the order of their codes.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.code().cmp(other.code())
+    }
+}
+
+impl PartialOrd for BlockReason {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl BlockReason {
@@ -128,6 +144,7 @@ mod tests {
             BlockReason::Rejected,
         ] {
             assert_eq!(serde_json::from_value::<BlockReason>(reason.code().into()).unwrap(), reason);
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.code());
         }
     }
 }

@@ -10,13 +10,14 @@ use jiff::Timestamp;
 
 use super::Prepared;
 use super::block::{BlockReason, Blocked};
+use super::file::{
+    BlockedRow, Counts, CouponKind, CouponSummary, Destination, Digests, ExpirySummary, FORMAT_VERSION, PlanFile,
+    Sample, SourceRows, SuppressRows,
+};
 use super::fingerprint::{Fingerprint, Options};
 use super::load::Inputs;
 use super::rename_guard::Newcomers;
-use super::{
-    BlockedRow, Counts, CouponSummary, Destination, Digests, ExpirySummary, FORMAT_VERSION, Item, Pass, PlanFile,
-    PlanHash, Sample, SourceRows, Standing, SuppressRows,
-};
+use super::{Item, Pass, PlanHash, SendStatus};
 use crate::audience::ReadReport;
 use crate::domain::campaign::{CouponSpec, ExpirySpec};
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
@@ -33,7 +34,7 @@ pub struct Basis<'a> {
     /// What the ledger holds.
     pub snapshot: &'a Snapshot,
     /// The ledger's key.
-    pub key: &'a LedgerKey,
+    pub key: Option<&'a LedgerKey>,
     /// Now.
     pub now: Timestamp,
     /// The instant of an approved plan, if one is applied.
@@ -83,7 +84,7 @@ impl Approved {
     /// A set of entries.
     pub fn of(mut entries: Vec<[u8; 32]>) -> Self {
         sort(&mut entries);
-        let groups = (entries.len() / 8).next_power_of_two().min(MOST_GROUPS);
+        let groups = (entries.len() / 8).next_power_of_two().min(MAX_GROUPS);
         let mut starts = vec![0; groups + 1];
         for entry in &entries {
             starts[group(entry, groups) + 1] += 1;
@@ -114,11 +115,11 @@ impl Approved {
 }
 
 /// How many entries are worth a second thread.
-const WORTH_A_THREAD: usize = 20_000;
+const MIN_FOR_TWO_THREADS: usize = 20_000;
 
 /// Sorts entries, many of them on two threads.
 fn sort(entries: &mut [[u8; 32]]) {
-    if entries.len() < WORTH_A_THREAD {
+    if entries.len() < MIN_FOR_TWO_THREADS {
         return entries.sort_unstable();
     }
     let (lower, _, upper) = entries.select_nth_unstable(entries.len() / 2);
@@ -129,7 +130,7 @@ fn sort(entries: &mut [[u8; 32]]) {
 }
 
 /// Into how many groups a plan's messages fall at most.
-const MOST_GROUPS: usize = 1 << 16;
+const MAX_GROUPS: usize = 1 << 16;
 
 /// Which of so many groups, a power of two, an entry falls into.
 fn group(entry: &[u8; 32], groups: usize) -> usize {
@@ -240,18 +241,17 @@ pub fn build(prepared: &Prepared, inputs: Inputs, basis: Basis<'_>) -> Result<Bu
         rows: tally.rows,
         recipients: approved.len() as u64,
         counts: tally.counts,
-        blocked_reasons: tally.reasons.iter().map(|(reason, count)| (reason.code().to_owned(), *count)).collect(),
+        blocked_reasons: tally.reasons.clone(),
         warnings,
         sources: sources(prepared, &read),
         suppress: suppress(prepared, &read),
         templates: tally.templates,
         coupons: CouponSummary {
             kind: match &campaign.coupons {
-                CouponSpec::Code(_) => "code",
-                CouponSpec::Pool(_) => "pool",
-                CouponSpec::Generate { .. } => "generate",
-            }
-            .to_owned(),
+                CouponSpec::Code(_) => CouponKind::Code,
+                CouponSpec::Pool(_) => CouponKind::Pool,
+                CouponSpec::Generate { .. } => CouponKind::Generate,
+            },
             needed: tally.counts.send,
             free,
         },
@@ -279,7 +279,7 @@ pub fn build(prepared: &Prepared, inputs: Inputs, basis: Basis<'_>) -> Result<Bu
         ledger_head: None,
         checksum: String::new(),
     };
-    file.checksum = file.compute_checksum();
+    file.checksum = file.compute_checksum()?;
     Ok(Built {
         file,
         hash,
@@ -360,19 +360,18 @@ impl Tally {
                 }
                 return self.block(&blocked, list, file_of);
             }
-            Item::NoCode => {
+            Item::NoCodeLeft => {
                 self.without_code += 1;
                 return;
             }
-            Item::Passed => return,
             Item::Desired(desired) => desired,
         };
         self.entries.push(desired.entry);
         if let Some(column) = &self.id_column {
             self.ids.extend(desired.row.get(column).map(|id| self.id_hasher.hash_one(id)));
         }
-        match desired.standing {
-            Standing::Send(attempt) => {
+        match desired.status {
+            SendStatus::Send(attempt) => {
                 self.counts.send += 1;
                 self.upload_bytes += desired.message.upload_bytes();
                 if attempt == 1
@@ -397,11 +396,11 @@ impl Tally {
                     });
                 }
             }
-            Standing::Sent => self.counts.sent += 1,
-            Standing::Drifted => self.counts.drifted += 1,
-            Standing::UnderWay => self.counts.deferred += 1,
-            Standing::Unknown => self.counts.unknown += 1,
-            Standing::Rejected => {
+            SendStatus::Sent => self.counts.sent += 1,
+            SendStatus::Drifted => self.counts.drifted += 1,
+            SendStatus::UnderWay => self.counts.deferred += 1,
+            SendStatus::Unknown => self.counts.unknown += 1,
+            SendStatus::Rejected => {
                 let blocked = Blocked { origin: desired.origin, reason: BlockReason::Rejected, detail: None };
                 self.block(&blocked, list, file_of);
             }
@@ -415,7 +414,7 @@ impl Tally {
             self.blocked.push(BlockedRow {
                 file: file_of(blocked.origin.source),
                 line: blocked.origin.location.line().unwrap_or_default(),
-                reason: blocked.reason.code().to_owned(),
+                reason: blocked.reason,
                 detail: blocked.detail.clone(),
             });
         }
@@ -529,7 +528,7 @@ mod tests {
     #[test]
     fn many_entries_are_sorted_as_few_are() {
         let entry = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
-        for many in [WORTH_A_THREAD - 1, WORTH_A_THREAD, WORTH_A_THREAD + 1] {
+        for many in [MIN_FOR_TWO_THREADS - 1, MIN_FOR_TWO_THREADS, MIN_FOR_TWO_THREADS + 1] {
             // Some of them twice.
             let mut entries: Vec<[u8; 32]> = (0..many).map(|number| entry(number % (many - 5))).collect();
             let mut expected = entries.clone();

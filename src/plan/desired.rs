@@ -14,30 +14,30 @@ use crate::coupons::{CodeTable, Pool};
 use crate::domain::campaign::CouponSpec;
 use crate::domain::canonical::{Canonical, ContentDigest};
 use crate::domain::coupon::CouponCode;
-use crate::domain::diagnostic::Diagnostics;
+use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::domain::expiry::MessageExpiry;
 use crate::domain::message::{Digester, HeadDigest, Message};
 use crate::domain::phone::{E164, Identity};
 use crate::domain::row::{Row, RowOrigin};
-use crate::ledger::{LedgerKey, Recorded, SendKey, SendKeys, SendState, Snapshot, content_prefix};
+use crate::ledger::{LedgerKey, RecordedSend, SendKey, SendKeys, SendState, Snapshot, content_prefix};
 
 /// How many candidates a generator may go through before its codes count as used up.
 const MAX_SALT: u32 = 64;
 
-/// Where a desired send stands.
+/// The state of a desired send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum SendStatus {
     /// To be sent, as this attempt.
     Send(u32),
     /// Accepted by the provider.
     Sent,
     /// Accepted by the provider, with other content than the campaign has now.
     Drifted,
-    /// In the hands of a run that is under way.
+    /// Claimed by a run that is in progress.
     UnderWay,
-    /// Started, and not known how it ended.
+    /// Started, with an unknown outcome.
     Unknown,
-    /// Refused by the provider.
+    /// Rejected by the provider.
     Rejected,
 }
 
@@ -58,8 +58,8 @@ pub struct Desired {
     pub digest: ContentDigest,
     /// The digest of what most messages share, which [`Desired::similarity_digest`] needs.
     pub head: HeadDigest,
-    /// Where the send stands.
-    pub standing: Standing,
+    /// The state of the send.
+    pub status: SendStatus,
     /// The recipient and the message, as the plan's hash holds them.
     pub entry: [u8; 32],
     /// How many messages of the campaign stand before this one, sent or not.
@@ -75,17 +75,32 @@ impl Desired {
     }
 }
 
-/// What a row comes to.
+/// What a row is in a plan.
 #[derive(Debug)]
 pub enum Item {
     /// A message.
     Desired(Box<Desired>),
-    /// No message.
+    /// A row that gets no message.
     Blocked(Blocked),
-    /// A message, but there is no code left for it.
-    NoCode,
-    /// A message that is not to be sent, in a pass that [does not look at those](Pass::only_to_send).
-    Passed,
+    /// A message for which no code is left.
+    NoCodeLeft,
+}
+
+/// What a row means for a second pass.
+#[derive(Debug)]
+pub enum ToSend {
+    /// This message is still to be sent.
+    Message(Box<Desired>),
+    /// Nothing is to be sent for this row.
+    Nothing,
+}
+
+/// A step of a walk over the rows.
+enum Step {
+    /// What the row is.
+    Item(Item),
+    /// The row's message is not to be sent, and was not rendered.
+    AlreadyHandled,
 }
 
 /// One pass over the audience. Two passes over the same files with the same snapshot give the same.
@@ -97,7 +112,6 @@ pub struct Pass<'a> {
     codes: Codes,
     expiry: Option<MessageExpiry>,
     retry_rejected: bool,
-    only_to_send: bool,
 }
 
 enum Codes {
@@ -112,7 +126,7 @@ impl<'a> Pass<'a> {
         prepared: &'a Prepared,
         inputs: Inputs,
         snapshot: &'a Snapshot,
-        key: &LedgerKey,
+        key: Option<&LedgerKey>,
         planned_at: Timestamp,
         retry_rejected: bool,
     ) -> Result<Self, Diagnostics> {
@@ -130,6 +144,12 @@ impl<'a> Pass<'a> {
                 Codes::Pool(pool)
             }
             CouponSpec::Generate { prefix, alphabet, length } => {
+                let key = key.ok_or_else(|| {
+                    Diagnostics::from(Diagnostic::error(
+                        Code::LedgerKeyMissing,
+                        "codes are generated with the ledger's key, and there is none",
+                    ))
+                })?;
                 let scope = format!("{}/{}", prepared.record_name, campaign.edition);
                 let generator = Generator::new(key.for_codes(), scope, prefix, alphabet, *length);
                 let mut taken = CodeTable::default();
@@ -143,18 +163,14 @@ impl<'a> Pass<'a> {
             prepared,
             audience,
             snapshot,
-            keys: key.send_keys(&prepared.record_name, campaign.edition),
+            keys: match key {
+                Some(key) => key.send_keys(&prepared.record_name, campaign.edition),
+                None => SendKeys::without_ledger(&prepared.record_name, campaign.edition),
+            },
             codes,
             expiry: campaign.expiry.as_ref().map(|expiry| expiry.rule().resolve(planned_at)),
             retry_rejected,
-            only_to_send: false,
         })
-    }
-
-    /// The same, but messages that are not to be sent are not rendered: for a second pass, since the
-    /// first has seen them all.
-    pub fn only_to_send(self) -> Self {
-        Self { only_to_send: true, ..self }
     }
 
     /// How many codes of a pool can be given away; `None` for other kinds of coupons.
@@ -178,9 +194,32 @@ impl<'a> Pass<'a> {
         self.audience.size_hint()
     }
 
-    /// Streams every row's item, in the order of the sources, and reports how much was read from each file.
+    /// Visits every row, in the order of the sources, and reports how much was read from each file.
     pub fn run(self, mut visit: impl FnMut(Item) -> ControlFlow<()> + Send) -> Result<ReadReport, Diagnostics> {
-        let Self { prepared, audience, snapshot, keys, mut codes, expiry, retry_rejected, only_to_send } = self;
+        self.walk(false, |step| match step {
+            Step::Item(item) => visit(item),
+            Step::AlreadyHandled => ControlFlow::Continue(()),
+        })
+    }
+
+    /// Visits every row, and gives only the messages that are still to be sent. The others are not rendered: this is for
+    /// a second pass, and the first pass has rendered them all.
+    pub fn run_to_send(
+        self,
+        mut visit: impl FnMut(ToSend) -> ControlFlow<()> + Send,
+    ) -> Result<ReadReport, Diagnostics> {
+        self.walk(true, |step| match step {
+            Step::Item(Item::Desired(desired)) => visit(ToSend::Message(desired)),
+            Step::Item(_) | Step::AlreadyHandled => visit(ToSend::Nothing),
+        })
+    }
+
+    fn walk(
+        self,
+        only_to_send: bool,
+        mut visit: impl FnMut(Step) -> ControlFlow<()> + Send,
+    ) -> Result<ReadReport, Diagnostics> {
+        let Self { prepared, audience, snapshot, keys, mut codes, expiry, retry_rejected } = self;
         let mut ordinal = 0;
         let mut digester = Digester::new(prepared.campaign.gateway.sender);
         let mut sends = snapshot.sends.cursor();
@@ -189,22 +228,25 @@ impl<'a> Pass<'a> {
             |row| prepared.composer.selects(row),
             |entry| {
                 let recipient = match entry {
-                    AudienceItem::Excluded(excluded) => return visit(Item::Blocked(excluded.into())),
+                    AudienceItem::Excluded(excluded) => return visit(Step::Item(Item::Blocked(excluded.into()))),
                     AudienceItem::Recipient(recipient) => recipient,
                 };
                 let key = keys.of(recipient.identity);
                 let recorded = sends.get(&key);
-                let standing = Standing::of(recorded, retry_rejected, &snapshot.live);
-                if only_to_send && !matches!(standing, Standing::Send(_)) {
+                let status = SendStatus::of(recorded, retry_rejected, &snapshot.live);
+                if only_to_send && !matches!(status, SendStatus::Send(_)) {
                     ordinal += 1;
-                    return visit(Item::Passed);
+                    return visit(Step::AlreadyHandled);
                 }
                 let Some(coupon) = codes.propose(recipient.identity, recorded) else {
-                    return visit(Item::NoCode);
+                    return visit(Step::Item(Item::NoCodeLeft));
                 };
                 let content = match prepared.composer.compose(&recipient.row, coupon.expose()) {
                     Ok(content) => content,
-                    Err(failure) => return visit(Item::Blocked(Blocked::unrenderable(recipient.origin, failure))),
+                    Err(failure) => {
+                        let blocked = Blocked::unrenderable(recipient.origin, failure);
+                        return visit(Step::Item(Item::Blocked(blocked)));
+                    }
                 };
                 codes.keep(&coupon, recorded);
                 let expiry = if content.template.has_expiration { expiry } else { None };
@@ -217,9 +259,11 @@ impl<'a> Pass<'a> {
                     expiry,
                 };
                 let (digest, head) = digester.digests(&message);
-                let standing = match (standing, recorded.and_then(|recorded| recorded.content)) {
-                    (Standing::Sent, Some(content)) if content_prefix(&digest.0) != Some(content) => Standing::Drifted,
-                    (standing, _) => standing,
+                let status = match (status, recorded.and_then(|recorded| recorded.content)) {
+                    (SendStatus::Sent, Some(content)) if content_prefix(&digest.0) != Some(content) => {
+                        SendStatus::Drifted
+                    }
+                    (status, _) => status,
                 };
                 let entry = plan_entry(&scope, recipient.identity, recipient.address, digest);
                 let desired = Desired {
@@ -230,13 +274,13 @@ impl<'a> Pass<'a> {
                     message,
                     digest,
                     head,
-                    standing,
+                    status,
                     entry,
                     ordinal,
                     identity: recipient.identity,
                 };
                 ordinal += 1;
-                visit(Item::Desired(Box::new(desired)))
+                visit(Step::Item(Item::Desired(Box::new(desired))))
             },
         )
     }
@@ -244,7 +288,7 @@ impl<'a> Pass<'a> {
 
 impl Codes {
     /// The code that a person would get: the one that is theirs already, else the next.
-    fn propose(&mut self, person: Identity, recorded: Option<Recorded<'_>>) -> Option<CouponCode> {
+    fn propose(&mut self, person: Identity, recorded: Option<RecordedSend<'_>>) -> Option<CouponCode> {
         let bound = recorded.and_then(|recorded| CouponCode::recorded(recorded.coupon));
         match self {
             Codes::One(code) => Some(code.clone()),
@@ -260,7 +304,7 @@ impl Codes {
     }
 
     /// Gives the proposed code away.
-    fn keep(&mut self, code: &CouponCode, recorded: Option<Recorded<'_>>) {
+    fn keep(&mut self, code: &CouponCode, recorded: Option<RecordedSend<'_>>) {
         match self {
             Codes::One(_) => {}
             Codes::Pool(pool) => {
@@ -290,24 +334,24 @@ fn plan_entry(scope: &[u8; 32], person: Identity, address: E164, digest: Content
     canonical.finish()
 }
 
-impl Standing {
+impl SendStatus {
     /// The status of a send, by what is recorded of it.
-    pub fn of(recorded: Option<Recorded<'_>>, retry_rejected: bool, live: &[i64]) -> Self {
+    pub fn of(recorded: Option<RecordedSend<'_>>, retry_rejected: bool, live: &[i64]) -> Self {
         match recorded {
-            None => Standing::Send(1),
+            None => SendStatus::Send(1),
             Some(recorded) => match recorded.state {
-                SendState::NotSent => Standing::Send(recorded.attempt + 1),
-                SendState::Accepted => Standing::Sent,
-                SendState::Rejected if retry_rejected => Standing::Send(recorded.attempt + 1),
-                SendState::Rejected => Standing::Rejected,
-                SendState::Intent if live.contains(&recorded.run) => Standing::UnderWay,
-                SendState::Intent | SendState::Unknown => Standing::Unknown,
+                SendState::NotSent => SendStatus::Send(recorded.attempt + 1),
+                SendState::Accepted => SendStatus::Sent,
+                SendState::Rejected if retry_rejected => SendStatus::Send(recorded.attempt + 1),
+                SendState::Rejected => SendStatus::Rejected,
+                SendState::Intent if live.contains(&recorded.run) => SendStatus::UnderWay,
+                SendState::Intent | SendState::Unknown => SendStatus::Unknown,
             },
         }
     }
 
     /// The reason under which a send that is not repeated is counted, if it counts as blocked.
     pub fn blocked(self) -> Option<BlockReason> {
-        matches!(self, Standing::Rejected).then_some(BlockReason::Rejected)
+        matches!(self, SendStatus::Rejected).then_some(BlockReason::Rejected)
     }
 }

@@ -203,7 +203,7 @@ async fn look_up(
     }
     let runs: Vec<i64> = others.iter().flat_map(|other| other.runs.iter().copied()).collect();
     ledger
-        .moves(&runs, &mut |step| {
+        .transitions(&runs, &mut |step| {
             if let Entry::Occupied(mut found) = lookups.entry(step.key) {
                 let lookup = found.get_mut();
                 lookup.state = step.state;

@@ -279,7 +279,7 @@ mod tests {
         assert!(error.contains("cannot read"), "a dangling symbolic link counts: {error}");
         std::fs::remove_file(tree.root().join("sendform.yaml")).unwrap();
         let pipe = tree.root().join("sendform.yaml");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        crate::util::fs::make_pipe(&pipe);
         let error = tree.find("campaign.yaml", "").unwrap_err().to_string();
         assert!(error.contains("not a regular file"), "{error}");
         std::fs::remove_file(tree.root().join("sendform.yaml")).unwrap();

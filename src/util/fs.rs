@@ -82,6 +82,16 @@ pub fn write_atomically(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
+/// Reads a regular file of at most `most` bytes that the user named, wherever it is. Does not wait for a pipe, and
+/// does not open a device.
+pub fn read_regular(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
+    let fail = |error| FileError::of(path, error);
+    let canonical = std::fs::canonicalize(path).map_err(fail)?;
+    let directory = canonical.parent().unwrap_or(&canonical);
+    let file = InputFile::found(path.to_owned(), directory.into()).open(most)?;
+    file.read(most).map_err(fail)
+}
+
 /// A path as it is shown in messages.
 pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string()
@@ -215,4 +225,11 @@ pub(crate) fn read_at_most(file: File, most: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it has more than {most} bytes")));
     }
     Ok(content)
+}
+
+/// Makes a named pipe, which a test must not wait for.
+#[cfg(test)]
+pub(crate) fn make_pipe(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }

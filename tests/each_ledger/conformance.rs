@@ -6,11 +6,12 @@ use sendform::domain::coupon::CouponCode;
 use sendform::domain::send::{EvidenceSource, Resolution};
 use sendform::ledger::protocol::Finding;
 use sendform::ledger::{
-    Claim, Evidence, Head, LedgerError, LostSend, RunCounts, RunLedger, RunStart, SendState, Source, report,
+    Claim, Evidence, Head, LedgerError, LostSend, RecordedEnding, RunCounts, RunLedger, RunStart, SendState, query,
 };
 
 use super::stage::{
-    Stage, accepted, both, claim, intent, key, not_sent, rejected, send_key, settle, start, unknown, with_stage,
+    Stage, accepted, both, claim, intent, key, not_sent, operator, rejected, send_key, settle, start, unknown,
+    with_stage,
 };
 
 pub fn evidence(number: u8, attempt: Option<u32>, resolution: Resolution) -> Evidence {
@@ -26,7 +27,7 @@ pub fn evidence(number: u8, attempt: Option<u32>, resolution: Resolution) -> Evi
 }
 
 pub async fn finish(run: Box<dyn RunLedger>) -> Head {
-    run.finish("partial", RunCounts::default()).await.unwrap()
+    run.finish(RecordedEnding::Partial, RunCounts::default()).await.unwrap()
 }
 
 async fn state(stage: &Stage, start: &RunStart, number: u8) -> Option<(SendState, u32)> {
@@ -35,7 +36,7 @@ async fn state(stage: &Stage, start: &RunStart, number: u8) -> Option<(SendState
 
 /// The record is sound, whatever happened.
 pub async fn sound(stage: &Stage) {
-    let check = report::check(stage.reader().await.as_mut()).await.unwrap();
+    let check = query::check(stage.reader().await.as_mut()).await.unwrap();
     assert_eq!(check.problems, Vec::<String>::new());
 }
 
@@ -198,7 +199,7 @@ pub fn evidence_settles_doubt_and_overrules_nothing() {
             evidence(4, None, Resolution::NotSent),
             evidence(6, None, Resolution::Accepted),
         ];
-        let findings = ledger.evidence(&pieces).await.unwrap();
+        let findings = ledger.record_evidence(&pieces).await.unwrap();
         assert_eq!(
             findings,
             [
@@ -216,7 +217,7 @@ pub fn evidence_settles_doubt_and_overrules_nothing() {
         stage.kill(run).await;
         // Now nobody can tell any more, before another run says so.
         assert_eq!(
-            stage.for_run().await.evidence(&[evidence(5, None, Resolution::NotSent)]).await.unwrap(),
+            stage.for_run().await.record_evidence(&[evidence(5, None, Resolution::NotSent)]).await.unwrap(),
             [Finding::Settled]
         );
         let mut next = stage.begin(&plan).await;
@@ -225,22 +226,22 @@ pub fn evidence_settles_doubt_and_overrules_nothing() {
         assert_eq!(answers, [Held, Granted, Held, Held, Granted]);
         next.commit(&settle(&[(2, 2, accepted()), (5, 2, accepted())])).await.unwrap();
         finish(next).await;
-        let receipt = report::history(ledger.as_mut(), send_key(3)).await.unwrap().pop().unwrap();
-        assert_eq!((receipt.source, receipt.message_id.as_deref()), (Some(Source::Receipt), Some("m-3")));
-        let history = report::history(ledger.as_mut(), send_key(2)).await.unwrap();
-        let told: Vec<_> = history.iter().map(|entry| (entry.state, entry.attempt, entry.source)).collect();
+        let receipt = query::history(ledger.as_mut(), send_key(3)).await.unwrap().pop().unwrap();
+        assert_eq!((receipt.source(), receipt.message_id()), (Some("receipt"), Some("m-3")));
+        let history = query::history(ledger.as_mut(), send_key(2)).await.unwrap();
+        let told: Vec<_> = history.iter().map(|entry| (entry.state(), entry.attempt, entry.source())).collect();
         assert_eq!(
             told,
             [
                 (SendState::Intent, 1, None),
                 (SendState::Unknown, 1, None),
-                (SendState::NotSent, 1, Some(Source::Decision)),
+                (SendState::NotSent, 1, Some("decision")),
                 (SendState::Intent, 2, None),
                 (SendState::Accepted, 2, None),
             ]
         );
-        assert_eq!(history[2].actor.as_deref(), Some("asha"));
-        assert_eq!(history[2].reason.as_deref(), Some("seen in the console"));
+        assert_eq!(history[2].actor(), Some("asha"));
+        assert_eq!(history[2].reason(), Some("seen in the console"));
         sound(&stage).await;
     });
 }
@@ -297,7 +298,7 @@ fn runs_are_told_with_their_figures_and_chained() {
         run.commit(&settle(&[(1, 1, accepted())])).await.unwrap();
         let counts = RunCounts { accepted: 1, ..RunCounts::default() };
         let before = run.head();
-        let head = run.finish("complete", counts).await.unwrap();
+        let head = run.finish(RecordedEnding::Complete, counts).await.unwrap();
         assert_eq!(head.number, before.number + 1);
         let mut ledger = stage.reader().await;
         let runs = ledger.runs().await.unwrap();
@@ -306,18 +307,18 @@ fn runs_are_told_with_their_figures_and_chained() {
             (run.campaign.as_str(), run.name.as_str(), run.plan_hash.as_str()),
             ("diwali", "diwali-gold", "v1:abc")
         );
-        assert_eq!((run.counts, run.ending.as_deref(), run.live), (Some(counts), Some("complete"), false));
+        assert_eq!((run.counts, run.ending.as_ref(), run.live), (Some(counts), Some(&RecordedEnding::Complete), false));
         assert_eq!(run.version, env!("CARGO_PKG_VERSION"));
-        assert_eq!(report::head(ledger.as_mut()).await.unwrap(), Some(head));
+        assert_eq!(query::head(ledger.as_mut()).await.unwrap(), Some(head));
         for seen in [before, head] {
-            assert_eq!(report::behind(ledger.as_mut(), seen).await.unwrap(), None);
+            assert_eq!(query::check_head(ledger.as_mut(), seen).await.unwrap(), None);
         }
         let ahead = Head { number: head.number + 1, ..head };
-        assert!(report::behind(ledger.as_mut(), ahead).await.unwrap().unwrap().contains("is behind"));
+        assert!(query::check_head(ledger.as_mut(), ahead).await.unwrap().unwrap().contains("is behind"));
         let other = Head { hash: [0; 16], ..head };
-        assert!(report::behind(ledger.as_mut(), other).await.unwrap().unwrap().contains("another ledger"));
+        assert!(query::check_head(ledger.as_mut(), other).await.unwrap().unwrap().contains("another ledger"));
         for name in ["diwali", "diwali-gold"] {
-            let status = report::status(ledger.as_mut(), Some(name)).await.unwrap();
+            let status = query::status(ledger.as_mut(), Some(name)).await.unwrap();
             assert_eq!((status[0].accepted, status[0].campaign.as_str()), (1, "diwali-gold"), "{name}");
         }
         sound(&stage).await;
@@ -331,11 +332,15 @@ fn another_key_is_refused() {
         let wrong = sendform::ledger::LedgerKey::from_bytes([8; 32]);
         let refused = match &stage {
             Stage::Memory(store) => store.open(Some(&wrong)).err(),
-            Stage::Sqlite(directory) => {
-                sendform::ledger::sqlite::SqliteLedger::open_existing(&directory.path().join("ledger.db"), Some(&wrong))
-                    .err()
+            Stage::Sqlite(directory) => sendform::ledger::sqlite::SqliteLedger::open_existing(
+                &directory.path().join("ledger.db"),
+                &operator(),
+                Some(&wrong),
+            )
+            .err(),
+            Stage::Postgres(url) => {
+                sendform::ledger::postgres::PostgresLedger::open_or_create(url, &operator(), &wrong).await.err()
             }
-            Stage::Postgres(url) => sendform::ledger::postgres::PostgresLedger::open_for_run(url, &wrong).await.err(),
         };
         assert!(matches!(refused, Some(LedgerError::WrongKey { .. })), "{refused:?}");
         assert_ne!(wrong.fingerprint(), key().fingerprint());
@@ -358,7 +363,7 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
             (5, Resolution::Accepted),
         ]
         .map(|(send, resolution)| evidence(send, Some(1), resolution));
-        let findings = stage.reader().await.evidence(&decisions).await.unwrap();
+        let findings = stage.reader().await.record_evidence(&decisions).await.unwrap();
         assert_eq!(findings, [Finding::Settled; 5]);
         // One of them is sent again before the answer to the first attempt comes.
         let mut new = stage.begin(&plan).await;
@@ -387,8 +392,8 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
             ]
         );
         // The id that came after the decision is with it.
-        let last = report::history(ledger.as_mut(), send_key(3)).await.unwrap().pop().unwrap();
-        assert_eq!((last.state, last.message_id.as_deref(), last.source), (SendState::Accepted, Some("m-1"), None));
+        let last = query::history(ledger.as_mut(), send_key(3)).await.unwrap().pop().unwrap();
+        assert_eq!((last.state(), last.message_id(), last.source()), (SendState::Accepted, Some("m-1"), None));
         // Nothing more is sent to whom the first attempt reached, whatever becomes of the second.
         let ended = both(&claim(&[(4, 3), (1, 2), (2, 2)]), &settle(&[(4, 2, not_sent())]));
         assert_eq!(new.commit(&ended).await.unwrap().claims, [Claim::Held; 3]);
@@ -398,7 +403,7 @@ fn an_acceptance_is_heard_however_late_and_whoever_said_otherwise() {
         let mut next = stage.begin(&RunStart { retry_rejected: true, ..plan.clone() }).await;
         assert_eq!(next.commit(&claim(&[(4, 3), (1, 2), (2, 2)])).await.unwrap().claims, [Claim::Held; 3]);
         finish(next).await;
-        let status = report::status(ledger.as_mut(), None).await.unwrap();
+        let status = query::status(ledger.as_mut(), None).await.unwrap();
         assert_eq!((status[0].accepted, status[0].contradictions.len()), (6, 2));
         sound(&stage).await;
     });
@@ -411,7 +416,7 @@ fn a_run_takes_back_its_own_acceptance_and_nobody_elses() {
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1), (3, 1)])).await.unwrap();
         run.commit(&settle(&[(1, 1, accepted()), (2, 1, unknown())])).await.unwrap();
-        stage.reader().await.evidence(&[evidence(2, Some(1), Resolution::Accepted)]).await.unwrap();
+        stage.reader().await.record_evidence(&[evidence(2, Some(1), Resolution::Accepted)]).await.unwrap();
         let both_words = settle(&[(1, 1, unknown()), (2, 1, unknown()), (3, 1, accepted()), (3, 1, unknown())]);
         let heard = run.commit(&both_words).await.unwrap();
         assert_eq!((heard.not_taken, heard.forgotten.len()), (0, 0));

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use sendform::domain::send::Resolution;
-use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand};
+use sendform::ledger::protocol::{self, Finding, LastAttempt, ReportContext, ReportEffect};
 use sendform::ledger::{AttemptResult, Claim, Committed, RunStart, SendKey, SendState, Settlement};
 
 use super::conformance::{evidence, finish, sound};
@@ -57,7 +57,7 @@ struct Model {
 
 /// One send of the model.
 struct Sent {
-    stand: Stand,
+    last: LastAttempt,
     /// Of which attempt its run itself said where it stands.
     own_word: Option<u32>,
     /// The run of each attempt, from the first on.
@@ -71,7 +71,7 @@ struct Sent {
 impl Sent {
     /// Where a reader finds it.
     fn state(&self) -> SendState {
-        match self.stand.state {
+        match self.last.state {
             SendState::NotSent | SendState::Rejected if self.contradicted => SendState::Accepted,
             state => state,
         }
@@ -80,37 +80,37 @@ impl Sent {
 
 impl Model {
     fn next(&mut self, run: i64, retry_rejected: bool) {
-        for sent in self.sends.values_mut().filter(|sent| sent.stand.state == SendState::Intent) {
-            sent.stand.state = SendState::Unknown;
+        for sent in self.sends.values_mut().filter(|sent| sent.last.state == SendState::Intent) {
+            sent.last.state = SendState::Unknown;
             sent.own_word = None;
         }
         (self.run, self.retry_rejected) = (run, retry_rejected);
     }
 
-    fn stand(&self, send: u8) -> Option<Stand> {
-        self.sends.get(&send).map(|sent| sent.stand)
+    fn last(&self, send: u8) -> Option<LastAttempt> {
+        self.sends.get(&send).map(|sent| sent.last)
     }
 
-    fn hear(&mut self, send: u8, attempt: u32, kind: u8) -> Hearing {
+    fn hear(&mut self, send: u8, attempt: u32, kind: u8) -> ReportEffect {
         let to = ending(kind).state();
-        let Some(sent) = self.sends.get_mut(&send) else { return Hearing::NotRecorded };
-        let held = Held {
-            stand: sent.stand,
+        let Some(sent) = self.sends.get_mut(&send) else { return ReportEffect::NotRecorded };
+        let held = ReportContext {
+            last: sent.last,
             claimed: sent.claimed.get(attempt as usize - 1) == Some(&self.run),
             own_word: sent.own_word == Some(attempt),
             has_id: sent.ids.contains(&attempt),
         };
-        let hearing = protocol::hear(Some(held), attempt, self.run, to);
+        let hearing = protocol::evaluate_report(Some(held), attempt, self.run, to);
         match hearing {
-            Hearing::Moves => {
-                sent.stand.state = to;
+            ReportEffect::Moves => {
+                sent.last.state = to;
                 sent.own_word = Some(attempt);
             }
-            Hearing::AddsId => sent.own_word = Some(attempt),
-            Hearing::Contradicts => sent.contradicted |= to == SendState::Accepted,
+            ReportEffect::AddsId => sent.own_word = Some(attempt),
+            ReportEffect::Contradicts => sent.contradicted |= to == SendState::Accepted,
             _ => {}
         }
-        if to == SendState::Accepted && matches!(hearing, Hearing::Moves | Hearing::AddsId) {
+        if to == SendState::Accepted && matches!(hearing, ReportEffect::Moves | ReportEffect::AddsId) {
             sent.ids.insert(attempt);
         }
         hearing
@@ -122,7 +122,7 @@ impl Model {
         let mut later = Vec::new();
         let mut moved = HashSet::new();
         for (send, attempt, kind) in settle {
-            let before = self.stand(*send).filter(|stand| stand.state == SendState::Intent);
+            let before = self.last(*send).filter(|stand| stand.state == SendState::Intent);
             let plain = protocol::may_settle(before, *attempt, self.run, ending(*kind).state());
             if plain && moved.insert(*send) {
                 self.hear(*send, *attempt, *kind);
@@ -132,16 +132,16 @@ impl Model {
         }
         for (send, attempt) in claim {
             let contradicted = self.sends.get(send).is_some_and(|sent| sent.contradicted);
-            if !contradicted && protocol::may_claim(self.stand(*send), *attempt, self.retry_rejected) {
-                let stand = Stand { state: SendState::Intent, attempt: *attempt, run: self.run };
+            if !contradicted && protocol::may_claim(self.last(*send), *attempt, self.retry_rejected) {
+                let stand = LastAttempt { state: SendState::Intent, attempt: *attempt, run: self.run };
                 let sent = self.sends.entry(*send).or_insert_with(|| Sent {
-                    stand,
+                    last: stand,
                     own_word: None,
                     claimed: Vec::new(),
                     ids: HashSet::new(),
                     contradicted: false,
                 });
-                sent.stand = stand;
+                sent.last = stand;
                 sent.own_word = Some(*attempt);
                 sent.claimed.push(self.run);
                 committed.claims.push(Claim::Granted);
@@ -151,7 +151,7 @@ impl Model {
         }
         for (send, attempt, kind) in later {
             match self.hear(send, attempt, kind) {
-                Hearing::NotRecorded => {
+                ReportEffect::NotRecorded => {
                     let settlement = Settlement { key: send_key(send), attempt, result: ending(kind) };
                     committed.forgotten.push(settlement);
                 }
@@ -177,7 +177,7 @@ async fn play(stage: Stage, steps: &[Step]) {
                     .iter()
                     .filter(|(claimed, _)| {
                         let said = endings.iter().filter(|(send, ..)| send == claimed).count();
-                        let open = model.stand(*claimed).is_none_or(|stand| stand.state == SendState::Intent);
+                        let open = model.last(*claimed).is_none_or(|stand| stand.state == SendState::Intent);
                         said == 0 || said == 1 && open
                     })
                     .copied()
@@ -191,8 +191,8 @@ async fn play(stage: Stage, steps: &[Step]) {
             }
             Step::Evidence(send, attempt, kind) => {
                 let resolution = [Resolution::Accepted, Resolution::Rejected, Resolution::NotSent][usize::from(*kind)];
-                let before = model.stand(*send);
-                let expected = protocol::weigh(before, true, *attempt, resolution);
+                let before = model.last(*send);
+                let expected = protocol::evaluate(before, true, *attempt, resolution);
                 // SQLite's run holds what it knows in memory: a decision counts from the next run on.
                 if expected == Finding::Settled
                     && resolution != Resolution::Accepted
@@ -202,12 +202,12 @@ async fn play(stage: Stage, steps: &[Step]) {
                 }
                 let mut ledger = stage.reader().await;
                 assert_eq!(
-                    ledger.evidence(&[evidence(*send, *attempt, resolution)]).await.unwrap(),
+                    ledger.record_evidence(&[evidence(*send, *attempt, resolution)]).await.unwrap(),
                     [expected],
                     "{step:?}"
                 );
                 if let (Finding::Settled, Some(sent)) = (expected, model.sends.get_mut(send)) {
-                    sent.stand.state = resolution.state();
+                    sent.last.state = resolution.state();
                     sent.own_word = None;
                 }
             }
@@ -226,7 +226,7 @@ async fn play(stage: Stage, steps: &[Step]) {
     assert_eq!(snapshot.sends.len(), model.sends.len());
     for (send, sent) in &model.sends {
         let recorded = snapshot.sends.get(&send_key(*send)).unwrap();
-        assert_eq!((recorded.state, recorded.attempt), (sent.state(), sent.stand.attempt), "send {send}");
+        assert_eq!((recorded.state, recorded.attempt), (sent.state(), sent.last.attempt), "send {send}");
     }
     let contradictions = stage.reader().await.contradictions().await.unwrap();
     let accepted: HashSet<SendKey> =

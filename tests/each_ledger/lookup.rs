@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sendform::domain::phone::{E164, Identity};
-use sendform::ledger::{Batch, Intent, Move, RunCounts, RunStart, SendState, Settlement, content_prefix};
+use sendform::ledger::{
+    Batch, Intent, RecordedEnding, RunCounts, RunStart, SendState, Settlement, Transition, content_prefix,
+};
 use sendform::plan::rename_guard::{Newcomers, find_with};
 
 use super::stage::{accepted, both, claim, intent, key, not_sent, send_key, settle, start, unknown, with_stage};
@@ -23,7 +25,7 @@ fn the_likenesses_and_moves_of_some_runs_are_told_and_no_others() {
             let again = both(&claim(&[(first + 1, 2)]), &settle(&[(first, 1, accepted()), (first + 1, 1, not_sent())]));
             run.commit(&again).await.unwrap();
             run.commit(&settle(&[(first + 1, 2, unknown())])).await.unwrap();
-            run.finish("partial", RunCounts::default()).await.unwrap();
+            run.finish(RecordedEnding::Partial, RunCounts::default()).await.unwrap();
         }
         let mut reader = stage.reader().await;
         let mut similarity_digests: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
@@ -38,11 +40,11 @@ fn the_likenesses_and_moves_of_some_runs_are_told_and_no_others() {
         assert_eq!(similarity_digests, BTreeMap::from([(ids[0], vec![1, 2, 2]), (ids[2], vec![21, 22, 22])]));
 
         let mut moves = Vec::new();
-        reader.moves(&[ids[1]], &mut |step| moves.push(step)).await.unwrap();
+        reader.transitions(&[ids[1]], &mut |step| moves.push(step)).await.unwrap();
         assert!(moves.iter().all(|step| step.run == ids[1]));
         let of = |number: u8| -> Vec<(SendState, Option<i64>)> {
             let own = moves.iter().filter(|step| step.key == send_key(number));
-            own.map(|Move { state, similarity_digest, .. }| (*state, *similarity_digest)).collect()
+            own.map(|Transition { state, similarity_digest, .. }| (*state, *similarity_digest)).collect()
         };
         assert_eq!(of(11), [(SendState::Intent, Some(11)), (SendState::Accepted, None)]);
         let twice = [SendState::Intent, SendState::NotSent, SendState::Intent, SendState::Unknown];
@@ -51,7 +53,7 @@ fn the_likenesses_and_moves_of_some_runs_are_told_and_no_others() {
 
         let mut nothing = 0;
         reader.similarity_digests(&[], &mut |_, _| nothing += 1).await.unwrap();
-        reader.moves(&[], &mut |_| nothing += 1).await.unwrap();
+        reader.transitions(&[], &mut |_| nothing += 1).await.unwrap();
         assert_eq!(nothing, 0);
     });
 }
@@ -63,7 +65,7 @@ fn a_snapshot_knows_the_beginning_of_what_each_send_held() {
         let mut run = stage.begin(&plan).await;
         run.commit(&claim(&[(1, 1), (2, 1)])).await.unwrap();
         run.commit(&settle(&[(1, 1, accepted()), (2, 1, not_sent())])).await.unwrap();
-        run.finish("partial", RunCounts::default()).await.unwrap();
+        run.finish(RecordedEnding::Partial, RunCounts::default()).await.unwrap();
         let snapshot = stage.snapshot(&plan).await;
         for number in [1, 2] {
             let held = snapshot.sends.get(&send_key(number)).unwrap().content;
@@ -97,7 +99,7 @@ fn people_who_had_the_same_message_are_found_however_few_are_looked_up_at_once()
                 })
                 .collect();
             run.commit(&Arc::new(Batch { settle, claim: Vec::new() })).await.unwrap();
-            run.finish("complete", RunCounts::default()).await.unwrap();
+            run.finish(RecordedEnding::Complete, RunCounts::default()).await.unwrap();
         }
         let mut reader = stage.reader().await;
         let runs = reader.runs().await.unwrap();

@@ -36,7 +36,7 @@ fn a_decision_settles_a_doubt_and_is_recorded() {
     }
     // It overrules nothing.
     let output = project.run(&["resolve", &send, "--as", "not-sent", "--reason", "changed my mind"]).expect(1);
-    assert!(output.stdout.contains("refused: its outcome is known: accepted"), "{}", output.stdout);
+    assert!(output.stdout.contains("refused: the outcome is known: accepted"), "{}", output.stdout);
     project.run(&["resolve", &"0".repeat(32), "--as", "accepted", "--reason", "x"]).expect(1);
     project.run(&["resolve", "nonsense", "--as", "accepted", "--reason", "x"]).expect(64);
     project.run(&["resolve", &send, "--as", "accepted", "--reason", " "]).expect(64);

@@ -11,8 +11,8 @@ use sendform::ledger::memory::MemoryStore;
 use sendform::ledger::postgres::PostgresLedger;
 use sendform::ledger::sqlite::SqliteLedger;
 use sendform::ledger::{
-    AttemptResult, Batch, Intent, Ledger, LedgerError, LedgerKey, RunLedger, RunStart, Scope, SendKey, Settlement,
-    Snapshot,
+    AttemptResult, Batch, Intent, Ledger, LedgerError, LedgerKey, Operator, RunLedger, RunStart, Scope, SendKey,
+    Settlement, Snapshot,
 };
 use tempfile::TempDir;
 
@@ -42,6 +42,10 @@ pub fn key() -> LedgerKey {
     LedgerKey::from_bytes([7; 32])
 }
 
+pub fn operator() -> Operator {
+    Operator { host: "host".into(), actor: "actor".into(), clock: Arc::new(SystemClock) }
+}
+
 pub fn send_key(number: u8) -> SendKey {
     SendKey([number; 16])
 }
@@ -64,6 +68,8 @@ pub fn start(plan: &str) -> RunStart {
         retry_rejected: false,
         lease: Duration::from_secs(30),
         longest_request: Duration::from_secs(40),
+        host: "host".into(),
+        actor: "actor".into(),
     }
 }
 
@@ -146,19 +152,21 @@ impl Stage {
         Ok(match self {
             Stage::Memory(store) => store.open(Some(&key()))?,
             Stage::Sqlite(directory) => {
-                Box::new(SqliteLedger::open_for_run(&directory.path().join("ledger.db"), &key())?)
+                Box::new(SqliteLedger::open_or_create(&directory.path().join("ledger.db"), &operator(), &key())?)
             }
-            Stage::Postgres(url) => Box::new(PostgresLedger::open_for_run(url, &key()).await?),
+            Stage::Postgres(url) => Box::new(PostgresLedger::open_or_create(url, &operator(), &key()).await?),
         })
     }
 
     pub async fn reader(&self) -> Box<dyn Ledger> {
         match self {
             Stage::Memory(store) => store.open(None).unwrap(),
-            Stage::Sqlite(directory) => {
-                Box::new(SqliteLedger::open_existing(&directory.path().join("ledger.db"), None).unwrap().unwrap())
+            Stage::Sqlite(directory) => Box::new(
+                SqliteLedger::open_existing(&directory.path().join("ledger.db"), &operator(), None).unwrap().unwrap(),
+            ),
+            Stage::Postgres(url) => {
+                Box::new(PostgresLedger::open_existing(url, &operator(), None).await.unwrap().unwrap())
             }
-            Stage::Postgres(url) => Box::new(PostgresLedger::open_existing(url, None).await.unwrap().unwrap()),
         }
     }
 
@@ -179,7 +187,7 @@ impl Stage {
             Stage::Memory(store) => assert!(store.unlock(run)),
             Stage::Sqlite(directory) => std::fs::remove_file(directory.path().join("ledger.db.lock")).unwrap(),
             Stage::Postgres(url) => {
-                let mut ledger = PostgresLedger::open_existing(url, None).await.unwrap().unwrap();
+                let mut ledger = PostgresLedger::open_existing(url, &operator(), None).await.unwrap().unwrap();
                 assert!(ledger.unlock(run).await.unwrap());
             }
         }
@@ -194,7 +202,7 @@ impl Stage {
         }
         if let Stage::Postgres(url) = self {
             // What the lease would do by itself, a little later.
-            PostgresLedger::open_existing(url, None).await.unwrap().unwrap().unlock(id).await.unwrap();
+            PostgresLedger::open_existing(url, &operator(), None).await.unwrap().unwrap().unlock(id).await.unwrap();
         }
     }
 }

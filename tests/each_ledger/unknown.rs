@@ -42,10 +42,10 @@ fn unknown_sends_are_found_in_the_audience() {
         send.unwrap().as_object().unwrap().get("row").cloned()
     };
     assert_eq!((row("12"), row("11")), (Some("more.csv:3".into()), Some(serde_json::Value::Null)), "{sends}");
-    assert!(list(&project, &[]).stdout.contains("test-offer  not in the audience now  "));
+    assert!(list(&project, &[]).stdout.contains("test-offer  no longer in the audience  "));
     let decisions = list(&project, &["--format", "decisions"]).stdout;
     assert!(decisions.contains("12 of test-offer, more.csv:3, 20"), "{decisions}");
-    assert!(decisions.contains("11 of test-offer, not in the audience now, 20"), "{decisions}");
+    assert!(decisions.contains("11 of test-offer, no longer in the audience, 20"), "{decisions}");
     // Renamed, and not sent since.
     project.campaign(&[("name: test-offer", "name: new-name\nmoved: { from: test-offer }")]);
     assert_eq!(list(&project, &["--format", "json"]).json()["found"], 2);
@@ -62,8 +62,8 @@ fn nobody_is_called_gone_while_a_part_of_the_audience_cannot_be_read() {
     project.write("people.csv", broken);
     let text = list(&project, &[]);
     assert!(text.stdout.contains("people.csv:4") && text.stdout.contains("row not found"), "{text:?}");
-    assert!(text.stderr.contains("could not be read as a whole"), "{}", text.stderr);
-    assert!(!text.stdout.contains("not in the audience now"), "{}", text.stdout);
+    assert!(text.stderr.contains("not all of the audience could be read"), "{}", text.stderr);
+    assert!(!text.stdout.contains("no longer in the audience"), "{}", text.stdout);
     std::fs::remove_file(project.path().join("people.csv")).unwrap();
     let text = list(&project, &[]);
     assert!(text.stderr.contains("there is no file `people.csv`"), "{}", text.stderr);

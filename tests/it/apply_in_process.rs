@@ -12,7 +12,7 @@ use sendform::domain::clock::SystemClock;
 use sendform::domain::send::SendState;
 use sendform::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use sendform::ledger::memory::MemoryStore;
-use sendform::ledger::{Ledger, LedgerKey, LedgerLocation, RunStart, Scope};
+use sendform::ledger::{Ledger, LedgerKey, LedgerLocation, Operator, RunStart, Scope};
 use sendform::manifest::{self, Given};
 use sendform::plan::build::{Basis, build};
 use sendform::plan::{Inputs, Prepared};
@@ -43,6 +43,10 @@ fn accept(number: usize) -> Reply {
     Reply::Settled(vec![Outcome::Accepted { message_id: format!("m:{number}") }])
 }
 
+fn operator() -> Operator {
+    Operator { host: "host".into(), actor: "actor".into(), clock: Arc::new(SystemClock) }
+}
+
 /// A project, its ledger, and a gateway: what a program needs to apply a plan.
 struct Embedding {
     project: Project,
@@ -59,7 +63,7 @@ impl Embedding {
         let key = LedgerKey::from_bytes([7; 32]);
         let location = LedgerLocation::File(project.path().join("ledger.db"));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(location.create(&key)).unwrap();
+        runtime.block_on(location.create(&operator(), &key)).unwrap();
         Self { project, location, key, runtime }
     }
 
@@ -68,7 +72,7 @@ impl Embedding {
         &self,
         reply: impl Fn(usize) -> Reply + Send + Sync + 'static,
     ) -> (RunSummary, Vec<(String, String)>, Vec<Event>) {
-        let ledger = self.runtime.block_on(self.location.open_for_run(&self.key)).unwrap();
+        let ledger = self.runtime.block_on(self.location.open_for_run(&operator(), &self.key)).unwrap();
         self.apply_on(ledger, |_| {}, reply)
     }
 
@@ -88,7 +92,7 @@ impl Embedding {
         let snapshot = self.runtime.block_on(ledger.snapshot(&scope)).unwrap();
         let basis = Basis {
             snapshot: &snapshot,
-            key: &self.key,
+            key: Some(&self.key),
             now,
             planned_at: None,
             retry_rejected: false,
@@ -118,6 +122,8 @@ impl Embedding {
                 retry_rejected: false,
                 lease: Duration::from_secs(30),
                 longest_request: Duration::from_secs(30),
+                host: "host".into(),
+                actor: "actor".into(),
             },
             plan: ApprovedPlan {
                 sends: built.file.counts.send,
@@ -153,7 +159,7 @@ impl Embedding {
 
     fn states(&self) -> (usize, usize) {
         let scope = Scope { campaign: "test-offer".into(), edition: 1, unique_codes: false };
-        let mut ledger = self.runtime.block_on(self.location.open(None)).unwrap().unwrap();
+        let mut ledger = self.runtime.block_on(self.location.open(&operator(), None)).unwrap().unwrap();
         let snapshot = self.runtime.block_on(ledger.snapshot(&scope)).unwrap();
         (snapshot.sends.count(SendState::Accepted) as usize, snapshot.sends.len())
     }

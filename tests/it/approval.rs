@@ -262,7 +262,11 @@ fn an_approval_of_an_older_version_is_refused_with_what_to_do() {
     assert!(output.stderr.contains("run `sendform plan` again"), "{}", output.stderr);
     project.write("plan.json", r#"{ "format_version": "1.0", "hash": "v1:00" }"#);
     let output = project.run(&["apply", "--plan", "plan.json"]).expect(3);
-    assert!(output.stderr.contains("it has format 1.0") && output.stderr.contains("make it anew"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("it has format 1.0") && output.stderr.contains("make a new one"),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]

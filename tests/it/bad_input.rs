@@ -132,7 +132,7 @@ fn an_endless_loop_in_a_template() {
 fn a_ragged_row() {
     people(
         "mobile,first_name\n9876543210,Asha\n9876543211\n9876543212,Meera,x\n",
-        &["people.csv:3", "people.csv:4", "has 1 cells where the header has 2"],
+        &["people.csv:3", "people.csv:4", "has 1 cells, but the header has 2"],
     );
 }
 
@@ -243,7 +243,7 @@ fn a_ledger_without_its_key_or_with_another() {
     let project = Project::with_sandbox(&sandbox);
     project.apply(&[]).expect(0);
     let output = output(project.command(&["plan", "campaign.yaml"]).env("SENDFORM_KEY", "ab".repeat(32))).expect(1);
-    assert!(output.stderr.contains("made with another key"), "{}", output.stderr);
+    assert!(output.stderr.contains("created with another key"), "{}", output.stderr);
     std::fs::remove_file(project.path().join(".sendform/ledger.key")).unwrap();
     let output = project.apply(&[]).expect(1);
     assert!(output.stderr.contains("ledger.key` is missing"), "{}", output.stderr);

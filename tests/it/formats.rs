@@ -41,7 +41,7 @@ CREATE TABLE link (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, kind TEXT NOT
 
 /// What such a file holds of a ledger of today, which is attached as `newer`.
 const COPY_2: &str = "
-INSERT INTO property SELECT name, value FROM newer.property;
+INSERT INTO property SELECT name, value FROM newer.property WHERE name <> 'head_required';
 INSERT INTO run SELECT id, campaign, edition, plan_hash, planned_at, 0, recipients, host, actor, pid, version, started_at,
   first_seq, ended_at, ending, name, accepted, rejected, unknown, not_sent, digest FROM newer.run;
 INSERT INTO journal SELECT seq, run, at, kind, send_key, attempt, digest, address, coupon, expires, message_id, reason,

@@ -96,6 +96,10 @@ fn a_ledger_without_a_head_is_of_an_older_version_and_gets_one() {
     project.apply(&[]).expect(7);
     let head = project.path().join(".sendform/ledger.head");
     std::fs::remove_file(&head).unwrap();
+    // Older versions wrote neither a head nor that there must be one.
+    let ledger = rusqlite::Connection::open(project.path().join(".sendform/ledger.db")).unwrap();
+    ledger.execute("DELETE FROM property WHERE name = 'head_required'", []).unwrap();
+    drop(ledger);
     project.apply(&[]).expect(7);
     project.people("mobile,first_name\n9876543210,Asha\n9876543213,Dev\n");
     project.apply(&[]).expect(0);
@@ -106,6 +110,41 @@ fn a_ledger_without_a_head_is_of_an_older_version_and_gets_one() {
     project.run(&["resolve", send, "--as", "accepted", "--reason", "in the console"]).expect(0);
     project.apply(&[]).expect(0);
     once_each(&sandbox, 4);
+}
+
+#[test]
+fn a_ledger_that_was_copied_with_its_key_and_without_its_head_is_refused_until_it_is_adopted() {
+    let sandbox = Sandbox::start(&[]);
+    let project = Project::with_sandbox(&sandbox);
+    project.people("mobile,first_name\n9876543210,Asha\n");
+    project.apply(&[]).expect(0);
+    // To a machine that knows nothing of the first one.
+    let machine = Project::with_sandbox(&sandbox);
+    machine.people("mobile,first_name\n9876543210,Asha\n9876543211,Ravi\n");
+    std::fs::create_dir_all(machine.path().join(".sendform")).unwrap();
+    for file in ["ledger.db", "ledger.db-wal", "ledger.key"] {
+        let from = project.path().join(".sendform").join(file);
+        if from.exists() {
+            std::fs::copy(from, machine.path().join(".sendform").join(file)).unwrap();
+        }
+    }
+    // Meanwhile the original goes on.
+    project.people("mobile,first_name\n9876543210,Asha\n9876543211,Ravi\n");
+    project.apply(&[]).expect(0);
+    for command in [&["plan", "campaign.yaml"][..], &["apply", "campaign.yaml", "--auto-approve"], &["status"]] {
+        let refused = machine.run(command).expect(1);
+        assert!(refused.stderr.contains("ledger.head` beside it"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("`sendform ledger adopt`"), "{}", refused.stderr);
+    }
+    assert_eq!(sandbox.messages().len(), 2);
+    // Whoever knows that it is the only one may go on with it.
+    machine.people("mobile,first_name\n9876543210,Asha\n9876543212,Meera\n");
+    machine.run(&["ledger", "adopt"]).expect(0);
+    machine.apply(&[]).expect(0);
+    once_each(&sandbox, 3);
+    // Moved together with its head it needs no permission, because a rename keeps the file.
+    std::fs::rename(machine.path().join(".sendform"), machine.path().join("elsewhere")).unwrap();
+    machine.run(&["status", "--ledger", "sqlite:elsewhere/ledger.db"]).expect(0);
 }
 
 #[test]
@@ -129,7 +168,7 @@ fn a_backup_of_a_killed_run_is_whole_and_is_no_ledger_itself() {
     // The machine is lost, and the backup is all that is left.
     std::fs::rename(project.path().join(".sendform"), project.path().join("lost")).unwrap();
     let blind = project.run(&["ledger", "restore", "kept/backup.db"]).expect(1);
-    assert!(blind.stdout.contains("Nothing tells what was sent"), "{}", blind.stdout);
+    assert!(blind.stdout.contains("nothing shows what was sent"), "{}", blind.stdout);
     project.run(&["ledger", "restore", "kept/backup.db", "--forget-sends", "0"]).expect(0);
     assert_eq!(project.counts(), counts);
     let resumed = project.apply(&[]);
@@ -149,7 +188,7 @@ fn a_restored_copy_says_what_it_has_forgotten_and_its_campaigns_wait_until_told(
     project.apply(&[]).expect(0);
     // The copy alone in the place of the ledger is refused.
     let told = project.run(&["ledger", "restore", "backup.db"]).expect(1);
-    for word in ["does not know run 2 of `test-offer`", "forgotten 2 sends"] {
+    for word in ["lacks run 2 of `test-offer`", "lacks 2 sends"] {
         assert!(told.stdout.contains(word), "{word}: {}", told.stdout);
     }
     assert!(told.stderr.contains("--forget-sends 2"), "{}", told.stderr);
@@ -162,7 +201,7 @@ fn a_restored_copy_says_what_it_has_forgotten_and_its_campaigns_wait_until_told(
     assert!(project.run(&["ledger", "export"]).expect(0).stdout.contains("\"kind\":\"restored\""));
     for more in [&[][..], &["--forget-sends", "1"]] {
         let refused = project.apply(more).expect(1);
-        assert!(refused.stderr.contains("forgotten up to 2 sends of `test-offer`"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("lacks up to 2 sends of `test-offer`"), "{}", refused.stderr);
     }
     once_each(&sandbox, 3);
     // Another campaign is not concerned.
@@ -192,7 +231,7 @@ fn a_lost_ledger_is_restored_with_what_its_head_knows_is_missing() {
     std::fs::remove_file(project.path().join(".sendform/ledger.db")).unwrap();
     // Two sends have four entries; without the ledger nobody can tell which.
     let told = project.run(&["ledger", "restore", "backup.db"]).expect(1);
-    assert!(told.stdout.contains("forgotten at most 4 sends"), "{}", told.stdout);
+    assert!(told.stdout.contains("lacks at most 4 sends"), "{}", told.stdout);
     project.run(&["ledger", "restore", "backup.db", "--forget-sends", "4"]).expect(0);
     project.apply(&[]).expect(1);
     // Also a campaign that the copy has never heard of.

@@ -96,11 +96,11 @@ fn a_real_apply_makes_a_ledger_only_on_request_and_says_why_it_found_none() {
     let hash = project.plan_json()["hash"].as_str().unwrap().to_owned();
     project.run(&["apply", "campaign.yaml", "--plan-hash", &hash]).expect(1);
     let unwilling = at_a_terminal(&project, "yes\nno\n").expect(1);
-    assert!(unwilling.stderr.contains("no ledger was made"), "{}", unwilling.stderr);
+    assert!(unwilling.stderr.contains("no ledger was created"), "{}", unwilling.stderr);
     assert!(!would_be.exists());
     once_each(&sandbox, 0);
     let asked = at_a_terminal(&project, "yes\nyes\n").expect(0);
-    assert!(asked.stderr.contains("Nobody is recorded in it"), "{}", asked.stderr);
+    assert!(asked.stderr.contains("It records no sends yet"), "{}", asked.stderr);
     once_each(&sandbox, 3);
     // The sandbox has a ledger of its own, about which nobody is asked.
     project.apply(&["--sandbox"]).expect(0);

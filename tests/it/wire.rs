@@ -19,7 +19,7 @@ fn a_redirect_is_not_followed() {
 }
 
 /// What a run says that has left the pool.
-const OWN_CONNECTIONS: &str = "each request has a connection of its own";
+const OWN_CONNECTIONS: &str = "each request uses a new connection";
 
 #[test]
 fn a_server_that_closes_behind_its_answers_puts_at_most_the_concurrency_in_doubt() {

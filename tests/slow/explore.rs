@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use sendform::domain::send::{Resolution, SendState};
-use sendform::ledger::protocol::{self, Finding, Hearing, Held, Stand};
+use sendform::ledger::protocol::{self, Finding, LastAttempt, ReportContext, ReportEffect};
 
 const APPLIERS: usize = 2;
 const MOST_ATTEMPTS: u32 = 3;
@@ -48,7 +48,7 @@ struct Applier<const SENDS: usize> {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct World<const SENDS: usize> {
-    sends: [Option<Stand>; SENDS],
+    sends: [Option<LastAttempt>; SENDS],
     /// Runs that are over, by number: ended, or fenced off.
     over: [bool; MOST_RUNS as usize + 1],
     runs: i64,
@@ -132,7 +132,7 @@ impl<const SENDS: usize> World<SENDS> {
 
     fn settle(&mut self, send: usize, attempt: u32, run: i64, to: SendState) {
         let place = attempt as usize;
-        let held = self.sends[send].map(|stand| Held {
+        let held = self.sends[send].map(|stand| ReportContext {
             stand,
             claimed: self.claimed[send][place] == run,
             own_word: self.own_word[send] == Some(attempt),
@@ -140,18 +140,18 @@ impl<const SENDS: usize> World<SENDS> {
         });
         let accepted = to == SendState::Accepted;
         self.heard[send][place] |= accepted;
-        match protocol::hear(held, attempt, run, to) {
-            Hearing::Moves => {
+        match protocol::evaluate_report(held, attempt, run, to) {
+            ReportEffect::Moves => {
                 if let Some(stand) = &mut self.sends[send] {
                     stand.state = to;
                 }
                 self.own_word[send] = Some(attempt);
                 self.recorded[send][place] |= accepted;
             }
-            Hearing::AddsId => self.recorded[send][place] = true,
-            Hearing::Contradicts => self.contradicted[send][place] |= accepted,
-            Hearing::Known | Hearing::Overruled => {}
-            Hearing::NotRecorded => panic!("an attempt was settled that nobody had claimed"),
+            ReportEffect::AddsId => self.recorded[send][place] = true,
+            ReportEffect::Contradicts => self.contradicted[send][place] |= accepted,
+            ReportEffect::Known | ReportEffect::Overruled => {}
+            ReportEffect::NotRecorded => panic!("an attempt was settled that nobody had claimed"),
         }
     }
 
@@ -204,7 +204,7 @@ impl<const SENDS: usize> World<SENDS> {
             let live = self.sends[send].is_some_and(|stand| !self.is_over(stand.run));
             if decisions == Decisions::Forced {
                 for resolution in Resolution::ALL {
-                    if protocol::weigh(self.sends[send], live, None, resolution) == Finding::Settled {
+                    if protocol::evaluate(self.sends[send], live, None, resolution) == Finding::Settled {
                         add(&|world| world.decide(send, resolution));
                     }
                 }
@@ -213,7 +213,7 @@ impl<const SENDS: usize> World<SENDS> {
             // A person looks the send up at the provider and decides by what is there.
             let resolution = if self.taken[send] > 0 { Resolution::Accepted } else { Resolution::NotSent };
             let under_way = self.appliers.iter().any(|applier| matches!(applier.phases[send], Phase::Flying(..)));
-            if !under_way && protocol::weigh(self.sends[send], live, None, resolution) == Finding::Settled {
+            if !under_way && protocol::evaluate(self.sends[send], live, None, resolution) == Finding::Settled {
                 add(&|world| world.decide(send, resolution));
             }
         }
@@ -242,7 +242,7 @@ impl<const SENDS: usize> World<SENDS> {
                     let contradicted = world.contradicted[send].contains(&true);
                     if !world.is_over(run) && !contradicted && protocol::may_claim(world.sends[send], attempt, false) {
                         world.sent_after_all |= world.heard[send].contains(&true);
-                        world.sends[send] = Some(Stand { state: SendState::Intent, attempt, run });
+                        world.sends[send] = Some(LastAttempt { state: SendState::Intent, attempt, run });
                         world.claimed[send][attempt as usize] = run;
                         world.own_word[send] = Some(attempt);
                         world.appliers[at].phases[send] =
@@ -255,7 +255,7 @@ impl<const SENDS: usize> World<SENDS> {
             Phase::Lost(attempt) => {
                 // Offered again: what is this run's own is granted; given up: settled as not sent.
                 add(&|world| {
-                    let mine = Some(Stand { state: SendState::Intent, attempt, run });
+                    let mine = Some(LastAttempt { state: SendState::Intent, attempt, run });
                     let granted = !world.is_over(run) && world.sends[send] == mine;
                     set(world, if granted { Phase::Granted(attempt) } else { Phase::Idle });
                 });

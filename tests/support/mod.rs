@@ -6,6 +6,7 @@
 pub mod hostile;
 pub mod postgres;
 pub mod recorder;
+pub mod snapshot;
 pub mod wire;
 
 use std::cell::RefCell;
@@ -167,6 +168,8 @@ impl Project {
             .current_dir(self.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("COLUMNS", "100")
+            .env("NO_COLOR", "1")
             .env("KALEYRA_SID", "HXSANDBOX")
             .env("KALEYRA_API_KEY", "sandbox-key")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -308,9 +311,8 @@ delivery: { rate: 2000/s, concurrency: 20 }
 
 /// Makes a named pipe.
 pub fn pipe(path: &Path) {
-    let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-    // SAFETY: a plain system call with a string that ends in a zero byte.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
 /// Sends a signal to a process.

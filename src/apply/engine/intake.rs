@@ -6,7 +6,7 @@ use super::QueuedSend;
 use super::uploads::Uploads;
 use crate::apply::feed::Messages;
 use crate::apply::limiter::{Limiter, Owner};
-use crate::plan::{Approved, Desired, Standing};
+use crate::plan::{Approved, Desired, SendStatus};
 
 /// Messages on their way from the feed to a claim.
 pub(super) struct Intake {
@@ -83,7 +83,7 @@ impl Intake {
     pub(super) fn fill(&mut self, limiter: &mut Limiter, approved: &Approved) -> Result<(), NotApproved> {
         while self.queue.len() < self.capacity {
             let Some(desired) = self.awaiting_chunk.take().or_else(|| self.buffered.next()) else { break };
-            let Standing::Send(attempt) = desired.standing else { continue };
+            let SendStatus::Send(attempt) = desired.status else { continue };
             match limiter.owner_of(desired.ordinal) {
                 Owner::ThisApplier => {}
                 Owner::Another => continue,

@@ -3,7 +3,7 @@
 use super::source::key;
 use super::world::World;
 use crate::apply::{RunEnding, RunSummary};
-use crate::ledger::{SendState, report};
+use crate::ledger::{RecordedEnding, SendState, query};
 
 /// What a run says of itself.
 pub(super) fn summary(world: &World, summary: &RunSummary) {
@@ -46,7 +46,7 @@ pub(super) async fn world(world: &World, finished: bool) {
     for person in 0..scenario.people {
         let key = key(person);
         let taken = world.seen(|seen| seen.taken.get(&key).cloned().unwrap_or_default());
-        let stand = world.store.stand(&key);
+        let stand = world.store.last_attempt(&key);
         let state = stand.map(|stand| stand.state);
         if taken.len() > 1 {
             world.problem(format!("{key} got the message {} times: attempts {taken:?}", taken.len()));
@@ -68,7 +68,7 @@ pub(super) async fn world(world: &World, finished: bool) {
     }
     let Ok(mut ledger) = world.store.open(None) else { return };
     for run in ledger.runs().await.unwrap_or_default() {
-        if run.ending.as_deref().is_none_or(|ending| ["lost", "unlocked"].contains(&ending)) {
+        if matches!(run.ending, None | Some(RecordedEnding::Lost | RecordedEnding::Unlocked)) {
             world.troubled(run.id, 1);
         }
     }
@@ -77,7 +77,7 @@ pub(super) async fn world(world: &World, finished: bool) {
     if unknown > bound {
         world.problem(format!("{unknown} sends are unknown without a fault of their own, and {bound} may be"));
     }
-    match report::check(ledger.as_mut()).await {
+    match query::check(ledger.as_mut()).await {
         Ok(check) => check.problems.into_iter().for_each(|problem| world.problem(format!("ledger check: {problem}"))),
         Err(error) => world.problem(format!("ledger check: {error}")),
     }

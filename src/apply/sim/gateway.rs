@@ -61,7 +61,7 @@ impl SimGateway {
         let mut attempts = Vec::new();
         for to in &request.to {
             let key = super::source::key(person_of(*to));
-            let stand = world.store.stand(&key);
+            let stand = world.store.last_attempt(&key);
             let attempt = stand.map_or(0, |stand| stand.attempt);
             let failed_over = world.seen(|seen| seen.failed_over);
             let claimed = stand.is_some_and(|stand| stand.state == SendState::Intent && Some(stand.run) == run);

@@ -9,12 +9,13 @@ use super::process::Process;
 use crate::ledger::memory::{LostAnswers, MemoryRun};
 use crate::ledger::protocol::Finding;
 use crate::ledger::{
-    Activity, Batch, Claim, Committed, Contradiction, Coordinator, Entry, Evidence, Head, Lease, Ledger, LedgerError,
-    Link, LostSend, Moment, Move, RunCounts, RunLedger, RunRecord, RunStart, Scope, SendState, Snapshot,
+    Activity, Batch, Claim, Committed, Contradiction, Coordinator, Evidence, Head, JournalEntry, Lease, LeaseHolder,
+    Ledger, LedgerError, Link, LostSend, Moment, RecordedEnding, RunCounts, RunLedger, RunRecord, RunStart, Scope,
+    SendState, Snapshot, Transition,
 };
 
 fn lost() -> LedgerError {
-    LedgerError::Lost { place: "memory".into(), problem: "simulated".into() }
+    LedgerError::lost("memory", "simulated")
 }
 
 /// The ledger, opened by a process.
@@ -75,7 +76,7 @@ impl Ledger for SimLedger {
     async fn journal(
         &mut self,
         campaign: Option<&str>,
-        visit: &mut (dyn FnMut(Entry) + Send),
+        visit: &mut (dyn FnMut(JournalEntry) + Send),
     ) -> Result<(), LedgerError> {
         self.inner.journal(campaign, visit).await
     }
@@ -88,24 +89,28 @@ impl Ledger for SimLedger {
         self.inner.similarity_digests(runs, visit).await
     }
 
-    async fn moves(&mut self, runs: &[i64], visit: &mut (dyn FnMut(Move) + Send)) -> Result<(), LedgerError> {
-        self.inner.moves(runs, visit).await
+    async fn transitions(
+        &mut self,
+        runs: &[i64],
+        visit: &mut (dyn FnMut(Transition) + Send),
+    ) -> Result<(), LedgerError> {
+        self.inner.transitions(runs, visit).await
     }
 
     async fn chain(&mut self) -> Result<Vec<Link>, LedgerError> {
         self.inner.chain().await
     }
 
-    async fn sound(&mut self) -> Result<Vec<String>, LedgerError> {
-        self.inner.sound().await
+    async fn verify_storage(&mut self) -> Result<Vec<String>, LedgerError> {
+        self.inner.verify_storage().await
     }
 
     async fn contradictions(&mut self) -> Result<Vec<Contradiction>, LedgerError> {
         self.inner.contradictions().await
     }
 
-    async fn evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<Finding>, LedgerError> {
-        self.inner.evidence(evidence).await
+    async fn record_evidence(&mut self, evidence: &[Evidence]) -> Result<Vec<Finding>, LedgerError> {
+        self.inner.record_evidence(evidence).await
     }
 
     async fn restore_sends(&mut self, lost: &[LostSend]) -> Result<Vec<Finding>, LedgerError> {
@@ -120,8 +125,16 @@ impl Ledger for SimLedger {
         self.inner.set_property(name, value).await
     }
 
-    async fn admits(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError> {
-        self.inner.admits(campaign, plan_hash).await
+    async fn check_can_begin(&mut self, campaign: &str, plan_hash: &str) -> Result<(), LedgerError> {
+        self.inner.check_can_begin(campaign, plan_hash).await
+    }
+
+    async fn lease_holders(&mut self) -> Result<Vec<LeaseHolder>, LedgerError> {
+        self.inner.lease_holders().await
+    }
+
+    async fn unlock(&mut self, run: i64) -> Result<bool, LedgerError> {
+        self.inner.unlock(run).await
     }
 
     async fn begin(self: Box<Self>, start: &RunStart, snapshot: &Snapshot) -> Result<Box<dyn RunLedger>, LedgerError> {
@@ -190,7 +203,7 @@ impl RunLedger for SimRun {
         }
         if world.fault(faults.storage) {
             world.note(format_args!("run {id}: a commit fails"));
-            return Err(LedgerError::Storage { path: "memory".into(), doing: "written", problem: "simulated".into() });
+            return Err(LedgerError::storage("memory", "written", "simulated"));
         }
         if shared && world.fault(faults.lost_before) {
             world.note(format_args!("run {id}: a commit is lost"));
@@ -242,14 +255,14 @@ impl RunLedger for SimRun {
         if self.process.outage() { Err(lost()) } else { self.inner.snapshot().await }
     }
 
-    async fn finish(self: Box<Self>, ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+    async fn finish(self: Box<Self>, ending: RecordedEnding, counts: RunCounts) -> Result<Head, LedgerError> {
         let process = Arc::clone(&self.process);
         process.latency(30).await;
         if process.outage() {
             return Err(lost());
         }
         let id = self.inner.id();
-        let head = process.world.store.finish(id, ending, counts);
+        let head = process.world.store.finish(id, ending.clone(), counts);
         process.world.note(format_args!("run {id} is sealed as {ending}, {counts:?}"));
         process.latency(30).await;
         Ok(head)

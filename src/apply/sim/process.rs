@@ -19,7 +19,7 @@ use super::{Failure, Report, check};
 use crate::apply::{self, ApprovedPlan, Progress, Run, RunError, RunSummary, ShutdownRequest};
 use crate::domain::send::{EvidenceSource, Resolution};
 use crate::ledger::{Evidence, LedgerError, RunStart, Scope, SendState, Snapshot};
-use crate::plan::{Approved, Standing};
+use crate::plan::{Approved, SendStatus};
 
 /// How many processes an applier has, one after the other.
 const MAX_PROCESSES: u64 = 4;
@@ -187,7 +187,7 @@ impl Process {
         let scope = scope(world);
         let snapshot = world.store.snapshot(&scope);
         let planned = messages(world, &snapshot);
-        let sends = planned.iter().filter(|message| matches!(message.standing, Standing::Send(_))).count() as u64;
+        let sends = planned.iter().filter(|message| matches!(message.status, SendStatus::Send(_))).count() as u64;
         if sends == 0 {
             return None;
         }
@@ -274,6 +274,8 @@ fn start(world: &World, other_plan: bool, snapshot: &Snapshot) -> RunStart {
         // What is not shared is locked, and a lock goes with its process alone.
         lease: if scenario.shared { scenario.lease } else { MAX_TIME },
         longest_request: scenario.longest_request,
+        host: "simulation".into(),
+        actor: "simulation".into(),
     }
 }
 
@@ -375,7 +377,7 @@ async fn person(world: Arc<World>) {
             });
         }
         if !evidence.is_empty() {
-            let findings = ledger.evidence(&evidence).await;
+            let findings = ledger.record_evidence(&evidence).await;
             world.note(format_args!("a person settles {}: {findings:?}", evidence.len()));
         }
     }

@@ -14,7 +14,7 @@ use crate::domain::message::{Digester, Message, TemplateHead};
 use crate::domain::phone::E164;
 use crate::domain::row::{RowLocation, RowOrigin};
 use crate::ledger::{SendKey, Snapshot};
-use crate::plan::{Desired, Standing};
+use crate::plan::{Desired, SendStatus};
 
 const FIRST_NUMBER: u64 = 919_800_000_000;
 
@@ -80,7 +80,7 @@ pub(super) fn messages(world: &World, snapshot: &Snapshot) -> Vec<Box<Desired>> 
             message,
             digest: ContentDigest(digest),
             head,
-            standing: Standing::of(recorded, scenario.retry_rejected, &snapshot.live),
+            status: SendStatus::of(recorded, scenario.retry_rejected, &snapshot.live),
             entry,
             ordinal: person,
             identity: address.identity(),
@@ -125,7 +125,7 @@ async fn read(world: Arc<World>, snapshot: Arc<Snapshot>, mut feed: FeedSender, 
             SourceFault::Crash { at } if at == position => return,
             _ => {}
         }
-        if matches!(message.standing, Standing::Send(_)) && feed.send(message).await.is_break() {
+        if matches!(message.status, SendStatus::Send(_)) && feed.send(message).await.is_break() {
             break;
         }
     }

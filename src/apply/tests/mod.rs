@@ -27,10 +27,10 @@ use crate::domain::phone::E164;
 use crate::domain::row::{RowLocation, RowOrigin};
 use crate::gateway::{Gateway, NotSent, Outcome, Reply, Request};
 use crate::ledger::{
-    Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RunCounts, RunLedger, SendKey, SendState,
-    Snapshot,
+    Batch, Claim, Committed, Coordinator, Head, Lease, LedgerError, Moment, RecordedEnding, RunCounts, RunLedger,
+    SendKey, SendState, Snapshot,
 };
-use crate::plan::{Approved, Desired, Standing};
+use crate::plan::{Approved, Desired, SendStatus};
 
 /// What a script says of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl RunLedger for Memory {
         let mut record = self.0.lock().unwrap();
         record.broken |= fault == Some(Fault::Broken);
         if record.broken {
-            return Err(LedgerError::Storage { path: "memory".into(), doing: "written", problem: "scripted".into() });
+            return Err(LedgerError::storage("memory", "written", "scripted"));
         }
         if let Some(Fault::Lost { done }) = fault {
             record.doubtful.extend(batch.claim.iter().map(|intent| (intent.key, intent.attempt)));
@@ -156,7 +156,7 @@ impl RunLedger for Memory {
             if done {
                 record.take(batch);
             }
-            return Err(LedgerError::Lost { place: "memory".into(), problem: "scripted".into() });
+            return Err(LedgerError::lost("memory", "scripted"));
         }
         if let Some(lease) = &record.lease {
             lease.confirmed(asked);
@@ -176,7 +176,7 @@ impl RunLedger for Memory {
         Ok(Snapshot::default())
     }
 
-    async fn finish(self: Box<Self>, _ending: &str, counts: RunCounts) -> Result<Head, LedgerError> {
+    async fn finish(self: Box<Self>, _ending: RecordedEnding, counts: RunCounts) -> Result<Head, LedgerError> {
         self.0.lock().unwrap().finished = Some(counts);
         Ok(self.head())
     }
@@ -262,7 +262,7 @@ fn desired(person: u64) -> Box<Desired> {
         head,
         ordinal: person,
         identity: address.identity(),
-        standing: Standing::Send(1),
+        status: SendStatus::Send(1),
         entry,
     })
 }

@@ -10,18 +10,18 @@ use crate::cli::exit::Exit;
 use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
 
-/// What is written: the campaign, and the people it is for.
+/// The files that are written: the campaign and its audience.
 const FILES: [(&str, &str); 2] =
     [("campaign.yaml", include_str!("init/campaign.yaml")), ("people.csv", include_str!("init/people.csv"))];
 
-/// Write a project that plans and applies against the sandbox as it stands
+/// Write a campaign that can be planned and applied in the sandbox right away
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   sendform init my-offer
   sendform apply my-offer/campaign.yaml --sandbox")]
 pub(crate) struct InitArgs {
-    /// Where to
+    /// Directory to create the files in
     #[arg(default_value = ".")]
     directory: PathBuf,
 }
@@ -36,7 +36,7 @@ pub(crate) fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, CommandError> {
             Code::WouldOverwrite,
             format!("{} in `{shown}` would be overwritten; nothing was written", existing.join(" and ")),
         )
-        .hint("name another directory"));
+        .hint("pass another directory"));
     }
     let fail = |error: std::io::Error| {
         CommandError::new(Exit::Error, Code::CannotWrite, format!("cannot write to `{shown}`: {error}"))
@@ -61,7 +61,7 @@ pub(crate) fn run(ui: &Ui, args: &InitArgs) -> Result<Exit, CommandError> {
     Ok(Exit::Done)
 }
 
-/// The directory's name as a campaign's. Two campaigns of one name in one project are one campaign.
+/// A campaign name made from the directory's name, so that two campaigns of a project have different names.
 fn name(directory: &Path) -> String {
     let full = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     let last = full.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();

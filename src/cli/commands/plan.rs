@@ -19,11 +19,11 @@ use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
 use crate::ledger::LedgerLocation;
 use crate::plan::build::{Basis, build};
-use crate::plan::view::text;
-use crate::plan::{Inputs, PlanFile, rename_guard};
+use crate::plan::view::{json, text};
+use crate::plan::{Inputs, rename_guard};
 use crate::util::fs::write_atomically;
 
-/// Show who would get what, and why
+/// Show who gets which message, and who gets none and why
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,9 +31,10 @@ Examples:
   sendform plan campaign.yaml --out plan.json --detailed-exitcode
   sendform apply --plan plan.json
 
-The plan holds no phone number, no coupon and no key. Its hash is what `apply` compares.")]
+The plan holds no phone number, no coupon code and no secret. `apply --plan` sends only what has the
+plan's hash.")]
 pub(crate) struct PlanArgs {
-    /// The campaign
+    /// Campaign file
     campaign: PathBuf,
     #[command(flatten)]
     vars: VarArgs,
@@ -42,19 +43,19 @@ pub(crate) struct PlanArgs {
     /// Write the plan to a file, for `apply --plan`
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// How the plan is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Exit with 2 if there is something to send
+    /// Exit with code 2 if there are messages to send
     #[arg(long)]
     detailed_exitcode: bool,
-    /// List each row that gets no message, with its line and reason
+    /// List each row that gets no message, with its line and the reason
     #[arg(long)]
     list_blocked: bool,
-    /// Plan to try again what the provider refused before
+    /// Plan to send again what the provider rejected before
     #[arg(long)]
     retry_rejected: bool,
-    /// Compare with no ledger: everybody counts as new
+    /// Do not read a ledger: every recipient counts as new
     #[arg(long, conflicts_with_all = ["ledger", "sandbox"])]
     no_ledger: bool,
     #[command(flatten)]
@@ -82,7 +83,7 @@ pub(crate) fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
         inputs,
         Basis {
             snapshot: &record.snapshot,
-            key: &record.key,
+            key: record.key.as_ref(),
             now,
             planned_at: None,
             retry_rejected: args.retry_rejected,
@@ -92,43 +93,39 @@ pub(crate) fn run(ui: &Ui, args: &PlanArgs) -> Result<Exit, CommandError> {
         },
     )?;
     let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
-    let plan = built.file.with_ledger(record.head, repeats);
+    let plan = built.file.with_ledger(record.head, repeats)?;
     match args.format {
         Format::Text => ui.data(&text::render(&plan))?,
-        Format::Json => ui.data(&json(&plan))?,
+        Format::Json => ui.data(&json::render(&plan)?)?,
     }
     if let Some(out) = &args.out {
-        write_atomically(out, &json(&plan), 0o644).map_err(|error| {
+        write_atomically(out, &json::render(&plan)?, 0o644).map_err(|error| {
             CommandError::new(
                 Exit::Error,
                 Code::CannotWrite,
-                format!("the plan cannot be written to `{}`: {error}", out.display()),
+                format!("cannot write the plan to `{}`: {error}", out.display()),
             )
         })?;
-        ui.say(&format!("Written to {}. To send it: sendform apply --plan {}", out.display(), out.display()));
+        ui.say(&format!("Wrote {}. To send it: sendform apply --plan {}", out.display(), out.display()));
     }
     Ok(if args.detailed_exitcode && plan.counts.send > 0 { Exit::PlanHasSends } else { Exit::Done })
 }
 
-/// A plan that is compared with nothing must be meant so: in a pipeline a missing ledger is a missing setting.
+/// In a pipeline, a missing ledger is most likely a missing setting, so a plan without one must be asked for.
 fn without_a_record(ui: &Ui, place: &LedgerLocation, args: &PlanArgs) -> Result<(), CommandError> {
-    match (place, env::pipeline()) {
+    match (place.local_file(), env::pipeline()) {
         _ if args.no_ledger || args.ledger.sandbox => {}
-        (LedgerLocation::File(path), Some(variable)) => {
+        (Some(path), Some(variable)) => {
             return Err(CommandError::new(Exit::Invalid, Code::LedgerMissing,
                 format!(
-                    "there is no ledger at `{}`, so this plan would show everybody as new (`{variable}` is set)",
+                    "there is no ledger at `{}`, so this plan would show every recipient as new (`{variable}` is set)",
                     path.display()
                 ),
             )
-            .hint("set `SENDFORM_LEDGER` or `--ledger` to the ledger that `apply` uses; before the first run, or to compare with nothing, pass `--no-ledger`"));
+            .hint("set `SENDFORM_LEDGER` or `--ledger` to the ledger that `apply` uses; before the first run, pass `--no-ledger`"));
         }
-        (LedgerLocation::Database(_), _) => ui.say(&format!("The database `{place}` holds no record yet")),
-        (LedgerLocation::File(_), None) => {}
+        (None, _) => ui.say(&format!("The database `{place}` holds no ledger yet")),
+        (Some(_), None) => {}
     }
     Ok(())
-}
-
-fn json(plan: &PlanFile) -> String {
-    format!("{}\n", serde_json::to_string_pretty(plan).unwrap_or_default())
 }

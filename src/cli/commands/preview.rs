@@ -34,11 +34,11 @@ Examples:
   sendform preview campaign.yaml --recipient 1042
   sendform preview campaign.yaml --recipient people.csv:12
 
-The number's middle is hidden, and so are the SID and the key.")]
+The middle digits of the number, the SID and the key are hidden.")]
 pub(crate) struct PreviewArgs {
-    /// The campaign
+    /// Campaign file
     campaign: PathBuf,
-    /// Who: the value of the column `audience.id`, or FILE:LINE [default: the first]
+    /// Recipient: a value of the column `audience.id`, or FILE:LINE [default: the first recipient]
     #[arg(long, value_name = "ID")]
     recipient: Option<String>,
     #[command(flatten)]
@@ -54,14 +54,14 @@ pub(crate) fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
     let inputs = Inputs::open(&campaign);
     let session::Record { key, snapshot, .. } = session::runtime()?.block_on(session::read(&located, &mut campaign))?;
     let planned_at = snapshot.planned_at.unwrap_or(now);
-    let pass = Pass::new(&campaign, inputs, &snapshot, &key, planned_at, false)?;
+    let pass = Pass::new(&campaign, inputs, &snapshot, key.as_ref(), planned_at, false)?;
     let wanted = match &args.recipient {
         None => None,
         Some(wanted) => Some(origins(&campaign, wanted)?),
     };
     let is_wanted = |origin: RowOrigin| wanted.as_ref().is_none_or(|origins| origins.contains(&origin));
     let mut found = None;
-    // The first row that was asked for and gets no message, and why.
+    // The first of the wanted rows that gets no message, and why.
     let mut blocked = None;
     pass.run(|item| {
         match item {
@@ -86,10 +86,10 @@ pub(crate) fn run(ui: &Ui, args: &PreviewArgs) -> Result<Exit, CommandError> {
             (None, Some(_)) => CommandError::new(
                 Exit::Invalid,
                 Code::RecipientBlocked,
-                "no code is left for this row, so there is no message to show",
+                "no coupon code is left for this row, so it gets no message",
             ),
             (_, None) => CommandError::new(Exit::Invalid, Code::NobodyLeft, "nobody gets a message")
-                .hint("`sendform plan --list-blocked` tells why each row gets none"),
+                .hint("`sendform plan --list-blocked` shows the reason for each row"),
         });
     };
     ui.data(&describe(&campaign, &desired, now)?)?;
@@ -126,7 +126,7 @@ fn origins(campaign: &Prepared, wanted: &str) -> Result<Vec<RowOrigin>, CommandE
     Err(match &campaign.audience.id {
         _ if names_a_file => stop(format!("there is no row at `{wanted}`")).hint("line 1 is the header"),
         Some(column) => stop(format!("no row has `{wanted}` in the column `{column}`"))
-            .hint("name a row as FILE:LINE, or a value of that column"),
+            .hint("pass FILE:LINE, or a value of that column"),
         None => stop(format!("`{wanted}` is not FILE:LINE of one of the audience's files"))
             .hint("such as `people.csv:12`; or set `audience.id` to the column that holds ids"),
     })

@@ -5,24 +5,24 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use serde_json::{Value, json};
 
 use crate::cli::args::Format;
 use crate::cli::args::LedgerArgs;
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
-use crate::cli::session;
+use crate::cli::output::FormatVersion;
+use crate::cli::output::ledger::{DecisionJson, ResolveJson};
 use crate::cli::session::locate::refuse_moved;
 use crate::cli::ui::Ui;
+use crate::cli::{env, session};
 use crate::domain::diagnostic::Code;
 use crate::domain::send::Resolution;
 use crate::ledger::protocol::Finding;
-use crate::ledger::{Evidence, EvidenceSource, Ledger, LostSend, RunRecord, SendKey, SendState, actor, report};
+use crate::ledger::{Evidence, EvidenceSource, Ledger, LostSend, RunRecord, SendKey, SendState, query};
 use crate::manifest::decisions;
-use crate::plan::FORMAT_VERSION;
 use crate::util::human;
 
-/// Settle sends whose outcome cannot be told, by a recorded decision
+/// Record decisions about sends whose outcome is unknown
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,47 +31,41 @@ Examples:
   sendform sends list --state unknown --format decisions > decisions.yaml
   sendform resolve --file decisions.yaml         after somebody has filled it in and reviewed it
 
-`--as not-sent` makes a send pending again, under a new attempt: it is sent by the next `apply`.
-Whatever else is decided, it is never sent again. `not-sent` and `rejected` are refused for as long as
-the answer may still come.")]
+`--as not-sent` makes a send pending again, under a new attempt: the next `apply` sends it. After any other
+decision it is never sent again. `not-sent` and `rejected` are refused while the answer may still come.")]
 pub(crate) struct ResolveArgs {
-    /// The send, as `sends list` names it
+    /// Send key, as `sends list` prints it
     #[arg(required_unless_present = "file", conflicts_with = "file", value_name = "SEND")]
     send: Option<SendKey>,
-    /// What became of it
+    /// Outcome to record
     #[arg(long = "as", value_parser = resolution(), required_unless_present = "file", conflicts_with = "file", value_name = "WHAT")]
     resolution: Option<Resolution>,
-    /// What the decision rests on; it is recorded
+    /// Reason, recorded in the ledger
     #[arg(long, required_unless_present = "file", conflicts_with = "file")]
     reason: Option<String>,
-    /// Many decisions, from a reviewed file
+    /// File with reviewed decisions
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Do not wait until the answer can no longer come; a send that did arrive is then sent twice
+    /// Decide although the answer may still come; a message that did arrive may then be sent twice
     #[arg(long)]
     force: bool,
-    /// Who decides [default: the pipeline's user, or the machine's]
+    /// Who decides [default: the pipeline's user, else the machine's]
     #[arg(long)]
     actor: Option<String>,
     #[command(flatten)]
     ledger: LedgerArgs,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
 fn resolution() -> impl TypedValueParser<Value = Resolution> {
     let names = Resolution::ALL.map(|resolution| resolution.state().as_str());
-    PossibleValuesParser::new(names).map(|name| {
-        Resolution::ALL
-            .into_iter()
-            .find(|resolution| resolution.state().as_str() == name)
-            .unwrap_or(Resolution::Accepted)
-    })
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Resolution>())
 }
 
 pub(crate) fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, CommandError> {
-    let actor = args.actor.clone().unwrap_or_else(actor);
+    let actor = args.actor.clone().unwrap_or_else(env::actor);
     let mut decisions = Decisions::default();
     match (&args.file, args.send, args.resolution, &args.reason) {
         (Some(file), ..) => decisions::load(file)?.into_iter().for_each(|checked| decisions.add(checked, &actor)),
@@ -97,21 +91,21 @@ pub(crate) fn run(ui: &Ui, args: &ResolveArgs) -> Result<Exit, CommandError> {
             refuse_early(ledger.as_mut(), &evidence).await?;
         }
         let restored = if lost.is_empty() { Vec::new() } else { ledger.restore_sends(&lost).await? };
-        let findings = if evidence.is_empty() { Vec::new() } else { ledger.evidence(&evidence).await? };
+        let findings = if evidence.is_empty() { Vec::new() } else { ledger.record_evidence(&evidence).await? };
         Ok::<_, CommandError>((findings, restored))
     })?;
-    let told: Vec<Told> = evidence
+    let decided: Vec<Decided> = evidence
         .iter()
         .zip(findings)
-        .map(|(piece, finding)| Told { key: piece.key, state: piece.resolution.state(), finding, lost: false })
-        .chain(lost.iter().zip(restored).map(|(send, finding)| Told {
+        .map(|(piece, finding)| Decided { key: piece.key, state: piece.resolution.state(), finding, lost: false })
+        .chain(lost.iter().zip(restored).map(|(send, finding)| Decided {
             key: send.intent.key,
             state: send.outcome,
             finding,
             lost: true,
         }))
         .collect();
-    show(ui, args.format, &told)
+    show(ui, args.format, &decided)
 }
 
 /// The decisions of one command.
@@ -152,7 +146,7 @@ impl Decisions {
     }
 }
 
-/// Refuses to call a send rejected or not sent while a request of its run may still live.
+/// Refuses to record a send as rejected or not sent while a request of its run may be under way.
 async fn refuse_early(ledger: &mut dyn Ledger, evidence: &[Evidence]) -> Result<(), CommandError> {
     let keys: HashSet<SendKey> =
         evidence.iter().filter(|piece| piece.resolution != Resolution::Accepted).map(|piece| piece.key).collect();
@@ -160,10 +154,10 @@ async fn refuse_early(ledger: &mut dyn Ledger, evidence: &[Evidence]) -> Result<
         return Ok(());
     }
     let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
-    let sends = report::sends(ledger, None, |key| keys.contains(key)).await?;
+    let sends = query::sends(ledger, None, |key| keys.contains(key)).await?;
     let doubtful = sends.iter().filter(|send| matches!(send.state, SendState::Intent | SendState::Unknown));
-    // Of an intent whose run is under way the ledger itself says so.
-    let decidable = |send: &report::SendRecord, run: &RunRecord| !run.live || send.state == SendState::Unknown;
+    // The ledger itself refuses decisions about an intent whose run is under way.
+    let decidable = |send: &query::SendRecord, run: &RunRecord| !run.live || send.state == SendState::Unknown;
     let early =
         doubtful.filter_map(|send| runs.get(&send.run).filter(|run| decidable(send, run)).map(|run| (send, run)));
     let Some((send, run)) =
@@ -173,20 +167,20 @@ async fn refuse_early(ledger: &mut dyn Ledger, evidence: &[Evidence]) -> Result<
     };
     Err(CommandError::new(Exit::Error, Code::AnswerMayCome,
         format!(
-            "the answer to the send {} may still come: run {} gave its last sign {} ago; nothing was recorded",
+            "the answer to the send {} may still come: run {} gave its last sign of life {} ago; nothing was recorded",
             send.last.key,
             run.id,
             human::duration(human::whole_seconds(run.silent))
         ),
     )
     .hint(format!(
-        "in {} no request of that run can live any more: decide then by what the provider's report says; `--force` decides now",
+        "wait {}: then no request of that run can be under way, and the provider's report is final; `--force` decides now",
         human::duration(human::whole_seconds(run.may_live_for()))
     )))
 }
 
-/// What a decision came to.
-struct Told {
+/// The result of a decision.
+struct Decided {
     key: SendKey,
     state: SendState,
     finding: Finding,
@@ -194,39 +188,43 @@ struct Told {
     lost: bool,
 }
 
-fn show(ui: &Ui, format: Format, list: &[Told]) -> Result<Exit, CommandError> {
-    let findings: Vec<Finding> = list.iter().map(|told| told.finding).collect();
+fn show(ui: &Ui, format: Format, list: &[Decided]) -> Result<Exit, CommandError> {
+    let findings: Vec<Finding> = list.iter().map(|decided| decided.finding).collect();
     let settled = findings.iter().filter(|finding| **finding == Finding::Settled).count();
-    let kept = |told: &&Told| {
-        matches!(told.finding, Finding::Settled | Finding::Already)
-            || told.lost && matches!(told.finding, Finding::Contradicts(_))
+    let kept = |decided: &&Decided| {
+        matches!(decided.finding, Finding::Settled | Finding::Already)
+            || decided.lost && matches!(decided.finding, Finding::Contradicts(_))
     };
     let refused = list.len() - list.iter().filter(kept).count();
     match format {
         Format::Json => {
-            let list: Vec<Value> = list
-                .iter()
-                .map(|told| json!({ "send": told.key.to_string(), "as": told.state, "finding": told.finding, "told": told.sentence() }))
-                .collect();
-            ui.data(&format!(
-                "{:#}\n",
-                json!({ "format_version": FORMAT_VERSION, "settled": settled, "refused": refused, "decisions": list })
-            ))?;
+            let decisions = list.iter().map(|decided| DecisionJson {
+                send: decided.key.to_string(),
+                decided: decided.state,
+                finding: decided.finding,
+                told: decided.sentence(),
+            });
+            let decisions = decisions.collect();
+            ui.json(&ResolveJson { format_version: FormatVersion::RESOLVE, settled, refused, decisions })?;
         }
         Format::Text => {
-            for told in list {
-                ui.data(&format!("{}  {}\n", told.key, told.sentence()))?;
+            for decided in list {
+                ui.data(&format!("{}  {}\n", decided.key, decided.sentence()))?;
             }
         }
     }
     if refused > 0 {
-        return Err(CommandError::new(Exit::Error, Code::DecisionRefused, format!("{refused} of {} decisions were not recorded", findings.len()))
-            .hint("a decision settles an unknown outcome and overrules no other; `sendform sends show SEND` tells what is recorded"));
+        return Err(CommandError::new(
+            Exit::Error,
+            Code::DecisionRefused,
+            format!("{refused} of {} decisions were not recorded", findings.len()),
+        )
+        .hint("a decision can only settle an unknown outcome; `sendform sends show SEND` shows what is recorded"));
     }
     Ok(Exit::Done)
 }
 
-impl Told {
+impl Decided {
     fn sentence(&self) -> String {
         match self.finding {
             Finding::Settled => match self.state {
@@ -238,7 +236,9 @@ impl Told {
                 state => format!("recorded: {state}; never sent again by itself"),
             },
             Finding::Contradicts(state) if self.lost => {
-                format!("kept as a contradiction: the record says {state}; the person may have got it twice")
+                format!(
+                    "kept as a contradiction: the record says {state}; the recipient may have got the message twice"
+                )
             }
             finding => refused(finding),
         }
@@ -248,10 +248,10 @@ impl Told {
 fn refused(finding: Finding) -> String {
     match finding {
         Finding::Settled => "settled".to_owned(),
-        Finding::Already => "nothing to settle: that is what the record says".to_owned(),
-        Finding::Contradicts(state) => format!("refused: its outcome is known: {state}"),
+        Finding::Already => "already recorded".to_owned(),
+        Finding::Contradicts(state) => format!("refused: the outcome is known: {state}"),
         Finding::UnderWay => "refused: its run is under way, and the outcome may still come".to_owned(),
         Finding::OtherAttempt(attempt) => format!("refused: the last attempt is {attempt}"),
-        Finding::NotRecorded => "refused: nothing is recorded of it".to_owned(),
+        Finding::NotRecorded => "refused: the ledger does not hold this send".to_owned(),
     }
 }

@@ -12,7 +12,7 @@ use crate::domain::diagnostic::Code;
 use crate::domain::expiry::parse_duration;
 use crate::sandbox::{self, Config, FaultRule, Faults, Sandbox};
 
-/// Run a stand-in provider on loopback, with an inbox page
+/// Run a stand-in provider on this machine, with an inbox page
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Value, json};
 
 use crate::cli::args::DataArgs;
 use crate::cli::args::Format;
@@ -14,22 +13,22 @@ use crate::cli::args::LedgerArgs;
 use crate::cli::campaign_argument;
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
+use crate::cli::output::FormatVersion;
+use crate::cli::output::ledger::{SendJson, SendsListJson, SendsShowJson};
 use crate::cli::recipients::{Row, Rows};
 use crate::cli::session;
 use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
 use crate::domain::phone::E164;
-use crate::ledger::contradiction::ContradictionJson;
-use crate::ledger::report::{self, SendRecord};
-use crate::ledger::{Contradiction, Entry, Ledger, RunRecord, SendKey, SendState};
-use crate::plan::FORMAT_VERSION;
+use crate::ledger::query::{self, SendRecord};
+use crate::ledger::{Contradiction, JournalEntry, Ledger, RunRecord, SendKey, SendState};
 use crate::util::human::one_line;
 
-/// List single sends, or show all that is known of one
+/// List sends, or show everything that is recorded of one
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sendform sends list campaign.yaml --state unknown     each with the file and line of its row
+  sendform sends list campaign.yaml --state unknown     with the file and line of each row
   sendform sends list campaign.yaml --to +919876543210
   sendform sends show 5f0c0d8f6a3b4c2e9d1f00112233aabb")]
 pub(crate) struct SendsArgs {
@@ -39,9 +38,9 @@ pub(crate) struct SendsArgs {
 
 #[derive(Debug, Subcommand)]
 enum SendsCommand {
-    /// List sends, as they stand
+    /// List sends and their states
     List(ListArgs),
-    /// Show everything that is recorded of one send: who sent what, when, under which plan
+    /// Show everything that is recorded of one send: who sent it, when, and under which plan
     Show(ShowArgs),
 }
 
@@ -56,44 +55,43 @@ enum ListFormat {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// A campaign, by its file or its name [default: all]. With its file and the ledger's key, the row of
-    /// each person is shown
+    /// Campaign file or name [default: all]. With the file and the ledger's key, the row of each recipient
+    /// is shown
     campaign: Option<String>,
-    /// Only those that stand so
+    /// Filter by state
     #[arg(long, value_parser = state())]
     state: Option<SendState>,
-    /// Only those of this run
+    /// Filter by run
     #[arg(long)]
     run: Option<i64>,
-    /// Only those to this number; needs the ledger's key
+    /// Filter by phone number; needs the ledger's key
     #[arg(long, value_name = "NUMBER")]
     to: Option<String>,
-    /// At most so many
+    /// Maximum number of sends to list
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     format: ListFormat,
 }
 
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// The send, as `sends list` names it; Kaleyra's reports and receipts hold it as `ref`
+    /// Key of the send, from `sends list`; Kaleyra's reports and receipts contain it as `ref`
     send: SendKey,
     #[command(flatten)]
     ledger: LedgerArgs,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
 fn state() -> impl TypedValueParser<Value = SendState> {
-    PossibleValuesParser::new(SendState::ALL.map(SendState::as_str))
-        .map(|name| SendState::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(SendState::Intent))
+    PossibleValuesParser::new(SendState::ALL.map(SendState::as_str)).try_map(|name| name.parse::<SendState>())
 }
 
 pub(crate) fn run(ui: &Ui, args: &SendsArgs) -> Result<Exit, CommandError> {
@@ -112,7 +110,7 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, CommandError> {
         Some(number) => Some(keys_of(ledger.as_mut(), &place, number).await?),
         None => None,
     };
-    let mut sends = report::sends(ledger.as_mut(), name.as_deref(), |key| {
+    let mut sends = query::sends(ledger.as_mut(), name.as_deref(), |key| {
         keys.as_ref().is_none_or(|keys: &HashSet<SendKey>| keys.contains(key))
     })
     .await?;
@@ -137,21 +135,21 @@ async fn list(ui: &Ui, args: &ListArgs) -> Result<Exit, CommandError> {
     let rows = rows.as_ref();
     match args.format {
         ListFormat::Json => {
-            let list: Vec<Value> = sends.iter().map(|send| describe(send, rows)).collect();
-            ui.data(&format!("{:#}\n", json!({ "format_version": FORMAT_VERSION, "found": found, "sends": list })))?;
+            let sends = sends.iter().map(|send| SendJson::new(send, rows.map(|rows| rows.of(&send.last.key))));
+            ui.json(&SendsListJson { format_version: FormatVersion::SENDS_LIST, found, sends: sends.collect() })?;
         }
         ListFormat::Text => {
             for send in &sends {
                 ui.data(&line(send, rows))?;
             }
             if sends.is_empty() {
-                ui.say("No such sends");
+                ui.say("No sends match");
             }
         }
         ListFormat::Decisions => ui.data(&decisions(&sends, rows)?)?,
     }
     if sends.len() < found {
-        ui.say(&format!("{} more; raise `--limit`", found - sends.len()));
+        ui.say(&format!("{} more sends match; raise `--limit` to list them", found - sends.len()));
     }
     Ok(Exit::Done)
 }
@@ -163,8 +161,8 @@ async fn keys_of(
     number: &str,
 ) -> Result<HashSet<SendKey>, CommandError> {
     let address = E164::parse_exact(number).ok_or_else(|| {
-        CommandError::usage(format!("`{number}` is not a number"))
-            .hint("with its country code, such as `+919876543210`")
+        CommandError::usage(format!("`{number}` is not a phone number"))
+            .hint("write it with its country code, such as `+919876543210`")
     })?;
     let key = session::key_of_recorded(place).await?;
     let runs = ledger.runs().await?;
@@ -173,7 +171,7 @@ async fn keys_of(
 }
 
 fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
-    let told = send.last.reason.as_deref().or(send.last.message_id.as_deref()).unwrap_or_default();
+    let told = send.last.reason().or(send.last.message_id()).unwrap_or_default();
     let told = one_line(told);
     let row = rows.map_or_else(String::new, |rows| format!("  {}", one_line(&in_words(rows.of(&send.last.key)))));
     format!("{}  {:<9} {:<17} {}{row}  {told}\n", send.last.key, send.state.to_string(), send.masked, send.campaign)
@@ -182,57 +180,35 @@ fn line(send: &SendRecord, rows: Option<&Rows>) -> String {
 fn in_words(row: Row) -> String {
     match row {
         Row::At(place) => place,
-        Row::Gone => "not in the audience now".to_owned(),
+        Row::Gone => "no longer in the audience".to_owned(),
         Row::NotFound => "row not found".to_owned(),
     }
 }
 
-fn describe(send: &SendRecord, rows: Option<&Rows>) -> Value {
-    let mut value = json!({
-        "send": send.last.key.to_string(),
-        "campaign": send.campaign,
-        "edition": send.edition,
-        "to": send.masked,
-        "state": send.state,
-        "attempt": send.last.attempt,
-        "run": send.run,
-        "at": report::time(send.last.at),
-        "message_id": send.last.message_id,
-        "reason": send.last.reason,
-    });
-    // Without it nothing is known of the row; null says that there is none.
-    match rows.map(|rows| rows.of(&send.last.key)) {
-        Some(Row::At(place)) => value["row"] = Value::from(place),
-        Some(Row::Gone) => value["row"] = Value::Null,
-        Some(Row::NotFound) | None => {}
-    }
-    value
-}
-
-/// A file to fill in: each decision is a comment until somebody has made it.
+/// A file for `resolve --file` in which a person fills in each decision.
 fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, CommandError> {
     if let Some(send) = sends.iter().find(|send| send.state != SendState::Unknown) {
         return Err(CommandError::usage(format!(
-            "the send {} is {}, so there is nothing to decide",
+            "the send {} is {}, and only an unknown send can be decided",
             send.last.key, send.state
         ))
         .hint("add `--state unknown`"));
     }
     let mut out = String::from(
-        "# For each send: what does the provider's report say? `accepted`, `rejected`, or `not-sent` (it is sent again).\n\
+        "# For each send, write what the provider's report says: `accepted`, `rejected`, or `not-sent` (it is sent again).\n\
          # Then: sendform resolve --file THIS_FILE\n\
          apiVersion: sendform/v1\nkind: Decisions\nreason: \"\"\ndecisions:\n",
     );
     for send in sends {
         // Each on one line of the comment: none may end it.
-        let told = one_line(send.last.reason.as_deref().unwrap_or_default());
+        let told = one_line(send.last.reason().unwrap_or_default());
         let row = rows.map_or_else(String::new, |rows| format!(", {}", one_line(&in_words(rows.of(&send.last.key)))));
         let _ = write!(
             out,
             "  # {} of {}{row}, {}: {told}\n  - send: \"{}\"\n    attempt: {}\n    as: # accepted, rejected or not-sent\n",
             one_line(&send.masked),
             one_line(&send.campaign),
-            report::time(send.last.at),
+            query::time(send.last.at),
             send.last.key,
             send.last.attempt
         );
@@ -243,7 +219,7 @@ fn decisions(sends: &[SendRecord], rows: Option<&Rows>) -> Result<String, Comman
 async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, CommandError> {
     let place = session::ledger_place(&args.ledger, args.ledger.sandbox, Path::new("."))?;
     let mut ledger = session::open_recorded(&place).await?;
-    let entries = report::history(ledger.as_mut(), args.send).await?;
+    let entries = query::history(ledger.as_mut(), args.send).await?;
     if entries.is_empty() {
         return Err(CommandError::new(
             Exit::Error,
@@ -252,33 +228,31 @@ async fn show(ui: &Ui, args: &ShowArgs) -> Result<Exit, CommandError> {
         ));
     }
     let runs: HashMap<i64, RunRecord> = ledger.runs().await?.into_iter().map(|run| (run.id, run)).collect();
-    let contradictions = report::contradictions(ledger.as_mut(), args.send).await?;
+    let contradictions = query::contradictions(ledger.as_mut(), args.send).await?;
     match args.format {
         Format::Json => {
-            let list: Vec<Value> = entries.iter().map(|entry| report::entry_json(entry, false)).collect();
-            let of_runs: Vec<&RunRecord> = {
-                let mut ids: Vec<i64> = entries.iter().map(|entry| entry.run).collect();
-                ids.dedup();
-                ids.iter().filter_map(|id| runs.get(id)).collect()
-            };
-            ui.data(&format!(
-                "{:#}\n",
-                json!({ "format_version": FORMAT_VERSION, "send": args.send.to_string(), "entries": list, "runs": of_runs,
-                    "contradictions": contradictions.iter().map(ContradictionJson::from).collect::<Vec<_>>() })
-            ))?;
+            let mut ids: Vec<i64> = entries.iter().map(|entry| entry.run).collect();
+            ids.dedup();
+            let of_entries = ids.iter().filter_map(|id| runs.get(id));
+            ui.json(&SendsShowJson::new(args.send, &entries, of_entries, &contradictions))?;
         }
         Format::Text => ui.data(&story(args.send, &entries, &runs, &contradictions))?,
     }
     Ok(Exit::Done)
 }
 
-fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contradictions: &[Contradiction]) -> String {
+fn story(
+    key: SendKey,
+    entries: &[JournalEntry],
+    runs: &HashMap<i64, RunRecord>,
+    contradictions: &[Contradiction],
+) -> String {
     let mut out = format!("Send {key}\n");
     for entry in entries {
-        let _ = write!(out, "\n  {}  attempt {}  {}", report::time(entry.at), entry.attempt, entry.state);
-        if entry.state == SendState::Intent {
-            let coupon = entry.coupon.as_deref().map_or_else(String::new, |_| ", with a code".to_owned());
-            let _ = writeln!(out, " to {}{coupon}", entry.masked.as_deref().unwrap_or("an unknown number"));
+        let _ = write!(out, "\n  {}  attempt {}  {}", query::time(entry.at), entry.attempt, entry.state());
+        if let Some(intent) = entry.intent() {
+            let coupon = if intent.coupon.is_some() { ", with a code" } else { "" };
+            let _ = writeln!(out, " to {}{coupon}", intent.masked.as_deref().unwrap_or("an unknown number"));
             if let Some(run) = runs.get(&entry.run) {
                 let _ = writeln!(
                     out,
@@ -289,18 +263,18 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contra
         } else {
             let _ = writeln!(out);
         }
-        if let Some(id) = &entry.message_id {
+        if let Some(id) = entry.message_id() {
             let _ = writeln!(out, "    message id {}", one_line(id));
         }
-        if let Some(reason) = &entry.reason {
+        if let Some(reason) = entry.reason() {
             let _ = writeln!(out, "    {}", one_line(reason));
         }
-        if let (Some(source), Some(actor)) = (entry.source, &entry.actor) {
-            let _ = writeln!(out, "    {} of {}", source.as_str(), one_line(actor));
+        if let (Some(source), Some(actor)) = (entry.source(), entry.actor()) {
+            let _ = writeln!(out, "    {source} of {}", one_line(actor));
         }
     }
     for found in contradictions {
-        let _ = writeln!(out, "\n  {}  contradiction\n    {}", report::time(found.at), found.sentence());
+        let _ = writeln!(out, "\n  {}  contradiction\n    {}", query::time(found.at), found.sentence());
     }
     out
 }
@@ -308,34 +282,19 @@ fn story(key: SendKey, entries: &[Entry], runs: &HashMap<i64, RunRecord>, contra
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Entry;
+    use crate::ledger::{JournalEntry, JournalKind};
 
     #[test]
     fn a_reason_cannot_add_an_entry_to_the_decisions_file() {
         for line_break in ["\n", "\r", "\u{85}", "\u{2028}", "\u{2029}", "\u{b}", "\u{c}"] {
             let reason = format!("no answer{line_break}  - send: \"{}\"{line_break}    as: not-sent", "0".repeat(32));
-            let last = Entry {
-                seq: 1,
-                run: 1,
-                at: 0,
-                key: SendKey([7; 16]),
-                attempt: 1,
-                state: SendState::Unknown,
-                digest: None,
-                similarity_digest: None,
-                masked: None,
-                coupon: None,
-                expires: None,
-                message_id: None,
-                reason: Some(reason),
-                source: None,
-                actor: None,
-            };
+            let kind = JournalKind::Settlement { state: SendState::Unknown, message_id: None, reason: Some(reason) };
+            let last = JournalEntry { seq: 1, run: 1, at: 0, key: SendKey([7; 16]), attempt: 1, kind };
             let masked = "+91••••••••10".to_owned();
             let send =
                 SendRecord { campaign: "offer".into(), edition: 1, state: SendState::Unknown, last, masked, run: 1 };
             let file = decisions(&[send], None).unwrap();
-            let document: Value = serde_yaml::from_str(&file).unwrap();
+            let document: serde_json::Value = serde_yaml::from_str(&file).unwrap();
             let entries = document["decisions"].as_array().unwrap();
             assert_eq!(entries.len(), 1, "{file}");
             assert_eq!(entries[0]["send"], "07".repeat(16));

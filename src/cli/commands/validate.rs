@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
 
 use crate::audience;
 use crate::cli::args::VarArgs;
 use crate::cli::clock;
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
-use crate::cli::output::diagnostics;
+use crate::cli::output::diagnostics::{self, ValidateJson};
 use crate::cli::ui::Ui;
 use crate::coupons::Pool;
 use crate::domain::diagnostic::{Code, Diagnostic, Severity};
@@ -25,19 +24,19 @@ Examples:
   sendform validate campaigns/*.yaml --format github
   sendform validate .                            all campaigns below this directory")]
 pub(crate) struct ValidateArgs {
-    /// The campaigns, or directories that hold some
+    /// Campaign files, or directories to search for them
     #[arg(required = true, value_name = "CAMPAIGN")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
     vars: VarArgs,
-    /// How findings are printed
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// Drawn into the source, on standard error
+    /// Source snippets, on standard error
     Text,
     /// One JSON document on standard output
     Json,
@@ -73,12 +72,9 @@ pub(crate) fn run(ui: &Ui, args: &ValidateArgs) -> Result<Exit, CommandError> {
                 ui.say(&format!("\n{campaigns} checked, {} found", count(errors, "error")));
             }
         }
-        Format::Json => {
-            let list: Vec<Value> = found.iter().map(diagnostics::json).collect();
-            ui.data(&format!("{:#}\n", json!({ "format_version": "1.0", "valid": errors == 0, "diagnostics": list })))?;
-        }
+        Format::Json => ui.json(&ValidateJson::new(&found))?,
         Format::Github => ui.data(&found.iter().map(diagnostics::github).collect::<String>())?,
-        Format::Sarif => ui.data(&format!("{:#}\n", diagnostics::sarif(&found)))?,
+        Format::Sarif => ui.json(&diagnostics::sarif(&found))?,
     }
     Ok(if errors == 0 { Exit::Done } else { Exit::Invalid })
 }

@@ -1,9 +1,12 @@
 //! Diagnostics as text, JSON, GitHub annotations and SARIF.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::domain::diagnostic::{Diagnostic, Location, Severity};
+use super::FormatVersion;
+use crate::domain::diagnostic::{Code, Diagnostic, Location, Severity};
 
 /// A finding as a drawn snippet, with ANSI styles when `styled`.
 pub(crate) fn text(finding: &Diagnostic, styled: bool) -> String {
@@ -44,18 +47,60 @@ pub(crate) fn text(finding: &Diagnostic, styled: bool) -> String {
     renderer.render(&[group])
 }
 
-/// A finding as data, for `--format json`.
-pub(crate) fn json(finding: &Diagnostic) -> Value {
-    let (file, line, column) = finding.position();
-    json!({
-        "code": finding.code,
-        "severity": finding.severity,
-        "message": finding.message,
-        "hint": finding.hint,
-        "file": file,
-        "line": line,
-        "column": column,
-    })
+/// What `validate --format json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ValidateJson {
+    /// The version of this format: minor adds, major breaks.
+    format_version: FormatVersion,
+    /// Whether there are no errors.
+    valid: bool,
+    /// The findings.
+    diagnostics: Vec<DiagnosticJson>,
+}
+
+/// One finding.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DiagnosticJson {
+    /// What it is about.
+    code: Code,
+    /// Whether it is an error.
+    severity: Severity,
+    /// What is wrong.
+    message: String,
+    /// What to do about it.
+    hint: Option<String>,
+    /// The file, as a user would type it.
+    file: Option<String>,
+    /// The line, from 1.
+    line: Option<u64>,
+    /// The column in characters, from 1.
+    column: Option<u64>,
+}
+
+impl From<&Diagnostic> for DiagnosticJson {
+    fn from(finding: &Diagnostic) -> Self {
+        let (file, line, column) = finding.position();
+        Self {
+            code: finding.code,
+            severity: finding.severity,
+            message: finding.message.clone(),
+            hint: finding.hint.clone(),
+            file,
+            line,
+            column,
+        }
+    }
+}
+
+impl ValidateJson {
+    /// The findings of a whole command.
+    pub(crate) fn new(found: &[Diagnostic]) -> Self {
+        Self {
+            format_version: FormatVersion::VALIDATE,
+            valid: !found.iter().any(|finding| finding.severity == Severity::Error),
+            diagnostics: found.iter().map(DiagnosticJson::from).collect(),
+        }
+    }
 }
 
 /// A finding as a workflow command of GitHub Actions. In its text `%`, carriage return and line feed are escaped.

@@ -14,7 +14,7 @@ use crate::cli::exit::Exit;
 use crate::cli::session;
 use crate::cli::ui::Ui;
 use crate::domain::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO, sqlite};
+use crate::ledger::{Ledger, LedgerKey, LedgerLocation, MOVED_TO};
 use crate::plan::Prepared;
 use crate::project::memory::{self, MemoryError, Remembered};
 use crate::project::{self, LedgerAbove, Project, Search};
@@ -63,9 +63,10 @@ pub(crate) fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<L
         // A trial has a ledger of its own, whatever the environment names for real runs.
         _ if sandbox => {
             let path = project.root.join(project::DIRECTORY).join("sandbox").join("ledger.db");
-            // It holds no real sends, so a copied one may go on.
-            sqlite::adopt_copy(&path)?;
-            (LedgerLocation::File(path), Source::Sandbox)
+            let location = LedgerLocation::File(path);
+            // It holds no real sends, so a copy of it may be used.
+            location.adopt_copy(&session::operator())?;
+            (location, Source::Sandbox)
         }
         Some((url, source)) => {
             let location = LedgerLocation::parse(&url, &project.root).map_err(|problem| {
@@ -81,12 +82,7 @@ pub(crate) fn locate(args: &LedgerArgs, sandbox: bool, start: &Path) -> Result<L
         },
     };
     // Below the current directory a short path is easier to read.
-    let ledger = match ledger {
-        LedgerLocation::File(path) => {
-            LedgerLocation::File(path.strip_prefix(&current).map(Path::to_owned).unwrap_or(path))
-        }
-        database => database,
-    };
+    let ledger = ledger.relative_to(&current);
     let ledger_above = ledger_above(&project.search);
     Ok(Located { project, ledger, source, current, ledger_above })
 }
@@ -97,26 +93,28 @@ fn configured(project: &Project) -> Result<Option<LedgerLocation>, Diagnostics> 
     let file = project.root.join(project::FILE);
     let location = LedgerLocation::parse(url, &project.root)
         .map_err(|problem| Diagnostic::error(Code::InvalidLedgerUrl, problem.to_string()).in_file(&file, None, None))?;
-    match &location {
-        // The file is under version control.
-        LedgerLocation::Database(url) if url.has_password() => {
-            Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL contains a password")
-                .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
-                .in_file(&file, None, None)
-                .into())
-        }
-        _ => Ok(Some(location)),
+    // The file is under version control.
+    if location.has_password() {
+        return Err(Diagnostic::error(Code::SecretLiteral, "the ledger's URL contains a password")
+            .hint("set the environment variable `SENDFORM_LEDGER` from your secret store instead")
+            .in_file(&file, None, None)
+            .into());
     }
+    Ok(Some(location))
 }
 
 /// The nearest ledger above the project that exists, or that is in a database.
 fn ledger_above(search: &Search) -> Option<String> {
     search.ledgers_above.iter().find_map(|above| match above {
         LedgerAbove::File(path) => Some(path.display().to_string()),
-        LedgerAbove::Named { root, url } => match LedgerLocation::parse(url, root).ok()? {
-            LedgerLocation::File(path) => path.symlink_metadata().is_ok().then(|| path.display().to_string()),
-            LedgerLocation::Database(url) => (!url.has_password()).then(|| url.to_string()),
-        },
+        LedgerAbove::Named { root, url } => {
+            let location = LedgerLocation::parse(url, root).ok()?;
+            let counts = match location.local_file() {
+                Some(path) => path.symlink_metadata().is_ok(),
+                None => !location.has_password(),
+            };
+            counts.then(|| location.to_string())
+        }
     })
 }
 
@@ -133,7 +131,7 @@ impl Located {
             return Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!("`{}` pins the ledger {pinned}, and `{}` is the ledger {id}; nothing was sent", project::FILE, self.ledger),
             )
-            .hint("use the ledger that is pinned; in another one nobody is recorded, and people would get the offer twice"));
+            .hint("use the ledger that is pinned; in another one nobody is recorded, and recipients would get the offer twice"));
         }
         match self.recall(&session::names(campaign))? {
             Some(before) if before.ledger != id => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
@@ -143,7 +141,7 @@ impl Located {
                 ),
             )
             .hint(format!(
-                "people would get it twice: name the first ledger with `--ledger` or `{LEDGER}`; if this one holds everything that was sent, say so with `sendform ledger adopt {}`",
+                "recipients would get the offer twice: name the first ledger with `--ledger` or `{LEDGER}`; if this one records everything that was sent, confirm that with `sendform ledger adopt {}`",
                 campaign.path.display()
             ))),
             _ => Ok(()),
@@ -237,29 +235,23 @@ impl Located {
             }
         };
         for mark in &search.ignored {
-            let _ = write!(why, " `{}` does not count: it belongs to somebody else.", mark.display());
+            let _ = write!(why, " `{}` does not count: another user owns it.", mark.display());
         }
         if let Some(other) = &self.ledger_above {
             let _ = write!(why, " Further up there is the ledger `{other}`, which belongs to another project.");
         }
-        if let LedgerLocation::File(path) = &self.ledger {
-            let key = LedgerKey::path(path);
-            if key.exists() {
-                let _ = write!(
-                    why,
-                    " Its key `{}` is there: `plan` makes it where codes are generated; else the ledger was deleted.",
-                    key.display()
-                );
-            }
+        if let Some(key) = self.ledger.key_file().filter(|key| key.exists()) {
+            let _ = write!(
+                why,
+                " Its key `{}` exists: either `plan` created it to generate codes, or the ledger was deleted.",
+                key.display()
+            );
         }
         why
     }
 
     fn full(&self) -> String {
-        match &self.ledger {
-            LedgerLocation::File(path) => self.current.join(path).display().to_string(),
-            database => database.to_string(),
-        }
+        self.ledger.shown_from(&self.current)
     }
 
     /// Refuses a second ledger below one that is further up, unless it is named.
@@ -267,7 +259,7 @@ impl Located {
         match &self.ledger_above {
             Some(other) if self.source == Source::Default => Err(CommandError::new(Exit::Error, Code::LedgerAnother,
                 format!(
-                    "there is a ledger further up, `{other}`, and a second one below it would not know what that one sent; nothing was sent"
+                    "there is a ledger further up, `{other}`, and a second one below it would not know what was sent with that one; nothing was sent"
                 ),
             )
             .hint(format!(
@@ -290,20 +282,19 @@ impl Located {
                 self.refuse_below_another()?;
                 ui.say(&why);
             } else {
-                match ui
-                    .confirm_that(&format!("\n{why}\nMake a new ledger there? Nobody is recorded in it."), "makes it")
+                match ui.confirm(&format!("\n{why}\nCreate a new ledger there? It records no sends yet."), "creates it")
                 {
                     Some(true) => {}
                     Some(false) => {
                         return Err(CommandError::new(
                             Exit::Error,
                             Code::NotConfirmed,
-                            "no ledger was made; nothing was sent",
+                            "no ledger was created; nothing was sent",
                         ));
                     }
                     None => {
                         return Err(CommandError::new(Exit::Error, Code::LedgerMissing, format!("{why} Nothing was sent")).hint(
-                            "if this is the first campaign, make it with `sendform ledger create`, or pass `--new-ledger` for this one run; else name the ledger that was used before with `--ledger`",
+                            "if this is the first campaign, create it with `sendform ledger create`, or pass `--new-ledger` for this run; otherwise name the ledger that was used before with `--ledger`",
                         ));
                     }
                 }
@@ -315,19 +306,20 @@ impl Located {
     /// Makes the ledger. Returns its key and its id.
     pub(crate) async fn create(&self, ui: &Ui) -> Result<(LedgerKey, String), CommandError> {
         let key = session::key(&self.ledger)?;
-        self.ledger.create(&key).await?;
-        let id = match self.ledger.open(Some(&key)).await? {
+        let operator = session::operator();
+        self.ledger.create(&operator, &key).await?;
+        let id = match self.ledger.open(&operator, Some(&key)).await? {
             Some(mut ledger) => ledger.id().await?,
             None => {
                 return Err(CommandError::new(
                     Exit::Error,
                     Code::LedgerMissing,
-                    format!("the ledger `{}` is gone again", self.ledger),
+                    format!("the ledger `{}` was removed again", self.ledger),
                 ));
             }
         };
         if self.source != Source::Sandbox {
-            ui.say(&format!("Made the ledger {id} at `{}`", self.ledger));
+            ui.say(&format!("Created the ledger {id} at `{}`", self.ledger));
         }
         Ok((key, id))
     }
@@ -335,7 +327,7 @@ impl Located {
 
 fn unusable(error: &MemoryError) -> CommandError {
     CommandError::new(Exit::Error, Code::UnreadableFile, format!("{error}; nothing was sent"))
-        .hint("it guards against sending a campaign with two ledgers; remove the file if you know which ledger is the right one")
+        .hint("the file guards against sending a campaign with two ledgers; remove it if you know which ledger is the right one")
 }
 
 /// Refuses a ledger that was moved to another place.
@@ -346,7 +338,7 @@ pub(crate) async fn refuse_moved(ledger: &mut dyn Ledger, at: &LedgerLocation) -
             Code::LedgerMoved,
             format!("the ledger `{at}` was moved to `{place}`; nothing was written"),
         )
-        .hint("use it there; this one is kept for reading, and does not know what the other has sent since")),
+        .hint("use it there; this copy is kept for reading only, and does not know what was sent since")),
         None => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 pub(super) mod locate;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
@@ -13,14 +14,22 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::ui::Ui;
 use crate::domain::campaign::{CouponSpec, GatewaySpec};
+use crate::domain::clock::SystemClock;
 use crate::domain::diagnostic::Code;
 use crate::gateway::kaleyra::KaleyraSpec;
-use crate::ledger::{Head, Ledger, LedgerError, LedgerKey, LedgerLocation, RunRecord, Scope, Snapshot, report};
+use crate::ledger::{
+    Head, Ledger, LedgerError, LedgerKey, LedgerLocation, Operator, RunRecord, Scope, Snapshot, query,
+};
 use crate::manifest::{self, Given, Loaded};
 use crate::plan::rename_guard::{self, Repeats};
 use crate::plan::{Built, Prepared};
 use crate::project;
 pub(super) use locate::{Located, locate};
+
+/// Who uses the ledger, and the clock that it is used by.
+pub(super) fn operator() -> Operator {
+    Operator { host: env::host(), actor: env::actor(), clock: Arc::new(SystemClock) }
+}
 
 /// Loads a campaign and reports its warnings.
 pub(super) fn campaign(ui: &Ui, path: &Path, given: &Given, now: Timestamp) -> Result<Prepared, CommandError> {
@@ -53,62 +62,47 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
         .map_err(|error| CommandError::new(Exit::Error, Code::Internal, format!("cannot start: {error}")))
 }
 
-fn shared_key() -> Result<LedgerKey, CommandError> {
-    let given = env::key().ok_or_else(|| {
-        CommandError::new(Exit::Error, Code::LedgerKeyMissing, format!("a ledger in a database needs its key in `{}`", env::KEY)).hint(
-            "all appliers need the same 64 hexadecimal digits, for as long as the ledger lives; `openssl rand -hex 32` makes them",
-        )
-    })?;
-    Ok(LedgerKey::parse(&given)?)
-}
-
-/// The key of a ledger, for a run.
+/// The key of a ledger, for a run. Creates one if there is neither a key nor a ledger.
 pub(super) fn key(place: &LedgerLocation) -> Result<LedgerKey, CommandError> {
-    match place {
-        LedgerLocation::Database(_) => shared_key(),
-        LedgerLocation::File(path) => {
-            prepare(path)?;
-            Ok(LedgerKey::of(path, env::key().as_deref())?)
-        }
+    if let Some(path) = place.local_file() {
+        prepare(path)?;
     }
+    Ok(place.key(env::key().as_deref())?)
 }
 
-/// The key of a ledger that is there, to look people up in it.
+/// The key of an existing ledger, to look recipients up in it.
 pub(super) async fn key_of_recorded(place: &LedgerLocation) -> Result<LedgerKey, LedgerError> {
-    let given = env::key();
-    let key = match (place, given) {
-        (LedgerLocation::File(path), given) => LedgerKey::of(path, given.as_deref())?,
-        (LedgerLocation::Database(_), Some(given)) => LedgerKey::parse(&given)?,
-        (LedgerLocation::Database(_), None) => return Err(LedgerError::Key(format!("is not in `{}`", env::KEY))),
-    };
-    // Another key would find nobody, and say so as if it were true.
-    place.open(Some(&key)).await?;
+    let key = place.key(env::key().as_deref())?;
+    // With another key the ledger would seem to hold nobody.
+    place.open(&operator(), Some(&key)).await?;
     Ok(key)
 }
 
-fn prepare(ledger: &Path) -> Result<(), CommandError> {
+/// Creates the directory of a ledger file.
+pub(super) fn prepare(ledger: &Path) -> Result<(), CommandError> {
     project::prepare(ledger).map_err(|error| {
         CommandError::new(
             Exit::Error,
             Code::CannotWrite,
-            format!("the ledger's directory `{}` cannot be made: {error}", ledger.parent().unwrap_or(ledger).display()),
+            format!("cannot create the ledger's directory `{}`: {error}", ledger.parent().unwrap_or(ledger).display()),
         )
-        .hint("nothing is sent without a ledger; name a place that can be written to with `--ledger sqlite:PATH`")
+        .hint("nothing is sent without a ledger; give a path that can be written to with `--ledger sqlite:PATH`")
+        .source(error)
     })
 }
 
-/// Opens a ledger for commands that only make sense where there is one.
+/// Opens a ledger for commands that need an existing one.
 pub(super) async fn open_recorded(place: &LedgerLocation) -> Result<Box<dyn Ledger>, CommandError> {
-    place.open(None).await?.ok_or_else(|| {
+    place.open(&operator(), None).await?.ok_or_else(|| {
         CommandError::new(Exit::Error, Code::LedgerMissing, format!("there is no ledger at `{place}` yet"))
-            .hint("`sendform ledger create` makes it; name another with `--ledger URL`")
+            .hint("create it with `sendform ledger create`, or give another one with `--ledger URL`")
     })
 }
 
 /// What a plan is made from besides the campaign.
 pub(super) struct Record {
-    /// The key that tells people apart.
-    pub key: LedgerKey,
+    /// The ledger's key; nothing if there is neither a ledger nor a key.
+    pub key: Option<LedgerKey>,
     /// The ledger, if there is one.
     pub ledger: Option<Box<dyn Ledger>>,
     /// What it holds of the campaign.
@@ -127,48 +121,32 @@ impl Record {
         built: &mut Built,
     ) -> Result<Option<Repeats>, LedgerError> {
         let newcomers = std::mem::take(&mut built.newcomers);
-        match &mut self.ledger {
-            Some(ledger) => {
+        match (&mut self.ledger, &self.key) {
+            (Some(ledger), Some(key)) => {
                 let sends = built.file.counts.send;
-                rename_guard::find(ledger.as_mut(), &self.key, &self.runs, &campaign.record_name, newcomers, sends)
-                    .await
+                rename_guard::find(ledger.as_mut(), key, &self.runs, &campaign.record_name, newcomers, sends).await
             }
-            None => Ok(None),
+            _ => Ok(None),
         }
     }
 
-    /// What there is without a ledger.
-    fn empty(key: LedgerKey) -> Self {
+    /// A record without a ledger.
+    fn empty(key: Option<LedgerKey>) -> Self {
         Self { key, ledger: None, snapshot: Snapshot::default(), head: None, runs: Vec::new() }
     }
 }
 
-/// The key and what is recorded, for reading. Writes nothing, unless codes are to be generated and
-/// there is no key yet. Refuses a ledger that is not the campaign's.
+/// Reads the key and the record. Writes nothing, except that it creates a key if codes are to be generated and there
+/// is none. Refuses a ledger that is not the campaign's.
 pub(super) async fn read(located: &Located, campaign: &mut Prepared) -> Result<Record, CommandError> {
-    let place = &located.ledger;
-    let given = env::key();
+    let (place, operator) = (&located.ledger, operator());
     let generates = matches!(campaign.coupons, CouponSpec::Generate { .. });
-    // Nobody is recorded yet, so no key tells anybody apart.
-    let nobody = LedgerKey::from_bytes([0; 32]);
-    let (key, exists) = match place {
-        LedgerLocation::File(path) => {
-            let exists = crate::ledger::exists(path)?;
-            let key = if exists || given.is_some() || LedgerKey::path(path).exists() {
-                LedgerKey::of(path, given.as_deref())?
-            } else if generates {
-                key(place)?
-            } else {
-                nobody
-            };
-            (key, exists)
-        }
-        LedgerLocation::Database(_) => {
-            let exists = place.open(None).await?.is_some();
-            (if exists || given.is_some() || generates { shared_key()? } else { nobody }, exists)
-        }
+    let exists = place.exists(&operator).await?;
+    let key = match place.existing_key(env::key().as_deref())? {
+        None if exists || generates => Some(key(place)?),
+        existing => existing,
     };
-    let Some(mut ledger) = place.open(Some(&key).filter(|_| exists)).await? else {
+    let Some(mut ledger) = place.open(&operator, key.as_ref().filter(|_| exists)).await? else {
         located.check_absent(&names(campaign))?;
         return Ok(Record::empty(key));
     };
@@ -176,27 +154,21 @@ pub(super) async fn read(located: &Located, campaign: &mut Prepared) -> Result<R
     recorded_as(&runs, campaign)?;
     located.check(ledger.as_mut(), campaign).await?;
     let snapshot = ledger.snapshot(&scope(campaign)).await?;
-    let head = report::head(ledger.as_mut()).await?;
+    let head = query::head(ledger.as_mut()).await?;
     Ok(Record { key, ledger: Some(ledger), snapshot, head, runs })
 }
 
-/// The key alone, for a plan that is compared with no ledger.
+/// Reads the key alone, for a plan that is compared with no ledger.
 pub(super) fn read_nothing(place: &LedgerLocation, campaign: &Prepared) -> Result<Record, CommandError> {
-    let given = env::key();
-    let key = match place {
-        _ if given.is_some() => shared_key()?,
-        LedgerLocation::File(path) if LedgerKey::path(path).exists() => LedgerKey::of(path, None)?,
-        _ if matches!(campaign.coupons, CouponSpec::Generate { .. }) => {
-            return Err(CommandError::new(
-                Exit::Invalid,
-                Code::LedgerKeyMissing,
-                "codes are generated with the ledger's key, and there is none",
-            )
-            .hint(format!("give the key in `{}`", env::KEY)));
-        }
-        // Nobody is recorded, so no key tells anybody apart.
-        _ => LedgerKey::from_bytes([0; 32]),
-    };
+    let key = place.existing_key(env::key().as_deref())?;
+    if key.is_none() && matches!(campaign.coupons, CouponSpec::Generate { .. }) {
+        return Err(CommandError::new(
+            Exit::Invalid,
+            Code::LedgerKeyMissing,
+            "codes are generated with the ledger's key, and there is none",
+        )
+        .hint(format!("give the key in `{}`", env::KEY)));
+    }
     Ok(Record::empty(key))
 }
 

@@ -93,7 +93,7 @@ mod tests {
         let path = directory.path().join("key");
         std::fs::write(&path, "abc123\n").unwrap();
         assert_eq!(resolved(&SecretRef::File { written: "key".to_owned(), path }), Ok("abc123".to_owned()));
-        let command = SecretRef::Exec(vec!["printf".into(), "xyz".into()]);
+        let command = SecretRef::Exec(vec!["/usr/bin/printf".into(), "xyz".into()]);
         assert_eq!(resolved(&command), Ok("xyz".to_owned()));
         assert_eq!(resolved(&SecretRef::Env("KEY".to_owned())), Ok("key-1".to_owned()));
     }
@@ -102,7 +102,7 @@ mod tests {
     fn an_error_names_the_source_and_contains_nothing_of_the_secret() {
         let error = resolved(&SecretRef::Env("OTHER".into())).unwrap_err();
         assert_eq!(error, "cannot read the API key: environment variable `OTHER` is not set");
-        let error = resolved(&SecretRef::Exec(vec!["printf".into(), "two words".into()])).unwrap_err();
+        let error = resolved(&SecretRef::Exec(vec!["/usr/bin/printf".into(), "two words".into()])).unwrap_err();
         assert!(!error.contains("two words"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
-//! One connection: made from a URL, made again when it is lost.
+//! One connection: made from a URL, and made again when it is lost.
 //!
-//! No state of a session is relied upon (no prepared statements, no session settings, no session
-//! locks), so that a pooler in transaction mode may stand between.
+//! Nothing depends on the state of a session (no prepared statements, no session settings, no session locks), so a
+//! connection pooler in transaction mode can be used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::super::LedgerError;
-use super::super::location::{DatabaseUrl, split_tls};
+use crate::ledger::error::{LedgerError, UnknownValue};
+use crate::ledger::location::{DatabaseUrl, split_tls};
 
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How long making a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long one transaction may take before its connection counts as lost.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Where the database is, and how to get there.
+/// The database, and how to connect to it.
 #[derive(Clone)]
 pub(super) struct Target {
     config: Config,
     tls: Option<Arc<rustls::ClientConfig>>,
-    /// For people: no user, no password.
+    /// The display form: without user and password.
     pub(super) place: String,
 }
 
@@ -35,32 +35,30 @@ pub(super) struct Connection {
     client: Option<Client>,
     /// How many connections were made.
     pub(super) made: u64,
-    patience: Duration,
-    /// Whether no other connection may follow this one.
-    alone: bool,
+    timeout: Duration,
+    /// Whether this must stay the only connection.
+    only: bool,
 }
 
 impl Target {
-    /// How to get to a database.
+    /// Reads a URL.
     pub(super) fn parse(url: &str) -> Result<Self, LedgerError> {
-        let url = DatabaseUrl::parse(url).map_err(LedgerError::Location)?;
+        let url = DatabaseUrl::parse(url)?;
         let place = url.to_string();
-        let wrong = |problem: String| LedgerError::Storage {
-            path: place.clone(),
-            doing: "reached",
-            problem: format!("its URL is wrong: {problem}"),
-        };
+        let wrong =
+            |problem: String| LedgerError::storage(place.clone(), "reached", format!("its URL is wrong: {problem}"));
         let (text, mode, root) = split_tls(&url);
-        // The reader has checked it, and what the driver says of it may quote it.
+        // The URL was checked already, and the driver's error may quote it.
         let mut config: Config = text.parse().map_err(|_| wrong("the driver cannot read it".to_owned()))?;
-        config.application_name("sendform").connect_timeout(CONNECT).tcp_user_timeout(PATIENCE);
+        config.application_name("sendform").connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(QUERY_TIMEOUT);
         let local = config.get_hosts().iter().all(|host| match host {
             Host::Tcp(name) => {
                 name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
             }
             Host::Unix(_) => true,
         });
-        // What leaves this machine is encrypted, to a server that proves who it is, unless the URL says otherwise.
+        // Connections to other machines are encrypted, and the server must prove its identity, unless the URL says
+        // otherwise.
         let encrypted = match mode {
             None => !local,
             Some("disable") => false,
@@ -88,20 +86,25 @@ impl Target {
                 }
             }
         };
-        match tokio::time::timeout(CONNECT, connecting).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(client)) => Ok(client),
-            Ok(Err(error)) => Err(self.failed("reached", &error)),
+            Ok(Err(error)) => Err(self.failed("reached", error)),
             Err(_) => Err(self.lost("no connection within 10 seconds")),
         }
     }
 
     pub(super) fn lost(&self, problem: impl Into<String>) -> LedgerError {
-        LedgerError::Lost { place: self.place.clone(), problem: problem.into() }
+        LedgerError::lost(self.place.clone(), problem)
     }
 
-    /// Tells an error that goes by itself from one that does not.
-    pub(super) fn failed(&self, doing: &'static str, error: &tokio_postgres::Error) -> LedgerError {
-        let problem = cause(error);
+    /// Tells a passing error from one that stays.
+    pub(super) fn failed(&self, action: &'static str, error: tokio_postgres::Error) -> LedgerError {
+        let place = self.place.clone();
+        if let Some(value) = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<UnknownValue>())
+        {
+            return LedgerError::UnknownValue { place, value: value.clone() };
+        }
+        let problem = cause(&error);
         let passing = match error.code() {
             Some(code) => {
                 code.code().starts_with("08")
@@ -115,44 +118,55 @@ impl Target {
                         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
                         SqlState::LOCK_NOT_AVAILABLE,
                         SqlState::QUERY_CANCELED,
-                        // A standby that has not been made the primary yet.
+                        // A standby that has not been promoted yet.
                         SqlState::READ_ONLY_SQL_TRANSACTION,
                     ]
                     .contains(code)
             }
-            // No answer of the database's: the way to it is broken.
-            None => true,
+            // The database did not answer: the connection is broken. Or it answered with a value that cannot be read.
+            None => !is_conversion(&error),
         };
-        if passing { self.lost(problem) } else { LedgerError::Storage { path: self.place.clone(), doing, problem } }
+        let source = Some(Box::new(error) as _);
+        if passing {
+            LedgerError::Lost { place, problem, source }
+        } else {
+            LedgerError::Storage { place, action, problem, source }
+        }
     }
+}
+
+/// Whether a value of a row could not be converted.
+fn is_conversion(error: &tokio_postgres::Error) -> bool {
+    // The driver tells this kind of error from others only by its text.
+    error.to_string().starts_with("error deserializing column")
 }
 
 impl Connection {
     pub(super) fn new(target: Target) -> Self {
-        Self { target, client: None, made: 0, patience: PATIENCE, alone: false }
+        Self { target, client: None, made: 0, timeout: QUERY_TIMEOUT, only: false }
     }
 
-    /// With less patience: for what must be told soon or not at all.
-    pub(super) fn with_patience(target: Target, patience: Duration) -> Self {
-        Self { patience: patience.min(PATIENCE), ..Self::new(target) }
+    /// With a shorter timeout, for what is useless later.
+    pub(super) fn with_shorter_timeout(target: Target, timeout: Duration) -> Self {
+        Self { timeout: timeout.min(QUERY_TIMEOUT), ..Self::new(target) }
     }
 
-    /// With other patience than usual: for what takes long.
-    pub(super) fn waiting(target: Target, patience: Duration) -> Self {
-        Self { patience, ..Self::new(target) }
+    /// With another timeout, for what takes long.
+    pub(super) fn with_timeout(target: Target, timeout: Duration) -> Self {
+        Self { timeout, ..Self::new(target) }
     }
 
-    /// Never makes another connection: a transaction is open on this one, and another would not hold its
+    /// Never makes another connection: a transaction is open on this one, and another connection would not hold its
     /// locks.
-    pub(super) fn never_again(&mut self) {
-        self.alone = true;
+    pub(super) fn never_reconnect(&mut self) {
+        self.only = true;
     }
 
     /// The client, connected.
     pub(super) async fn client(&mut self) -> Result<&Client, LedgerError> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             self.client = None;
-            if self.alone {
+            if self.only {
                 return Err(self.target.lost("the connection broke, and its locks are gone"));
             }
             self.client = Some(self.target.connect().await?);
@@ -164,35 +178,35 @@ impl Connection {
         }
     }
 
-    /// After an answer that did not come in time: nothing more may be expected on this connection.
+    /// Drops the connection, after an answer that did not come in time.
     pub(super) fn forget(&mut self) {
         self.client = None;
     }
 
-    /// Does something with the client, within this connection's patience. What fails ends the connection, so that
-    /// no half-done transaction is left on it.
+    /// Runs `work` with the client, within this connection's timeout. A failure drops the connection, so that no
+    /// unfinished transaction is left on it.
     pub(super) async fn with<T>(
         &mut self,
-        doing: &'static str,
+        action: &'static str,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, LedgerError> {
-        let (target, patience) = (self.target.clone(), self.patience);
+        let (target, timeout) = (self.target.clone(), self.timeout);
         let client = self.client().await?;
-        match tokio::time::timeout(patience, work(client)).await {
+        match tokio::time::timeout(timeout, work(client)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 self.forget();
-                Err(target.failed(doing, &error))
+                Err(target.failed(action, error))
             }
             Err(_) => {
                 self.forget();
-                Err(target.lost(format!("no answer within {patience:?}")))
+                Err(target.lost(format!("no answer within {timeout:?}")))
             }
         }
     }
 }
 
-/// The innermost words of an error: the outer ones say "db error" alone.
+/// The innermost message of an error: the outer one is only "db error".
 fn cause(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         return db.message().to_owned();
@@ -209,7 +223,7 @@ fn cause(error: &tokio_postgres::Error) -> String {
     words
 }
 
-/// Certificates are always verified, and the host's name in them.
+/// The TLS configuration. It always verifies the certificate and the host's name in it.
 fn tls(root: Option<&str>) -> Result<rustls::ClientConfig, String> {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
@@ -243,7 +257,7 @@ mod tests {
     async fn a_connection_whose_locks_are_needed_is_not_made_again() {
         let target = Target::parse("postgres://me@127.0.0.1:1/offers").unwrap();
         let mut connection = Connection::new(target);
-        connection.never_again();
+        connection.never_reconnect();
         let error = connection.with("read", async |_| Ok(())).await.unwrap_err().to_string();
         assert!(error.contains("its locks are gone"), "{error}");
         assert_eq!(connection.made, 0);
@@ -266,7 +280,7 @@ mod tests {
             "postgres://",
             "postgres://me:secret@h/db?sslmode=require&sslrootcert=/nowhere.pem",
             "postgres://me:secret@h:port/db",
-            // The encryption is decided by the name, and the connection would go to the address.
+            // The name decides about encryption, but the connection would go to the address.
             "postgres://me:secret@localhost/db?hostaddr=203.0.113.7",
         ] {
             let error = Target::parse(url).err().map(|error| error.to_string()).unwrap_or_default();

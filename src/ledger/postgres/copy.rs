@@ -1,47 +1,54 @@
 //! A database as the source or the target of a move; see [`crate::ledger::copy`].
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::super::copy::{COPY_OF, Kind, Row, Source, Table, Target, Value, refused};
-use super::super::{LedgerError, LedgerKey, MOVED_TO};
 use super::connection::{self, Connection};
 use super::{PostgresLedger, schema};
+use crate::ledger::MOVED_TO;
+use crate::ledger::copy::{COPY_OF, Kind, Row, Source, Table, Target, Value};
+use crate::ledger::error::LedgerError;
+use crate::ledger::key::LedgerKey;
+use crate::ledger::record::{Operator, RecordedEnding, code};
 
-/// How long one step of a move may take: making the gate and the codes reads the whole journal.
-const STEP: Duration = Duration::from_secs(600);
+/// How long one step of a move may take: deriving the rows of the sends and the codes reads the whole journal.
+const STEP_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A transaction that is on the disk when it is committed, whatever the database's defaults are. It waits
+/// Begins a transaction that is on the disk when it is committed, whatever the database's defaults are. It may be idle
 /// while the other store works.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on;
     SET LOCAL idle_in_transaction_session_timeout = 0";
 
 fn connect(url: &str) -> Result<Connection, LedgerError> {
-    Ok(Connection::waiting(connection::Target::parse(url)?, STEP))
+    Ok(Connection::with_timeout(connection::Target::parse(url)?, STEP_TIMEOUT))
 }
 
-/// A database whose tables nobody can write to: they are locked until the transaction ends.
+/// A database whose tables are locked against writing until the transaction ends.
 pub(crate) struct PostgresSource {
     connection: Connection,
 }
 
 impl PostgresSource {
-    pub(crate) async fn open(url: &str, key: &LedgerKey) -> Result<Self, LedgerError> {
-        if PostgresLedger::open_existing(url, Some(key)).await?.is_none() {
+    pub(crate) async fn open(url: &str, operator: &Operator, key: &LedgerKey) -> Result<Self, LedgerError> {
+        if PostgresLedger::open_existing(url, operator, Some(key)).await?.is_none() {
             let place = connection::Target::parse(url)?.place;
-            return Err(refused(format!("there is no ledger at `{place}`"), "name the ledger that is to be moved"));
+            return Err(LedgerError::refused(
+                format!("there is no ledger at `{place}`"),
+                "give the location of the ledger to move",
+            ));
         }
         let mut connection = connect(url)?;
-        let live = connection.with("read", async |client| lock(client).await).await?;
+        let now = operator.now_ms();
+        let live = connection.with("read", async |client| lock(client, now).await).await?;
         match live {
             Some(holder) => Err(LedgerError::Held { holder }),
             None => {
-                // On another connection a run could write what the copy then lacks.
-                connection.never_again();
+                // On another connection a run could write entries that the copy would lack.
+                connection.never_reconnect();
                 Ok(Self { connection })
             }
         }
@@ -52,8 +59,8 @@ impl PostgresSource {
     }
 }
 
-/// Keeps everybody else from writing. Tells who runs, if anybody does.
-async fn lock(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+/// Locks the tables against writing. Returns a description of a live run, if there is one.
+async fn lock(client: &Client, now: i64) -> Result<Option<String>, tokio_postgres::Error> {
     client.batch_execute(BEGIN).await?;
     client
         .batch_execute(
@@ -71,31 +78,32 @@ async fn lock(client: &Client) -> Result<Option<String>, tokio_postgres::Error> 
         )
         .await?;
     if let Some(row) = live.first() {
-        let (run, actor, host): (i64, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        let (run, actor, host): (i64, &str, &str) = (row.try_get("id")?, row.try_get("actor")?, row.try_get("host")?);
         let holder = format!("run {run} of {actor} on {host}");
         client.batch_execute("ROLLBACK").await?;
         return Ok(Some(holder));
     }
-    // A run that only seems dead must not wake up and go on here.
+    // A run that only seems dead must not continue here.
     client
         .execute_typed(
-            "UPDATE sendform.run SET fenced_at = clock_timestamp(), ended_at = $1, ending = 'lost' WHERE ended_at IS NULL",
-            &[(&Timestamp::now().as_millisecond(), Type::INT8)],
+            "UPDATE sendform.run SET fenced_at = clock_timestamp(), ended_at = $1, ending = $2 WHERE ended_at IS NULL",
+            &[(&now, Type::INT8), (&RecordedEnding::Lost.as_str(), Type::TEXT)],
         )
         .await?;
     Ok(None)
 }
 
-fn cell(row: &tokio_postgres::Row, column: usize, kind: Kind) -> Value {
+/// The cell in a column of `Table::columns`, which the statement lists in the same order.
+fn cell(row: &tokio_postgres::Row, column: usize, kind: Kind) -> Result<Value, tokio_postgres::Error> {
     let number = |number: Option<i64>| number.map_or(Value::Null, Value::Number);
-    match kind {
-        Kind::Bool => number(row.get::<_, Option<bool>>(column).map(i64::from)),
-        Kind::Small => number(row.get::<_, Option<i16>>(column).map(i64::from)),
-        Kind::Int => number(row.get::<_, Option<i32>>(column).map(i64::from)),
-        Kind::Big => number(row.get(column)),
-        Kind::Text => row.get::<_, Option<String>>(column).map_or(Value::Null, Value::Text),
-        Kind::Bytes => row.get::<_, Option<Vec<u8>>>(column).map_or(Value::Null, Value::Bytes),
-    }
+    Ok(match kind {
+        Kind::Bool => number(row.try_get::<_, Option<bool>>(column)?.map(i64::from)),
+        Kind::Small => number(row.try_get::<_, Option<i16>>(column)?.map(i64::from)),
+        Kind::Int => number(row.try_get::<_, Option<i32>>(column)?.map(i64::from)),
+        Kind::Big => number(row.try_get(column)?),
+        Kind::Text => row.try_get::<_, Option<String>>(column)?.map_or(Value::Null, Value::Text),
+        Kind::Bytes => row.try_get::<_, Option<Vec<u8>>>(column)?.map_or(Value::Null, Value::Bytes),
+    })
 }
 
 #[async_trait]
@@ -123,14 +131,15 @@ impl Source for PostgresSource {
             ),
         };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self
-            .connection
-            .with("read", async |client| client.query_typed(&sql, &[(&after, Type::INT8), (&limit, Type::INT8)]).await)
-            .await?;
-        let row = |row: &tokio_postgres::Row| {
+        let read = |row: &tokio_postgres::Row| {
             columns.iter().enumerate().map(|(column, (_, kind))| cell(row, column, *kind)).collect()
         };
-        Ok(rows.iter().map(row).collect())
+        self.connection
+            .with("read", async |client| {
+                let rows = client.query_typed(&sql, &[(&after, Type::INT8), (&limit, Type::INT8)]).await?;
+                rows.iter().map(read).collect()
+            })
+            .await
     }
 
     async fn mark_moved(mut self: Box<Self>, to: &str) -> Result<(), LedgerError> {
@@ -148,7 +157,7 @@ impl Source for PostgresSource {
     }
 }
 
-/// A database that is being written: all of it appears when the transaction is committed.
+/// A database that is being written: everything appears when the transaction is committed.
 pub(crate) struct PostgresTarget {
     connection: Connection,
     from: String,
@@ -160,17 +169,17 @@ impl PostgresTarget {
         let place = connection.target.place.clone();
         let fingerprint = key.fingerprint();
         let free = connection
-            .with("made", async |client| {
+            .with("created", async |client| {
                 client.batch_execute(BEGIN).await?;
                 if schema::format(client).await?.is_some() {
-                    // Only what an earlier try left, which cannot be used, is replaced.
+                    // Replaces only the unusable copy that an earlier attempt left.
                     if schema::property(client, COPY_OF).await?.as_deref() != Some(from) {
                         client.batch_execute("ROLLBACK").await?;
                         return Ok(false);
                     }
                     client.batch_execute("DROP SCHEMA sendform CASCADE").await?;
                 }
-                schema::make(client, &fingerprint, &"0".repeat(32)).await?;
+                schema::create_tables(client, &fingerprint, &"0".repeat(32)).await?;
                 client
                     .batch_execute("DELETE FROM sendform.link; DELETE FROM sendform.property WHERE name <> 'format'")
                     .await?;
@@ -178,18 +187,21 @@ impl PostgresTarget {
             })
             .await?;
         if free {
-            connection.never_again();
+            connection.never_reconnect();
             Ok(Self { connection, from: from.to_owned() })
         } else {
-            Err(refused(format!("there is a ledger at `{place}` already"), "move it to a database that holds none"))
+            Err(LedgerError::refused(
+                format!("there is a ledger at `{place}` already"),
+                "give a database without a ledger",
+            ))
         }
     }
 
-    /// The old ledger is marked: this one may be used.
-    pub(crate) async fn finish(url: &str, key: &LedgerKey) -> Result<(), LedgerError> {
+    /// Makes the copy usable, after the old ledger was marked as moved.
+    pub(crate) async fn finish(url: &str, operator: &Operator, key: &LedgerKey) -> Result<(), LedgerError> {
         let mut connection = connect(url)?;
         connection.with("written", async |client| schema::set_property(client, COPY_OF, None).await).await?;
-        PostgresLedger::open_existing(url, Some(key)).await.map(drop)
+        PostgresLedger::open_existing(url, operator, Some(key)).await.map(drop)
     }
 }
 
@@ -265,7 +277,7 @@ impl Target for PostgresTarget {
             .collect();
         let (list, arrays) = (table.list(), arrays.join(", "));
         let sql = match table {
-            // What only a live run has is as that of one which is long over.
+            // The columns that only matter to live runs are filled as for a run that ended long ago.
             Table::Run => format!(
                 "WITH u AS (SELECT * FROM unnest({arrays}) AS u ({list})), named AS (
                    INSERT INTO sendform.campaign (name) SELECT DISTINCT campaign FROM u ON CONFLICT (name) DO NOTHING RETURNING id, name
@@ -299,12 +311,12 @@ impl Target for PostgresTarget {
         let from = self.from.clone();
         self.connection
             .with("written", async |client| {
-                client.batch_execute(DERIVE).await?;
+                client.batch_execute(&DERIVE).await?;
                 let mut counts = [0; 5];
                 for (table, count) in Table::ALL.into_iter().zip(&mut counts) {
                     let own = if table == Table::Property { " WHERE name <> 'format'" } else { "" };
-                    let sql = format!("SELECT count(*) FROM sendform.{}{own}", table.name());
-                    *count = client.query_typed_one(&sql, &[]).await?.get::<_, i64>(0).cast_unsigned();
+                    let sql = format!("SELECT count(*) AS rows FROM sendform.{}{own}", table.name());
+                    *count = client.query_typed_one(&sql, &[]).await?.try_get::<_, i64>("rows")?.cast_unsigned();
                 }
                 client
                     .execute_typed(
@@ -319,21 +331,26 @@ impl Target for PostgresTarget {
     }
 }
 
-/// The gate says what the journal says, each unique code belongs to whom it was given first, and new rows
-/// are numbered behind those that are there.
-const DERIVE: &str = "
+/// Derives the rows of the sends from the journal, gives each unique code to the send that had it first, and continues the
+/// numbers of rows after the largest ones.
+static DERIVE: LazyLock<String> = LazyLock::new(|| {
+    let intent = code::INTENT;
+    format!(
+        "
 WITH last AS (
   SELECT DISTINCT ON (send_key) send_key, kind, attempt FROM sendform.journal ORDER BY send_key, seq DESC
 ), intent AS (
-  SELECT DISTINCT ON (send_key) send_key, run, coupon FROM sendform.journal WHERE kind = 1 ORDER BY send_key, seq DESC
+  SELECT DISTINCT ON (send_key) send_key, run, coupon FROM sendform.journal WHERE kind = {intent} ORDER BY send_key, seq DESC
 )
 INSERT INTO sendform.send (send_key, campaign, edition, run, attempt, state, coupon)
 SELECT l.send_key, r.campaign, r.edition, i.run, l.attempt, l.kind, coalesce(i.coupon, '')
 FROM last l JOIN intent i ON i.send_key = l.send_key JOIN sendform.run r ON r.id = i.run;
 INSERT INTO sendform.code (code, send_key)
 SELECT DISTINCT ON (j.coupon) j.coupon, j.send_key FROM sendform.journal j JOIN sendform.run r ON r.id = j.run
-WHERE j.kind = 1 AND j.coupon IS NOT NULL AND r.unique_codes ORDER BY j.coupon, j.seq;
+WHERE j.kind = {intent} AND j.coupon IS NOT NULL AND r.unique_codes ORDER BY j.coupon, j.seq;
 SELECT setval(pg_get_serial_sequence('sendform.run', 'id'), coalesce((SELECT max(id) FROM sendform.run), 0) + 1, false);
 SELECT setval(pg_get_serial_sequence('sendform.journal', 'seq'), coalesce((SELECT max(seq) FROM sendform.journal), 0) + 1, false);
 SELECT setval(pg_get_serial_sequence('sendform.contradiction', 'id'), coalesce((SELECT max(id) FROM sendform.contradiction), 0) + 1, false);
-";
+"
+    )
+});

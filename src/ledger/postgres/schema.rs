@@ -1,27 +1,29 @@
-//! The ledger's tables: made on first use, and brought up to this version's format.
+//! The tables of the ledger, and their migration.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::super::chain::{Head, LinkKind};
+use super::rows::read_head;
+use crate::ledger::chain::LinkKind;
+use crate::ledger::head::Head;
+use crate::ledger::record::{RecordedEnding, code};
 
-/// The format that this program writes.
+/// The format that this version writes.
 pub(super) const FORMAT: i64 = 2;
 
-/// How long older tables may take to be brought up to this version's format: generated codes are
-/// looked for in the whole journal.
-pub(super) const MIGRATION_PATIENCE: Duration = Duration::from_secs(600);
+/// How long the migration of older tables may take: it searches the whole journal for generated codes.
+pub(super) const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Whoever makes the tables or changes their format takes this lock first.
-const MAKING: i64 = 0x534e_4446;
+/// The advisory lock that is taken before the tables are created or migrated.
+const CREATE_LOCK_ID: i64 = 0x534e_4446;
 
-/// Times are epoch milliseconds of the applier's clock, but for heartbeats and pacing, which are the
-/// database's: who is alive must not depend on how well clocks agree.
+/// Format 1.
 ///
-/// This is format 1.
+/// Times are epoch milliseconds of the applier's clock, except for heartbeats and pacing, which use the database's
+/// clock: which runs are alive must not depend on how well clocks agree.
 const SCHEMA: &str = "
 CREATE SCHEMA IF NOT EXISTS sendform;
 CREATE TABLE sendform.property (name text PRIMARY KEY, value text NOT NULL);
@@ -64,15 +66,14 @@ CREATE TABLE sendform.number (sender text PRIMARY KEY, next_at timestamptz NOT N
 CREATE TABLE sendform.link (number bigint PRIMARY KEY, hash bytea NOT NULL, kind text NOT NULL, run bigint);
 ";
 
-/// Format 2: runs say where they sent, for which manifest, and how long a request of theirs can
-/// live; codes are unique whether they come from a pool or are generated; a late answer that the
-/// record can no longer follow is kept as a contradiction. The columns `effective`, `summary`,
-/// `template`, `language`, `country`, `variant` and `parts` are for later versions, which need no
-/// further format for them.
+/// Format 2: runs record destination, manifest, account, environment and the longest request; codes are unique
+/// whether they come from a pool or are generated; a late answer that the record cannot follow is kept as a
+/// contradiction. The columns `effective`, `summary`, `template`, `language`, `country`, `variant` and `parts` are
+/// reserved, so that later versions need no further format for them.
 ///
-/// `run.format` has no default. So a program that looked at the format before it was changed, and
-/// knows the older one alone, cannot begin a run afterwards.
-const TO_2: &str = "
+/// `run.format` has no default. So an older program that read the format before the migration cannot begin a run
+/// after it.
+const MIGRATE_1_TO_2: &str = "
 ALTER TABLE sendform.run
   ADD COLUMN format smallint NOT NULL DEFAULT 1,
   ADD COLUMN unique_codes boolean NOT NULL DEFAULT false,
@@ -95,36 +96,40 @@ CREATE TABLE sendform.contradiction (
 );
 ";
 
-/// Older versions did not record that codes were generated. A run that gave nobody a code that
-/// somebody else has gave away codes that must stay spent; if a few others are spent with them, no
-/// harm is done. Of two people who were given one code by two runs, one holds it from now on, and
-/// the other keeps it with what was sent.
-const SPEND_GENERATED_CODES: &str = "
+/// Older versions did not record that codes were generated. The codes of a run that gave no code to two recipients may
+/// be generated, so they must stay spent. If a few other codes are spent with them, that is harmless. If two runs gave
+/// one code to two recipients, one of them owns it from now on, and the other one keeps it in the recorded send.
+static SPEND_GENERATED_CODES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
 INSERT INTO sendform.code (code, send_key)
 SELECT s.coupon, s.send_key FROM sendform.send s
 WHERE s.run IN (
-  SELECT run FROM sendform.journal WHERE kind = 1 GROUP BY run HAVING count(DISTINCT send_key) = count(DISTINCT coupon))
+  SELECT run FROM sendform.journal WHERE kind = {} GROUP BY run HAVING count(DISTINCT send_key) = count(DISTINCT coupon))
 ORDER BY s.coupon, s.send_key
 ON CONFLICT (code) DO NOTHING;
 UPDATE sendform.run r SET unique_codes = EXISTS (
   SELECT 1 FROM sendform.send s JOIN sendform.code c ON c.code = s.coupon AND c.send_key = s.send_key WHERE s.run = r.id);
-";
+",
+        code::INTENT
+    )
+});
 
-/// What became of tables of an older format.
+/// The result of a migration.
 pub(super) enum Migrated {
-    /// They have this version's format now.
+    /// The tables have this version's format now.
     Done,
-    /// A run is under way: who.
+    /// A run is under way; the text describes it.
     Held(String),
 }
 
-/// Brings older tables up to this version's format, in one transaction, unless a run is under way.
-pub(super) async fn migrate(client: &Client) -> Result<Migrated, tokio_postgres::Error> {
+/// Migrates older tables to this version's format, in one transaction, unless a run is under way.
+pub(super) async fn migrate(client: &Client, now: i64) -> Result<Migrated, tokio_postgres::Error> {
     client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on").await?;
-    client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&MAKING, Type::INT8)]).await?;
+    client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&CREATE_LOCK_ID, Type::INT8)]).await?;
     // Runs that begin hold this row until they have begun.
     client.query_typed("SELECT value FROM sendform.property WHERE name = 'format' FOR UPDATE", &[]).await?;
-    // Another program may have done it while this one waited.
+    // Another program may have migrated them while this one waited.
     if format(client).await? != Some(1) {
         client.batch_execute("ROLLBACK").await?;
         return Ok(Migrated::Done);
@@ -132,29 +137,29 @@ pub(super) async fn migrate(client: &Client) -> Result<Migrated, tokio_postgres:
     client.batch_execute("LOCK TABLE sendform.run IN ACCESS EXCLUSIVE MODE").await?;
     let live = client
         .query_typed(
-            "SELECT r.id, c.name, r.actor, r.host FROM sendform.run r JOIN sendform.campaign c ON c.id = r.campaign
+            "SELECT r.id, c.name AS campaign, r.actor, r.host FROM sendform.run r JOIN sendform.campaign c ON c.id = r.campaign
              WHERE r.ended_at IS NULL AND r.heartbeat_at >= clock_timestamp() - r.lease_ms * interval '1 millisecond'
              ORDER BY r.id LIMIT 1",
             &[],
         )
         .await?;
     if let Some(row) = live.first() {
-        let (run, campaign, actor, host): (i64, &str, &str, &str) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        let (run, campaign): (i64, &str) = (row.try_get("id")?, row.try_get("campaign")?);
+        let (actor, host): (&str, &str) = (row.try_get("actor")?, row.try_get("host")?);
         let holder =
             format!("run {run} of `{campaign}` by {actor} on {host}, which an older version of sendform started");
         client.batch_execute("ROLLBACK").await?;
         return Ok(Migrated::Held(holder));
     }
-    // A run of an older version that only seems dead must not wake up on the new tables.
-    let now = Timestamp::now().as_millisecond();
+    // A run of an older version that only seems dead must not continue on the new tables.
     client
         .execute_typed(
-            "UPDATE sendform.run SET fenced_at = clock_timestamp(), ended_at = $1, ending = 'lost' WHERE ended_at IS NULL",
-            &[(&now, Type::INT8)],
+            "UPDATE sendform.run SET fenced_at = clock_timestamp(), ended_at = $1, ending = $2 WHERE ended_at IS NULL",
+            &[(&now, Type::INT8), (&RecordedEnding::Lost.as_str(), Type::TEXT)],
         )
         .await?;
-    client.batch_execute(TO_2).await?;
-    client.batch_execute(SPEND_GENERATED_CODES).await?;
+    client.batch_execute(MIGRATE_1_TO_2).await?;
+    client.batch_execute(&SPEND_GENERATED_CODES).await?;
     client
         .execute_typed(
             "UPDATE sendform.property SET value = $1 WHERE name = 'format'",
@@ -165,14 +170,14 @@ pub(super) async fn migrate(client: &Client) -> Result<Migrated, tokio_postgres:
     Ok(Migrated::Done)
 }
 
-/// The format of the tables, which nobody changes before this transaction ends.
+/// The format of the tables. Nobody can change it before this transaction ends.
 pub(super) async fn format_for_run(client: &Client) -> Result<i64, tokio_postgres::Error> {
     let row =
         client.query_typed_one("SELECT value FROM sendform.property WHERE name = 'format' FOR SHARE", &[]).await?;
-    Ok(row.get::<_, &str>(0).parse().unwrap_or_default())
+    Ok(row.try_get::<_, &str>("value")?.parse().unwrap_or_default())
 }
 
-/// Whether there are tables, and of which format.
+/// The format of the tables; nothing if there are none.
 pub(super) async fn format(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
     let there = client
         .query_typed("SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = 'sendform' AND tablename = 'property'", &[])
@@ -186,7 +191,7 @@ pub(super) async fn format(client: &Client) -> Result<Option<i64>, tokio_postgre
 pub(super) async fn property(client: &Client, name: &str) -> Result<Option<String>, tokio_postgres::Error> {
     let rows =
         client.query_typed("SELECT value FROM sendform.property WHERE name = $1", &[(&name, Type::TEXT)]).await?;
-    Ok(rows.first().map(|row| row.get(0)))
+    rows.first().map(|row| row.try_get("value")).transpose()
 }
 
 pub(super) async fn set_property(
@@ -194,7 +199,7 @@ pub(super) async fn set_property(
     name: &str,
     value: Option<&str>,
 ) -> Result<(), tokio_postgres::Error> {
-    client.batch_execute(super::DURABLE).await?;
+    client.batch_execute(super::BEGIN_DURABLE).await?;
     client.execute_typed("DELETE FROM sendform.property WHERE name = $1", &[(&name, Type::TEXT)]).await?;
     if let Some(value) = value {
         client
@@ -207,21 +212,21 @@ pub(super) async fn set_property(
     client.batch_execute("COMMIT").await
 }
 
-/// Makes the tables, unless another applier was faster.
+/// Creates the tables, unless another applier was faster.
 pub(super) async fn create(client: &Client, fingerprint: &str, id: &str) -> Result<(), tokio_postgres::Error> {
     client.batch_execute("BEGIN").await?;
-    client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&MAKING, Type::INT8)]).await?;
+    client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&CREATE_LOCK_ID, Type::INT8)]).await?;
     if format(client).await?.is_none() {
-        make(client, fingerprint, id).await?;
+        create_tables(client, fingerprint, id).await?;
     }
     client.batch_execute("COMMIT").await
 }
 
-/// Makes the tables, within a transaction.
-pub(super) async fn make(client: &Client, fingerprint: &str, id: &str) -> Result<(), tokio_postgres::Error> {
-    client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&MAKING, Type::INT8)]).await?;
+/// Creates the tables, within a transaction.
+pub(super) async fn create_tables(client: &Client, fingerprint: &str, id: &str) -> Result<(), tokio_postgres::Error> {
+    client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&CREATE_LOCK_ID, Type::INT8)]).await?;
     client.batch_execute(SCHEMA).await?;
-    client.batch_execute(TO_2).await?;
+    client.batch_execute(MIGRATE_1_TO_2).await?;
     let head = Head::of_ledger(id);
     for (name, value) in [("format", FORMAT.to_string().as_str()), ("ledger_id", id), ("key_fingerprint", fingerprint)]
     {
@@ -235,12 +240,12 @@ pub(super) async fn make(client: &Client, fingerprint: &str, id: &str) -> Result
     add_link(client, head, LinkKind::Ledger, None, None).await
 }
 
-/// The last link of the chain, which nobody else may add to before this transaction ends.
+/// The last link of the chain. Nobody else can add a link before this transaction ends.
 pub(super) async fn head_for_update(client: &Client) -> Result<Head, tokio_postgres::Error> {
     client.query_typed("SELECT value FROM sendform.property WHERE name = 'ledger_id' FOR UPDATE", &[]).await?;
     let row =
         client.query_typed_one("SELECT number, hash FROM sendform.link ORDER BY number DESC LIMIT 1", &[]).await?;
-    Ok(super::head_of(&row))
+    read_head(&row)
 }
 
 pub(super) async fn add_link(

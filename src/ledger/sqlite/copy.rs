@@ -8,46 +8,52 @@ use async_trait::async_trait;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ToSql, params_from_iter};
 
-use super::super::copy::{COPY_OF, Row, Source, Table, Target, Value, moved, refused, unfinished};
-use super::super::location::canonical_file;
-use super::super::{LedgerError, LedgerKey, MOVED_TO};
-use super::file::{self, property, set_property, take_lease};
+use super::file::{self, check_key, take_lease};
 use super::head_file::{HeadFile, ledger_id};
 use super::migrate;
-use super::{SqliteLedger, check_key, io, storage};
+use super::rows::{property, set_property};
+use super::{SqliteLedger, storage};
+use crate::ledger::MOVED_TO;
+use crate::ledger::copy::{COPY_OF, Row, Source, Table, Target, Value, moved, unfinished};
+use crate::ledger::error::LedgerError;
+use crate::ledger::key::LedgerKey;
+use crate::ledger::location::{canonical_file, exists, parent};
+use crate::ledger::record::{Operator, code};
 
-/// A file that nobody can write to: the lease is held, and a write transaction is open.
+/// A file that no other process can write to: the lease is held, and a write transaction is open.
 pub(crate) struct SqliteSource {
     ledger: SqliteLedger,
 }
 
 impl SqliteSource {
-    pub(crate) fn open(path: &Path, key: &LedgerKey) -> Result<Self, LedgerError> {
+    pub(crate) fn open(path: &Path, operator: &Operator, key: &LedgerKey) -> Result<Self, LedgerError> {
         let opened = || {
-            SqliteLedger::open_existing(path, Some(key))?.ok_or_else(|| {
-                refused(format!("there is no ledger at `{}`", path.display()), "name the ledger that is to be moved")
+            SqliteLedger::open_existing(path, operator, Some(key))?.ok_or_else(|| {
+                LedgerError::refused(
+                    format!("there is no ledger at `{}`", path.display()),
+                    "give the location of the ledger to move",
+                )
             })
         };
-        // An older file is brought up to this version's format first, which takes the lease for itself.
+        // An older file is migrated to this version's format first, which takes the lease itself.
         drop(opened()?);
-        let lease = take_lease(&canonical_file(path))?;
+        let lease = take_lease(&canonical_file(path), operator)?;
         let ledger = opened()?;
         let ledger = SqliteLedger { lease: Some(lease), ..ledger };
-        ledger.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| storage(&ledger.path, "read", &error))?;
+        ledger.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| storage(&ledger.path, "read", error))?;
         Ok(Self { ledger })
     }
 
     pub(crate) fn moved_to(&self) -> Result<Option<String>, LedgerError> {
-        property(&self.ledger.connection, MOVED_TO).map_err(|error| self.ledger.unreadable(&error))
+        property(&self.ledger.connection, MOVED_TO).map_err(|error| self.ledger.unreadable(error))
     }
 }
 
 fn value(cell: ValueRef<'_>) -> Value {
     match cell {
-        ValueRef::Null => Value::Null,
+        // No column holds a floating-point number.
+        ValueRef::Null | ValueRef::Real(_) => Value::Null,
         ValueRef::Integer(number) => Value::Number(number),
-        // No column holds one.
-        ValueRef::Real(_) => Value::Null,
         ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
         ValueRef::Blob(bytes) => Value::Bytes(bytes.to_owned()),
     }
@@ -70,14 +76,14 @@ impl Source for SqliteSource {
             })?;
             rows.collect()
         };
-        read().map_err(|error| self.ledger.unreadable(&error))
+        read().map_err(|error| self.ledger.unreadable(error))
     }
 
     async fn mark_moved(self: Box<Self>, to: &str) -> Result<(), LedgerError> {
         let ledger = self.ledger;
         set_property(&ledger.connection, MOVED_TO, Some(to))
             .and_then(|()| ledger.connection.execute_batch("COMMIT"))
-            .map_err(|error| storage(&ledger.path, "written", &error))
+            .map_err(|error| storage(&ledger.path, "written", error))
     }
 }
 
@@ -91,18 +97,18 @@ pub(crate) struct SqliteTarget {
 }
 
 impl SqliteTarget {
-    pub(crate) fn open(path: &Path, key: &LedgerKey, from: &str) -> Result<Self, LedgerError> {
+    pub(crate) fn open(path: &Path, operator: &Operator, key: &LedgerKey, from: &str) -> Result<Self, LedgerError> {
         let path = canonical_file(path);
-        let lease = take_lease(&path)?;
-        if super::super::exists(&path)? {
-            // Only what an earlier try left, which cannot be used, is replaced.
+        let lease = take_lease(&path, operator)?;
+        if exists(&path)? {
+            // Replaces only the unusable copy that an earlier attempt left.
             let there = super::open(&path)?;
             file::format(&path, &there)?;
-            let of = property(&there, COPY_OF).map_err(|error| storage(&path, "read", &error))?;
+            let of = property(&there, COPY_OF).map_err(|error| storage(&path, "read", error))?;
             if of.as_deref() != Some(from) {
-                return Err(refused(
+                return Err(LedgerError::refused(
                     format!("there is a ledger at `{}` already", path.display()),
-                    "move it to a place where nothing stands yet",
+                    "give a path where no file exists yet",
                 ));
             }
             drop(there);
@@ -111,18 +117,18 @@ impl SqliteTarget {
                 name.push(part);
                 match std::fs::remove_file(&name) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(io(&path, "written", &error));
+                        return Err(LedgerError::io(&path, "written", error));
                     }
                     _ => {}
                 }
             }
             let _ = std::fs::remove_file(super::head_path(&path));
         }
-        super::Recorded::refuse_a_missing_ledger(&path)?;
-        super::place::refuse_a_log_without_its_ledger(&path)?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|error| io(&path, "written", &error))?;
-        let fail = |error: rusqlite::Error| storage(&path, "written", &error);
+        super::HeadRecord::refuse_a_missing_ledger(&path)?;
+        super::file_checks::refuse_a_log_without_its_ledger(&path)?;
+        let temporary =
+            tempfile::NamedTempFile::new_in(parent(&path)).map_err(|error| LedgerError::io(&path, "written", error))?;
+        let fail = |error: rusqlite::Error| storage(&path, "written", error);
         let connection = Connection::open(temporary.path()).map_err(fail)?;
         let made = || -> Result<(), rusqlite::Error> {
             connection.pragma_update(None, "synchronous", "FULL")?;
@@ -135,12 +141,12 @@ impl SqliteTarget {
         Ok(Self { path, temporary, connection, from: from.to_owned(), _lease: lease })
     }
 
-    /// The old ledger is marked: this one may be used.
-    pub(crate) fn finish(path: &Path, key: &LedgerKey) -> Result<(), LedgerError> {
+    /// Makes the copy usable, after the old ledger was marked as moved.
+    pub(crate) fn finish(path: &Path, operator: &Operator, key: &LedgerKey) -> Result<(), LedgerError> {
         let path = canonical_file(path);
-        let _lease = take_lease(&path)?;
-        if !super::super::exists(&path)? {
-            return Err(refused(
+        let _lease = take_lease(&path, operator)?;
+        if !exists(&path)? {
+            return Err(LedgerError::refused(
                 format!("the ledger was moved to `{}`, and it is not there", path.display()),
                 "put it back there",
             ));
@@ -148,12 +154,13 @@ impl SqliteTarget {
         let connection = super::open(&path)?;
         file::format(&path, &connection)?;
         check_key(&path, &connection, key)?;
-        // A move that was finished before has written the head, and its ledger may have fallen behind since.
-        if property(&connection, COPY_OF).map_err(|error| storage(&path, "read", &error))?.is_none() {
-            return SqliteLedger::open_existing(&path, Some(key)).map(drop);
+        // If the move was finished before, the copy has a head, and may have lost entries since.
+        if property(&connection, COPY_OF).map_err(|error| storage(&path, "read", error))?.is_none() {
+            return SqliteLedger::open_existing(&path, operator, Some(key)).map(drop);
         }
-        set_property(&connection, COPY_OF, None).map_err(|error| storage(&path, "written", &error))?;
-        HeadFile::write_now(&path, &connection).map(drop)
+        // The head first: a copy that is usable and has none would be refused.
+        HeadFile::write_now(&path, &connection)?;
+        set_property(&connection, COPY_OF, None).map_err(|error| storage(&path, "written", error))
     }
 }
 
@@ -169,7 +176,7 @@ impl Target for SqliteTarget {
             for row in rows {
                 let cells = row.iter().zip(columns).map(|(cell, (name, _))| -> Box<dyn ToSql> {
                     match cell {
-                        // Older runs in a file have no sender, those in a database have an empty one.
+                        // Older runs have no sender in a file, and an empty one in a database.
                         Value::Text(text) if text.is_empty() && *name == "sender" => Box::new(rusqlite::types::Null),
                         Value::Null => Box::new(rusqlite::types::Null),
                         Value::Number(number) => Box::new(*number),
@@ -181,12 +188,12 @@ impl Target for SqliteTarget {
             }
             Ok(())
         };
-        written().map_err(|error| storage(&self.path, "written", &error))
+        written().map_err(|error| storage(&self.path, "written", error))
     }
 
     async fn complete(self: Box<Self>) -> Result<[u64; 5], LedgerError> {
         let Self { path, temporary, connection, from, _lease } = *self;
-        let fail = |error: rusqlite::Error| storage(&path, "written", &error);
+        let fail = |error: rusqlite::Error| storage(&path, "written", error);
         let derived = || -> Result<[u64; 5], rusqlite::Error> {
             let overlapped = first_entries(&connection)?;
             let mut counts = [0; 5];
@@ -205,33 +212,35 @@ impl Target for SqliteTarget {
         let counts = derived().map_err(fail)?;
         ledger_id(&path, &connection)?;
         connection.close().map_err(|(_, error)| fail(error))?;
-        let written = |error: std::io::Error| io(&path, "written", &error);
+        let written = |error: std::io::Error| LedgerError::io(&path, "written", error);
         temporary.as_file().sync_all().map_err(written)?;
         temporary.persist_noclobber(&path).map_err(|error| written(error.error))?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(written)?;
+        File::open(parent(&path)).and_then(|directory| directory.sync_all()).map_err(written)?;
         Ok(counts)
     }
 }
 
-/// The property of a ledger whose runs have overlapped, as appliers of one database do, or of which lost
-/// intents were put back.
+/// The property of a ledger whose runs have overlapped, as the runs of a database can, or in which lost intents were
+/// recorded again.
 pub(super) const OVERLAPPED: &str = "runs_overlapped";
 
-/// Finds where the entries of each run start. No entry of a run or of a later one stands before it.
-/// Tells whether runs have overlapped, as appliers of one database do.
+/// Finds the first entry of each run: no entry of the run or of a later one lies before it. Returns whether runs
+/// have overlapped, as the runs of a database can.
 fn first_entries(connection: &Connection) -> Result<bool, rusqlite::Error> {
     let spans: HashMap<i64, (i64, i64)> = connection
-        .prepare("SELECT run, min(seq), max(seq) FILTER (WHERE kind = 1) FROM journal GROUP BY run")?
+        .prepare(&format!(
+            "SELECT run, min(seq) AS first, max(seq) FILTER (WHERE kind = {}) AS last_intent FROM journal GROUP BY run",
+            code::INTENT
+        ))?
         .query_map([], |row| {
-            let first = row.get(1)?;
-            Ok((row.get(0)?, (first, row.get::<_, Option<i64>>(2)?.unwrap_or(first))))
+            let first = row.get("first")?;
+            Ok((row.get("run")?, (first, row.get::<_, Option<i64>>("last_intent")?.unwrap_or(first))))
         })?
         .collect::<Result<_, _>>()?;
     let mut first: i64 = connection.query_row("SELECT coalesce(max(seq), 0) + 1 FROM journal", [], |row| row.get(0))?;
     let runs: Vec<i64> = connection
         .prepare("SELECT id FROM run ORDER BY id DESC")?
-        .query_map([], |row| row.get(0))?
+        .query_map([], |row| row.get("id"))?
         .collect::<Result<_, _>>()?;
     let mut overlapped = false;
     for run in runs {
@@ -246,7 +255,7 @@ fn first_entries(connection: &Connection) -> Result<bool, rusqlite::Error> {
 
 /// Refuses a copy that is not finished.
 pub(super) fn refuse_unfinished(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
-    match property(connection, COPY_OF).map_err(|error| storage(path, "read", &error))? {
+    match property(connection, COPY_OF).map_err(|error| storage(path, "read", error))? {
         Some(from) => Err(unfinished(&path.display().to_string(), &from)),
         None => Ok(()),
     }
@@ -254,7 +263,7 @@ pub(super) fn refuse_unfinished(path: &Path, connection: &Connection) -> Result<
 
 /// Refuses to begin a run on a ledger that was moved.
 pub(super) fn refuse_moved(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
-    match property(connection, MOVED_TO).map_err(|error| storage(path, "read", &error))? {
+    match property(connection, MOVED_TO).map_err(|error| storage(path, "read", error))? {
         Some(to) => Err(moved(&path.display().to_string(), &to)),
         None => Ok(()),
     }
@@ -262,13 +271,15 @@ pub(super) fn refuse_moved(path: &Path, connection: &Connection) -> Result<(), L
 
 #[cfg(test)]
 mod tests {
+    use super::super::restore::Restore;
     use super::*;
+    use crate::ledger::record::operator;
 
     #[test]
     fn a_move_takes_every_column_along() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.db");
-        drop(SqliteLedger::open_for_run(&path, &LedgerKey::from_bytes([1; 32])).unwrap());
+        drop(SqliteLedger::open_or_create(&path, &operator(), &LedgerKey::from_bytes([1; 32])).unwrap());
         let connection = super::super::open(&path).unwrap();
         let tables: Vec<String> = connection
             .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
@@ -302,7 +313,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().canonicalize().unwrap().join("ledger.db");
         let key = LedgerKey::from_bytes([1; 32]);
-        drop(SqliteLedger::open_for_run(&path, &key).unwrap());
+        drop(SqliteLedger::open_or_create(&path, &operator(), &key).unwrap());
         let connection = super::super::open(&path).unwrap();
         (directory, path, connection, key)
     }
@@ -339,23 +350,23 @@ mod tests {
         drop(connection);
         let to = directory.path().canonicalize().unwrap().join("moved.db");
         let (from, place) = (LedgerLocation::File(path), LedgerLocation::File(to.clone()));
-        crate::ledger::copy::copy(&from, &place, &key).await.unwrap();
-        let mut moved = SqliteLedger::open_existing(&to, Some(&key)).unwrap().unwrap();
+        crate::ledger::copy::copy(&from, &place, &operator(), &key).await.unwrap();
+        let mut moved = SqliteLedger::open_existing(&to, &operator(), Some(&key)).unwrap().unwrap();
         for (runs, expected) in [(vec![1, 2, 3], vec![1, 2, 3, 4]), (vec![2], vec![2, 4]), (vec![3], vec![1, 3])] {
             let mut found = Vec::new();
             moved.similarity_digests(&runs, &mut |_, digest| found.push(digest)).await.unwrap();
             found.sort_unstable();
             assert_eq!(found, expected, "similarity_digests of {runs:?}");
             let mut found = Vec::new();
-            moved.moves(&runs, &mut |step| found.extend(step.similarity_digest)).await.unwrap();
+            moved.transitions(&runs, &mut |step| found.extend(step.similarity_digest)).await.unwrap();
             assert_eq!(found, expected, "moves of {runs:?}");
         }
-        assert_eq!(moved.sound().await.unwrap(), Vec::<String>::new());
+        assert_eq!(moved.verify_storage().await.unwrap(), Vec::<String>::new());
         // The same command again does not make up for what the ledger has forgotten since.
-        crate::ledger::copy::copy(&from, &place, &key).await.unwrap();
+        crate::ledger::copy::copy(&from, &place, &operator(), &key).await.unwrap();
         let connection = super::super::open(&to).unwrap();
         HeadFile::write_now(&to, &connection).unwrap().advance(99).unwrap();
-        let error = crate::ledger::copy::copy(&from, &place, &key).await.unwrap_err().to_string();
+        let error = crate::ledger::copy::copy(&from, &place, &operator(), &key).await.unwrap_err().to_string();
         assert!(error.contains("is behind"), "{error}");
     }
 
@@ -363,9 +374,9 @@ mod tests {
     fn a_copy_from_before_the_move_does_not_take_the_place_of_a_moved_ledger() {
         let (directory, path, connection, key) = ledger();
         let copy = directory.path().join("copy.db");
-        super::super::backup(&path, &copy, None).unwrap();
+        super::super::backup(&path, &operator(), &copy, None).unwrap();
         set_property(&connection, MOVED_TO, Some("postgres://db.example.com/offers")).unwrap();
-        let error = super::super::Restore::prepare(&path, &copy, &key).err().unwrap().to_string();
+        let error = Restore::prepare(&path, &operator(), &copy, &key).err().unwrap().to_string();
         assert!(error.contains("was moved to `postgres://db.example.com/offers`"), "{error}");
     }
 
@@ -373,7 +384,7 @@ mod tests {
     fn what_one_restoring_has_forgotten_is_not_forgotten_by_the_next() {
         let (directory, path, connection, key) = ledger();
         let copy = directory.path().join("copy.db");
-        super::super::backup(&path, &copy, None).unwrap();
+        super::super::backup(&path, &operator(), &copy, None).unwrap();
         run(&connection, 1, 1);
         connection
             .execute_batch(
@@ -383,7 +394,7 @@ mod tests {
             .unwrap();
         drop(connection);
         for forgotten in [1, 0] {
-            let restore = super::super::Restore::prepare(&path, &copy, &key).unwrap();
+            let restore = Restore::prepare(&path, &operator(), &copy, &key).unwrap();
             assert_eq!(restore.forgotten.sends, forgotten);
             restore.finish().unwrap();
             let connection = super::super::open(&path).unwrap();
@@ -397,7 +408,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, copy) = (directory.path().join("ledger.db"), directory.path().join("copy.db"));
         let key = LedgerKey::from_bytes([1; 32]);
-        drop(SqliteLedger::open_for_run(&path, &key).unwrap());
+        drop(SqliteLedger::open_or_create(&path, &operator(), &key).unwrap());
         let connection = super::super::open(&path).unwrap();
         connection
             .execute_batch(
@@ -407,8 +418,8 @@ mod tests {
                    (1, 0, 1, x'00112233445566778899aabbccddeeff', 1), (1, 0, 5, x'00112233445566778899aabbccddeeff', 1);",
             )
             .unwrap();
-        super::super::backup(&path, &copy, None).unwrap();
-        let forgotten = || super::super::Restore::prepare(&path, &copy, &key).unwrap().forgotten.sends;
+        super::super::backup(&path, &operator(), &copy, None).unwrap();
+        let forgotten = || Restore::prepare(&path, &operator(), &copy, &key).unwrap().forgotten.sends;
         assert_eq!(forgotten(), 0);
         connection
             .execute_batch(

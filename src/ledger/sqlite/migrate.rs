@@ -1,20 +1,23 @@
-//! The tables of the file, and how an older file gets them.
+//! The tables of the file, and their migration.
 //!
-//! A file carries its format in `user_version`. A program refuses a newer format than it knows. It
-//! brings an older file up to its own format in one transaction, while it holds the lease: a run of
-//! an older program would not know what to make of the new tables.
+//! The file's `user_version` holds its format. The program refuses a newer format than it supports. It migrates an
+//! older file in one transaction, while it holds the lease, because a run of an older version would not understand
+//! the new tables.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::super::chain::{Head, LinkKind, StartLink};
-use super::super::state_code;
-use super::super::{LedgerError, SendKey, SendState};
 use super::{head, storage};
+use crate::domain::send::SendKey;
+use crate::ledger::chain::LinkKind;
+use crate::ledger::error::LedgerError;
+use crate::ledger::head::{Head, StartLink};
+use crate::ledger::record::code;
+use crate::util::hex;
 
-/// The format that this program writes.
+/// The format that this version writes.
 pub(super) const FORMAT: i64 = 3;
 
 /// Format 1.
@@ -42,9 +45,9 @@ CREATE TABLE journal (
 ) STRICT;
 ";
 
-/// Format 2: runs keep their figures and the name that their campaign had, evidence names its
-/// author, intents say what they are like, and the runs are chained.
-const TO_2: &str = "
+/// Format 2: runs keep their figures and the campaign's name in the manifest, evidence has an author, intents have
+/// a similarity digest (in the column `likeness`), and the runs are chained.
+const MIGRATE_1_TO_2: &str = "
 ALTER TABLE run ADD COLUMN name TEXT;
 ALTER TABLE run ADD COLUMN accepted INTEGER;
 ALTER TABLE run ADD COLUMN rejected INTEGER;
@@ -57,13 +60,12 @@ ALTER TABLE journal ADD COLUMN actor TEXT;
 CREATE TABLE link (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, kind TEXT NOT NULL, run INTEGER REFERENCES run (id)) STRICT;
 ";
 
-/// Format 3: runs say where they sent, for which manifest, and how long a request of theirs can
-/// live; codes are unique whether they come from a pool or are generated; a late answer that the
-/// record can no longer follow is kept as a contradiction. The columns `effective`, `summary`,
-/// `template`, `language`, `country`, `variant` and `parts` are for later versions, which need no
-/// further format for them: a compressed effective campaign and plan summary for each run, and for
-/// each intent what was sent, with four bytes of digest for each part of the message.
-const TO_3: &str = "
+/// Format 3: runs record destination, manifest, account, sender, environment and the longest request; codes are
+/// unique whether they come from a pool or are generated; a late answer that the record cannot follow is kept as a
+/// contradiction. The columns `effective`, `summary`, `template`, `language`, `country`, `variant` and `parts` are
+/// reserved, so that later versions need no further format for them: a compressed effective campaign and plan
+/// summary for each run, and for each intent what was sent, with four bytes of digest for each part of the message.
+const MIGRATE_2_TO_3: &str = "
 ALTER TABLE run RENAME COLUMN pool TO unique_codes;
 ALTER TABLE run ADD COLUMN manifest TEXT;
 ALTER TABLE run ADD COLUMN destination TEXT;
@@ -93,50 +95,50 @@ CREATE TABLE contradiction (
 ) STRICT;
 ";
 
-/// Makes the tables of a new ledger.
+/// Creates the tables of a new ledger.
 pub(super) fn create(connection: &Connection, fingerprint: &str) -> Result<(), rusqlite::Error> {
     connection.execute_batch(SCHEMA)?;
     connection.execute("INSERT INTO property (name, value) VALUES ('key_fingerprint', ?1)", [fingerprint])?;
-    to_2(connection)?;
-    to_3(connection)
+    migrate_1_to_2(connection)?;
+    migrate_2_to_3(connection)
 }
 
-/// Brings an older file up to this version's format, in one transaction.
+/// Migrates an older file to this version's format, in one transaction.
 pub(super) fn migrate(path: &Path, connection: &mut Connection, from: i64) -> Result<(), LedgerError> {
     if from == FORMAT {
         return Ok(());
     }
-    let fail = |error: rusqlite::Error| storage(path, "brought up to this version's format", &error);
+    let fail = |error: rusqlite::Error| storage(path, "migrated", error);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
-    // Another process may have done it while this one waited.
+    // Another process may have migrated it while this one waited.
     let now: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail)?;
     if now < 2 {
-        to_2(&transaction).map_err(fail)?;
+        migrate_1_to_2(&transaction).map_err(fail)?;
     }
     if now < 3 {
-        to_3(&transaction).map_err(fail)?;
+        migrate_2_to_3(&transaction).map_err(fail)?;
     }
     transaction.commit().map_err(fail)
 }
 
-fn to_2(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.execute_batch(TO_2)?;
+fn migrate_1_to_2(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(MIGRATE_1_TO_2)?;
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex::encode(&id);
     connection.execute("INSERT INTO property (name, value) VALUES ('ledger_id', ?1)", [&id])?;
     chain(connection, Head::of_ledger(&id), LinkKind::Ledger, None)?;
     let mut runs = connection.prepare("SELECT id, campaign, edition, plan_hash, started_at FROM run ORDER BY id")?;
     let mut runs = runs.query([])?;
     while let Some(row) = runs.next()? {
-        let (campaign, plan_hash): (String, String) = (row.get(1)?, row.get(3)?);
-        let run = row.get(0)?;
+        let (campaign, plan_hash): (String, String) = (row.get("campaign")?, row.get("plan_hash")?);
+        let run = row.get("id")?;
         let start = StartLink {
             run,
             campaign: &campaign,
-            edition: row.get(2)?,
+            edition: row.get("edition")?,
             plan_hash: &plan_hash,
-            started_at: row.get(4)?,
+            started_at: row.get("started_at")?,
         };
         chain(connection, head(connection)?.started(&start), LinkKind::Start, Some(run))?;
     }
@@ -149,32 +151,31 @@ fn chain(connection: &Connection, head: Head, kind: LinkKind, run: Option<i64>) 
     connection.execute(sql, params![head.number.cast_signed(), head.hash, kind.as_str(), run]).map(drop)
 }
 
-fn to_3(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.execute_batch(TO_3)?;
+fn migrate_2_to_3(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(MIGRATE_2_TO_3)?;
     for run in runs_with_generated_codes(connection)? {
         connection.execute("UPDATE run SET unique_codes = 1 WHERE id = ?1", [run])?;
     }
     connection.pragma_update(None, "user_version", 3)
 }
 
-/// Runs that gave nobody a code that somebody else has, other than out of a pool. Older versions did
-/// not record that codes were generated. Their codes must stay spent; if a few codes of other
-/// campaigns are spent with them, no harm is done.
+/// Runs without a pool that gave no code to two recipients: their codes may be generated, which older versions did
+/// not record. Such codes must stay spent. If a few codes of other campaigns are spent with them, that is harmless.
 fn runs_with_generated_codes(connection: &Connection) -> Result<Vec<i64>, rusqlite::Error> {
     let mut open: HashMap<i64, HashMap<String, SendKey>> = HashMap::new();
     let mut runs = connection.prepare("SELECT id FROM run WHERE unique_codes = 0")?;
-    for run in runs.query_map([], |row| row.get(0))? {
+    for run in runs.query_map([], |row| row.get("id"))? {
         open.insert(run?, HashMap::new());
     }
     let mut intents = connection
         .prepare("SELECT run, send_key, coupon FROM journal WHERE kind = ?1 AND coupon IS NOT NULL ORDER BY seq")?;
-    let mut intents = intents.query([state_code(SendState::Intent)])?;
+    let mut intents = intents.query([code::INTENT])?;
     while let Some(row) = intents.next()? {
-        let run = row.get(0)?;
+        let run = row.get("run")?;
         let Some(codes) = open.get_mut(&run) else { continue };
-        let key = SendKey(row.get(1)?);
-        if *codes.entry(row.get(2)?).or_insert(key) != key {
-            // One code for everybody: nothing more needs to be read of this run.
+        let key: SendKey = row.get("send_key")?;
+        if *codes.entry(row.get("coupon")?).or_insert(key) != key {
+            // Two recipients have the same code, so the codes of this run are not generated.
             open.remove(&run);
         }
     }

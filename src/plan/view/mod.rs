@@ -1,3 +1,4 @@
 //! How a plan is shown.
 
+pub mod json;
 pub mod text;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 
 use crate::domain::expiry::in_zone;
-use crate::plan::PlanFile;
-use crate::plan::block::BlockReason;
+use crate::plan::file::{CouponKind, PlanFile};
 use crate::util::human::{self, grouped};
 
 const BOLD: Style = Style::new().bold();
@@ -62,12 +61,8 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
         if counts.unknown > 0 { "may have been sent; not sent again" } else { "" },
     )?;
     row(Style::new(), "blocked", counts.blocked, "")?;
-    for (code, number) in &plan.blocked_reasons {
-        let reason: Option<BlockReason> = serde_json::from_value(serde_json::Value::from(code.as_str())).ok();
-        let words = match reason {
-            Some(reason) => reason.words(),
-            None => code,
-        };
+    for (reason, number) in &plan.blocked_reasons {
+        let words = reason.words();
         writeln!(out, "  {DIM}{:<10}{:>11}  {words}{DIM:#}", "", grouped(*number))?;
     }
     writeln!(out)?;
@@ -96,9 +91,11 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
         let name = if position == 0 { "Template" } else { "" };
         writeln!(out, "  {name:<10}{key}, for {}", grouped(*number))?;
     }
-    let coupons = match (plan.coupons.kind.as_str(), plan.coupons.free) {
-        ("pool", Some(free)) => format!("{} of {} free codes in the pool", grouped(plan.coupons.needed), grouped(free)),
-        ("generate", _) => format!("{} generated codes, one for each", grouped(plan.coupons.needed)),
+    let coupons = match (plan.coupons.kind, plan.coupons.free) {
+        (CouponKind::Pool, Some(free)) => {
+            format!("{} of {} free codes in the pool", grouped(plan.coupons.needed), grouped(free))
+        }
+        (CouponKind::Generate, _) => format!("{} generated codes, one for each", grouped(plan.coupons.needed)),
         _ => "one code for all".to_owned(),
     };
     writeln!(out, "  {:<10}{coupons}", "Coupons")?;
@@ -139,7 +136,7 @@ fn write_plan(out: &mut String, plan: &PlanFile) -> std::fmt::Result {
     }
     for row in plan.blocked.iter().flatten() {
         let detail = row.detail.as_deref().map_or_else(String::new, |detail| format!(": {detail}"));
-        writeln!(out, "  {DIM}{}:{}{DIM:#} {}{detail}", row.file, row.line, row.reason)?;
+        writeln!(out, "  {DIM}{}:{}{DIM:#} {}{detail}", row.file, row.line, row.reason.code())?;
     }
     if !plan.warnings.is_empty() {
         writeln!(out)?;

@@ -1,9 +1,9 @@
-//! YAML from somebody else, within bounds.
+//! Reading foreign YAML within limits.
 //!
-//! The YAML library bounds neither the time that nested brackets take nor the memory that aliases
-//! expand to. So a text is looked through twice before it becomes a value: its nesting by
-//! [`nesting`], and what its aliases expand to by a walk that builds nothing. All bounds
-//! are on what the file holds, never on time, so that a file is refused on every machine or on none.
+//! The YAML library limits neither the time that nested brackets take nor the memory that aliases expand to.
+//! Therefore two passes check a text before it becomes a value: [`nesting`] checks its nesting, and a walk that
+//! builds nothing measures what its aliases expand to. All limits apply to the content of the file and never to
+//! time, so a file is refused on every machine or on none.
 
 mod nesting;
 

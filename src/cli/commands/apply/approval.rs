@@ -6,7 +6,11 @@ use crate::cli::exit::Exit;
 use crate::domain::diagnostic::Code;
 use crate::plan::fingerprint::{self, Options};
 use crate::plan::{Built, NotAPlanHash, PlanFile, PlanHash};
+use crate::util::fs::read_regular;
 use crate::util::human::grouped;
+
+/// The largest plan file that is read. A plan lists at most each row that gets no message.
+const MAX_PLAN_FILE: u64 = 1 << 30;
 
 /// A plan file, a hash, or nothing.
 pub(super) struct Approval {
@@ -21,19 +25,22 @@ impl Approval {
             None => None,
             Some(path) => {
                 let shown = path.display();
-                let text = std::fs::read_to_string(path).map_err(|error| {
+                let unreadable = |problem: String| {
                     CommandError::new(
                         Exit::Invalid,
                         Code::InvalidPlanFile,
-                        format!("cannot read the plan `{shown}`: {error}"),
+                        format!("cannot read the plan `{shown}`: {problem}"),
                     )
-                })?;
-                let hint = "make it anew with `sendform plan CAMPAIGN --out FILE`";
+                };
+                let content =
+                    read_regular(path, MAX_PLAN_FILE).map_err(|error| unreadable(error.to_string()).source(error))?;
+                let text = String::from_utf8(content).map_err(|_| unreadable("it is not UTF-8".to_owned()))?;
+                let hint = "make a new one with `sendform plan CAMPAIGN --out FILE`";
                 Some(PlanFile::parse(&text).map_err(|problem| {
                     CommandError::new(
                         Exit::Invalid,
                         Code::InvalidPlanFile,
-                        format!("the plan `{shown}` cannot be used: {problem}"),
+                        format!("cannot use the plan `{shown}`: {problem}"),
                     )
                     .hint(hint)
                 })?)
@@ -75,7 +82,7 @@ fn differs(approved: &PlanHash, built: &Built, file: Option<&PlanFile>) -> Comma
     let words = match file {
         Some(old) => {
             let changes = changes(old, &built.file);
-            if changes.is_empty() { "what the plan cannot name".to_owned() } else { changes.join("; ") }
+            if changes.is_empty() { "something that the plan does not list".to_owned() } else { changes.join("; ") }
         }
         None => guess(approved, built),
     };
@@ -106,15 +113,15 @@ fn changes(old: &PlanFile, new: &PlanFile) -> Vec<String> {
     };
     compare("expiry", end(old), end(new));
     let blocked = |plan: &PlanFile| {
-        plan.blocked_reasons.iter().map(|(reason, number)| format!("{reason} {number}")).collect::<Vec<_>>().join(", ")
+        plan.blocked_reasons
+            .iter()
+            .map(|(reason, number)| format!("{} {number}", reason.code()))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     compare("left out", blocked(old), blocked(new));
     if old.digests.messages != new.digests.messages && changes.len() == before {
-        let what = if named {
-            "what somebody would get"
-        } else {
-            "what somebody would get: a text, a code, a number, or media"
-        };
+        let what = if named { "the messages" } else { "the messages: a text, a code, a number, or media" };
         changes.push(what.to_owned());
     }
     changes

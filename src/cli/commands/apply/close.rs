@@ -65,7 +65,7 @@ impl Report<'_> {
         self.ui.say(&format!(
             "\nRun {} {}: {} of {} accepted in {seconds:.1} s, {rate:.0}/s",
             summary.run,
-            summary.result.as_str(),
+            summary.result.recorded().as_str(),
             grouped(done.accepted),
             count(summary.planned)
         ));

@@ -27,12 +27,8 @@ pub(super) fn keep(place: &LedgerLocation, of: &Of<'_>, forgotten: &[LostOutcome
         return None;
     }
     let text = text(of, &kept);
-    let beside = match place {
-        LedgerLocation::File(ledger) => ledger.parent().map(Path::to_owned).unwrap_or_default(),
-        LedgerLocation::Database(_) => PathBuf::from("."),
-    };
     let name = format!("sendform-outcomes-run-{}.yaml", of.run);
-    let written = [beside, std::env::temp_dir()].into_iter().find_map(|directory| {
+    let written = [place.directory(), std::env::temp_dir()].into_iter().find_map(|directory| {
         let path = free_name(&directory.join(&name));
         crate::util::fs::write_atomically(&path, &text, 0o600).ok().map(|()| path)
     });

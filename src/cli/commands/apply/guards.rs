@@ -16,8 +16,9 @@ use crate::plan::{Built, Prepared};
 pub(super) fn slow_down(campaign: &mut Prepared, rate: Rate) -> Result<(), CommandError> {
     let own = campaign.delivery.rate;
     if rate.interval() < own.interval() {
-        return Err(CommandError::usage(format!("`--rate {rate}` is faster than the campaign's {own}"))
-            .hint("`--rate` may only slow a run down; raise `delivery.rate` in the manifest, in review"));
+        return Err(CommandError::usage(format!("`--rate {rate}` is faster than the campaign's {own}")).hint(
+            "`--rate` can only lower the rate; to raise it, change `delivery.rate` in the manifest and review the plan",
+        ));
     }
     campaign.rate = rate;
     Ok(())
@@ -36,7 +37,7 @@ pub(super) fn refuse_repeats(built: &Built, args: &ApplyArgs) -> Result<(), Comm
         if repeats.same == repeats.people { "" } else { " and others" }
     );
     Err(CommandError::new(Exit::Error, Code::RepeatedMessage, message).hint(format!(
-        "a renamed campaign needs `moved: {{ from: {campaign} }}`, or its name `{campaign}` back if something was sent under the new one; to send it again on purpose, pass `--allow-repeat`"
+        "a renamed campaign needs `moved: {{ from: {campaign} }}`, or its name `{campaign}` back if something was sent under the new one; to send the message again on purpose, pass `--allow-repeat`"
     )))
 }
 
@@ -54,17 +55,17 @@ pub(super) fn check_account(
     Ok(subject.account)
 }
 
-/// A job in a pipeline must not keep its record on a disk that goes with it.
-pub(super) fn refuse_a_runners_disk(place: &LedgerLocation, fine: bool) -> Result<(), CommandError> {
-    match (place, env::pipeline()) {
-        (LedgerLocation::File(path), Some(variable)) if !fine => Err(CommandError::new(Exit::Error, Code::LedgerOnEphemeralDisk,
+/// Refuses a ledger on the disk of a pipeline job, which is deleted with the job.
+pub(super) fn require_durable_ledger_in_ci(place: &LedgerLocation, fine: bool) -> Result<(), CommandError> {
+    match (place.local_file(), env::pipeline()) {
+        (Some(path), Some(variable)) if !fine => Err(CommandError::new(Exit::Error, Code::LedgerOnEphemeralDisk,
             format!(
-                "the ledger `{}` is on this runner's disk, which goes with the job (`{variable}` is set)",
+                "the ledger `{}` is on this runner's disk, which is deleted with the job (`{variable}` is set); nothing was sent",
                 path.display()
             ),
         )
         .hint(
-            "the next job would send everything again; use `--ledger postgres://…`, or keep the ledger on a disk that stays and pass `--ledger-is-durable`",
+            "without its ledger, the next job would send everything again: use `--ledger postgres://…`, or keep the ledger on a persistent disk and pass `--ledger-is-durable`",
         )),
         _ => Ok(()),
     }

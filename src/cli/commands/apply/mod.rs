@@ -22,13 +22,12 @@ use crate::cli::exit::Exit;
 use crate::cli::owner::OwnerArgs;
 use crate::cli::session::locate;
 use crate::cli::signals::Signals;
-use crate::cli::ui::Ui;
+use crate::cli::ui::{Answer, Ui};
 use crate::cli::{clock, env, owner, session};
 use crate::domain::campaign::Rate;
 use crate::domain::diagnostic::Code;
-use crate::gateway::kaleyra::KaleyraSpec;
-use crate::gateway::kaleyra::account::Account;
-use crate::ledger::{Head, Ledger, LedgerError, LedgerLocation, report, sqlite};
+use crate::gateway;
+use crate::ledger::{Head, Ledger, LedgerError, query};
 use crate::manifest::Given;
 use crate::plan::build::{Basis, build, drift_in_words};
 use crate::plan::rename_guard;
@@ -38,58 +37,59 @@ use crate::util::human::grouped;
 use approval::Approval;
 use send::{Job, Provider};
 
-/// Send what the plan says; run again to resume
+/// Send the messages of a plan; run it again to resume
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sendform apply campaign.yaml                   shows the plan, asks, sends
-  sendform apply --plan plan.json                sends exactly the plan that was reviewed
-  sendform apply campaign.yaml --plan-hash v2:…  the same, by the plan's hash alone
+  sendform apply campaign.yaml                   show the plan, ask, send
+  sendform apply --plan plan.json                send exactly the plan that was reviewed
+  sendform apply campaign.yaml --plan-hash v2:…  the same, with the plan's hash only
   sendform apply campaign.yaml --sandbox --auto-approve
 
-Running it again sends nothing twice: it resumes what is left. Ctrl-C once stops after what is under
-way, twice at once. On a ledger in PostgreSQL several appliers share one plan and its rate.")]
+Run the same command again to resume: no message is sent twice. Press Ctrl-C once to stop after the
+requests in flight, twice to stop at once. With a ledger in PostgreSQL, several machines can apply one
+plan together; they share its rate.")]
 pub(crate) struct ApplyArgs {
-    /// The campaign
+    /// Campaign file
     #[arg(required_unless_present = "plan", conflicts_with = "plan")]
     campaign: Option<PathBuf>,
-    /// Send this plan, written by `plan --out`; it counts as approved
+    /// Send this plan, written by `plan --out`, without asking
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vars", "var_file"])]
     plan: Option<PathBuf>,
-    /// Send only if the plan has this hash; it counts as approved
+    /// Send without asking, but only if the plan has this hash
     #[arg(long, value_name = "HASH")]
     plan_hash: Option<String>,
-    /// Do not ask
+    /// Skip the confirmation prompt
     #[arg(long)]
     auto_approve: bool,
     #[command(flatten)]
     vars: VarArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
-    /// Try again what the provider refused before
+    /// Send again what the provider rejected before
     #[arg(long)]
     retry_rejected: bool,
-    /// Send more slowly than the campaign says, such as `10/s`
+    /// Send at a lower rate than the campaign's, such as `10/s`
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<Rate>,
-    /// Send although many recipients had the same message from another campaign
+    /// Send although many recipients got the same message from another campaign
     #[arg(long)]
     allow_repeat: bool,
     #[command(flatten)]
     owner: OwnerArgs,
-    /// Refuse a ledger that does not hold this head, as `plan` and `apply` printed it before
+    /// Refuse a ledger that does not contain this head, which `plan` or `apply` printed before
     #[arg(long, env = env::LEDGER_HEAD, value_name = "HEAD")]
     ledger_head: Option<Head>,
-    /// Make a new ledger for this run, if there is none; refused once the ledger holds a run that has ended
+    /// Create the ledger if there is none; refused if the ledger already holds a run that has ended
     #[arg(long, conflicts_with = "sandbox")]
     new_ledger: bool,
-    /// Send although the ledger was restored and has forgotten this many sends of the campaign
+    /// Send although the ledger was restored from a backup that lacks this many sends of the campaign
     #[arg(long, value_name = "N", conflicts_with = "sandbox")]
     forget_sends: Option<u64>,
-    /// How long this applier may be silent before others take its place, on a shared ledger
+    /// On a shared ledger: how long this process may be silent before others take over its work
     #[arg(long, env = env::LEASE, value_name = "DURATION", default_value = "30s", value_parser = lease)]
     lease: Duration,
-    /// In a pipeline: the local ledger outlives this job
+    /// In a pipeline: confirm that the local ledger is kept after this job
     #[arg(long, env = env::LEDGER_IS_DURABLE, value_parser = clap::builder::FalseyValueParser::new())]
     ledger_is_durable: bool,
 }
@@ -127,11 +127,11 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     if let Some(rate) = args.rate {
         guards::slow_down(&mut campaign, rate)?;
     }
-    let spec = session::kaleyra(&campaign.gateway)?;
-    let longest_request = spec.longest_request(campaign.composer.uploads());
+    let longest_request =
+        gateway::longest_request(&campaign.gateway, campaign.composer.uploads()).map_err(send::cannot_open)?;
     let located = locate(&args.ledger, sandbox, &path)?;
     let place = located.ledger.clone();
-    guards::refuse_a_runners_disk(&place, sandbox || args.ledger_is_durable)?;
+    guards::require_durable_ledger_in_ci(&place, sandbox || args.ledger_is_durable)?;
     if place.is_shared() {
         // Without its key the database need not be asked.
         session::key(&place)?;
@@ -141,11 +141,7 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
     let mut provider = None;
     let mut shutdown: Option<watch::Receiver<ShutdownRequest>> = None;
     for _ in 0..MAX_PLANS {
-        if let LedgerLocation::File(path) = &place
-            && let Some(holder) = sqlite::lease_holder(path)
-        {
-            return Err(LedgerError::Held { holder }.into());
-        }
+        place.check_not_held()?;
         // Nothing is written and no lease is taken until the plan is approved and the secrets are at hand.
         let inputs = Inputs::open(&campaign);
         let mut record = runtime.block_on(session::read(&located, &mut campaign))?;
@@ -154,7 +150,7 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         }
         let basis = Basis {
             snapshot: &record.snapshot,
-            key: &record.key,
+            key: record.key.as_ref(),
             now,
             planned_at: approval.hash.as_ref().and_then(|hash| hash.planned_at),
             retry_rejected,
@@ -167,7 +163,7 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         let mut built = build(&campaign, inputs, basis)?;
         approval.check(&built)?;
         let repeats = runtime.block_on(record.repeats(&campaign, &mut built))?;
-        built.file = built.file.with_ledger(record.head, repeats);
+        built.file = built.file.with_ledger(record.head, repeats)?;
         let sends = (built.hash.clone(), built.file.counts.send);
         if approved_by_user.as_ref() != Some(&sends) {
             ui.data(&render(&built.file))?;
@@ -182,35 +178,31 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         }
         guards::refuse_repeats(&built, args)?;
         if let Some(ledger) = record.ledger.as_deref_mut() {
-            runtime.block_on(ledger.admits(&campaign.record_name, &built.hash.to_string()))?;
+            runtime.block_on(ledger.check_can_begin(&campaign.record_name, &built.hash.to_string()))?;
         }
         if approval.hash.is_none() && !args.auto_approve && approved_by_user.as_ref() != Some(&sends) {
-            ask(ui, built.file.counts.send, &target(&campaign, sandbox))?;
+            ask(ui, &runtime, shutdown.clone(), built.file.counts.send, &target(&campaign, sandbox))?;
         }
         approved_by_user = Some(sends);
-        let (provider, sid) = match &mut provider {
+        let provider = match &mut provider {
             Some(opened) => opened,
-            none => {
-                let secrets = if sandbox { None } else { Some(secrets(&spec)?) };
-                let sid = secrets.as_ref().map(|account| account.sid.clone());
-                none.insert((Provider::open(&runtime, &campaign, spec.clone(), secrets)?, sid))
-            }
+            none => none.insert(Provider::open(&runtime, &campaign, sandbox)?),
         };
-        let (key, id) = match record.ledger.take() {
-            Some(mut ledger) => {
+        let (key, id) = match (record.ledger.take(), record.key) {
+            (Some(mut ledger), Some(key)) => {
                 if !sandbox {
-                    runtime.block_on(restored::told(ledger.as_mut(), &campaign))?;
+                    runtime.block_on(restored::confirm_loss(ledger.as_mut(), &campaign))?;
                 }
-                (record.key, runtime.block_on(ledger.id())?)
+                (key, runtime.block_on(ledger.id())?)
             }
-            None => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
+            _ => runtime.block_on(located.create_on_request(ui, args.new_ledger))?,
         };
-        let account = guards::check_account(&record.runs, &campaign, &key, sid.as_ref(), args)?;
+        let account = guards::check_account(&record.runs, &campaign, &key, provider.account.as_ref(), args)?;
         located.remember(ui, &campaign.name, &id)?;
         // Before the run begins: a signal must not cut it off from writing down how it ended.
         let shutdown = shutdown.get_or_insert_with(|| catch_signals(&runtime)).clone();
         let start = start::run_start(&campaign, &built, account, args.lease, sandbox, longest_request);
-        let ledger = runtime.block_on(place.open_for_run(&key))?;
+        let ledger = runtime.block_on(place.open_for_run(&session::operator(), &key))?;
         let shared_campaign = Arc::new(campaign);
         let job = Job {
             ui,
@@ -231,7 +223,7 @@ pub(crate) fn run(ui: &Ui, args: &ApplyArgs) -> Result<Exit, CommandError> {
         if *shutdown.borrow() > ShutdownRequest::None {
             return Ok(Exit::Interrupted);
         }
-        ui.say("The ledger was written to after this plan was made; planning again");
+        ui.say("The ledger has changed since this plan was made; planning again");
         campaign =
             Arc::into_inner(shared_campaign).ok_or_else(|| CommandError::internal("the campaign is still in use"))?;
     }
@@ -249,11 +241,30 @@ fn catch_signals(runtime: &tokio::runtime::Runtime) -> watch::Receiver<ShutdownR
 /// How often a plan is made again because others wrote to the ledger in the meantime.
 const MAX_PLANS: usize = 5;
 
-/// Asks whether to send. Without a terminal nobody can answer.
-fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), CommandError> {
-    match ui.confirm(&format!("\nSend {} through {target}?", count(sends))) {
-        Some(true) => Ok(()),
-        Some(false) => Err(CommandError::new(Exit::Error, Code::NotConfirmed, "not approved; nothing was sent")),
+/// Asks whether to send. Once signals are caught, one of them ends the question.
+fn ask(
+    ui: &Ui,
+    runtime: &tokio::runtime::Runtime,
+    shutdown: Option<watch::Receiver<ShutdownRequest>>,
+    sends: u64,
+    target: &str,
+) -> Result<(), CommandError> {
+    let question = format!("\nSend {} through {target}?", count(sends));
+    let answer = match shutdown {
+        None => ui.confirm(&question, "sends").map(|yes| if yes { Answer::Yes } else { Answer::No }),
+        Some(mut shutdown) => runtime.block_on(ui.confirm_unless(&question, "sends", async move {
+            // If the sender is gone, nothing can interrupt.
+            if shutdown.wait_for(|request| *request > ShutdownRequest::None).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })),
+    };
+    match answer {
+        Some(Answer::Yes) => Ok(()),
+        Some(Answer::No) => Err(CommandError::new(Exit::Error, Code::NotConfirmed, "not approved; nothing was sent")),
+        Some(Answer::Interrupted) => {
+            Err(CommandError::new(Exit::Interrupted, Code::NotConfirmed, "interrupted; nothing was sent"))
+        }
         None => Err(CommandError::new(
             Exit::Error,
             Code::CannotConfirm,
@@ -263,7 +274,7 @@ fn ask(ui: &Ui, sends: u64, target: &str) -> Result<(), CommandError> {
     }
 }
 
-/// Refuses a ledger that has forgotten sends, as far as it or its user can tell.
+/// Refuses a ledger that lacks sends, as far as the ledger or its user knows.
 async fn check_record(
     mut ledger: Option<&mut (dyn Ledger + 'static)>,
     args: &ApplyArgs,
@@ -277,7 +288,7 @@ async fn check_record(
             "`--new-ledger` is for the first run, and the ledger `{}` holds a run that has ended",
             ledger.place()
         ))
-        .hint("leave it out: a pipeline that keeps it would send everything again if its ledger were lost"));
+        .hint("remove the option: with it, a pipeline would send everything again if its ledger were lost"));
     }
     restored::check(ledger, campaign, args.forget_sends).await
 }
@@ -297,23 +308,16 @@ async fn check_heads(
     };
     for head in [args.ledger_head, of_plan].into_iter().flatten() {
         let problem = match ledger.as_deref_mut() {
-            Some(ledger) => report::behind(ledger, head).await?,
-            None => Some(format!("there is no ledger, and another ledger with the head {head} was seen before")),
+            Some(ledger) => query::check_head(ledger, head).await?,
+            None => Some(format!("there is no ledger, but a ledger with the head {head} was used before")),
         };
         if let Some(problem) = problem {
             return Err(CommandError::new(Exit::Error, Code::LedgerForgotSends, format!("{problem}; nothing was sent")).hint(
-                "restored from an old copy, it has forgotten who got an offer: use the ledger that the head was printed for, or settle what is missing before a new plan",
+                "a ledger that was restored from an old backup does not know who got an offer since: use the ledger that the head was printed for, or settle the missing sends before a new plan",
             ));
         }
     }
     Ok(())
-}
-
-fn secrets(spec: &KaleyraSpec) -> Result<Account, CommandError> {
-    Account::resolve(spec, &env::lookup).map_err(|error| {
-        CommandError::new(Exit::Error, Code::SecretUnavailable, error.to_string())
-            .hint("nothing was sent; `--sandbox` needs no credentials")
-    })
 }
 
 fn target(campaign: &Prepared, sandbox: bool) -> String {

@@ -1,11 +1,11 @@
-//! A ledger that was restored from a copy has forgotten sends. `apply` refuses a campaign that lost some
-//! until `--forget-sends` names their number.
+//! A ledger that was restored from a backup lacks the sends that were recorded later. `apply` refuses a campaign
+//! that lost some until `--forget-sends` names their number.
 
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::session;
 use crate::domain::diagnostic::Code;
-use crate::ledger::{FORGOTTEN_SENDS, Ledger, LedgerError, TOLD};
+use crate::ledger::{FORGOTTEN_SENDS, LOSS_CONFIRMED, Ledger, LedgerError};
 use crate::plan::Prepared;
 
 /// How many sends of the campaign are forgotten; `None` if the user has confirmed it before.
@@ -33,24 +33,24 @@ pub(super) async fn check(
     match forgotten(ledger, campaign).await? {
         Some(sends) if given != Some(sends) => Err(CommandError::new(Exit::Error, Code::LedgerForgotSends,
             format!(
-                "the ledger was restored from a copy that has forgotten up to {sends} sends of `{}`; nothing was sent",
+                "the ledger was restored from a backup that lacks up to {sends} sends of `{}`; nothing was sent",
                 campaign.name
             ),
         )
         .hint(format!(
-            "whoever is forgotten gets the offer again; leave them out, for example with a suppression list from the provider's report, then pass `--forget-sends {sends}` once"
+            "those recipients would get the offer again: exclude them, for example with a suppression list made from the provider's report, then pass `--forget-sends {sends}` once"
         ))),
         _ => Ok(()),
     }
 }
 
 /// Records that the user confirmed the loss, so that the campaign is not refused again.
-pub(super) async fn told(ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), LedgerError> {
+pub(super) async fn confirm_loss(ledger: &mut dyn Ledger, campaign: &Prepared) -> Result<(), LedgerError> {
     if forgotten(ledger, campaign).await?.is_none() {
         return Ok(());
     }
     for name in session::names(campaign) {
-        ledger.set_property(&format!("{FORGOTTEN_SENDS}{name}"), Some(TOLD)).await?;
+        ledger.set_property(&format!("{FORGOTTEN_SENDS}{name}"), Some(LOSS_CONFIRMED)).await?;
     }
     Ok(())
 }

@@ -10,52 +10,63 @@ use super::close::Report;
 use super::forgotten;
 use crate::apply::feed::FileSource;
 use crate::apply::{self, ApprovedPlan, Progress, Run, RunError, ShutdownRequest};
+use crate::cli::env;
 use crate::cli::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::progress;
 use crate::cli::ui::Ui;
-use crate::domain::campaign::{Campaign, Delivery};
+use crate::domain::campaign::{Campaign, Delivery, GatewaySpec};
 use crate::domain::clock::SystemClock;
 use crate::domain::diagnostic::Code;
-use crate::gateway::Gateway;
-use crate::gateway::kaleyra::account::Account;
-use crate::gateway::kaleyra::{KaleyraSpec, KaleyraV1};
+use crate::domain::secret::SecretRef;
+use crate::gateway::{self, Connection, EnvLookup, Gateway, OpenError};
 use crate::ledger::{Ledger, LedgerError, LedgerKey, LedgerLocation, RunStart, Snapshot};
 use crate::plan::{Built, Prepared};
 use crate::sandbox::{self, Preview, Sandbox};
 
-/// The provider, or its stand-in, ready for requests.
+/// The provider or the sandbox, ready for requests.
 pub(super) struct Provider {
-    /// The stand-in, if this is a trial. It ends when it is dropped.
+    /// The sandbox, if this is a trial. It ends when it is dropped.
     sandbox: Option<Sandbox>,
-    gateway: Arc<KaleyraV1>,
+    gateway: Arc<dyn Gateway>,
+    /// Identifies the account at the provider; the sandbox has none.
+    pub(super) account: Option<SecretString>,
 }
 
 impl Provider {
-    /// Opens the provider with the account's secrets; without them it starts the stand-in.
-    pub(super) fn open(
-        runtime: &Runtime,
-        campaign: &Campaign,
-        spec: KaleyraSpec,
-        account: Option<Account>,
-    ) -> Result<Self, CommandError> {
+    /// Reads the secrets of the account and connects to the provider, or starts the sandbox.
+    pub(super) fn open(runtime: &Runtime, campaign: &Campaign, trial: bool) -> Result<Self, CommandError> {
+        if !trial {
+            let connection = connect(&campaign.gateway, &env::lookup, campaign)?;
+            return Ok(Self { sandbox: None, gateway: connection.gateway, account: Some(connection.account) });
+        }
         let fail = |problem: String| CommandError::new(Exit::Error, Code::SandboxFailed, problem);
-        let mut spec = spec;
-        let (sandbox, account) = match account {
-            Some(account) => (None, account),
-            None => {
-                let sandbox = runtime
-                    .block_on(embedded(campaign))
-                    .map_err(|error| fail(format!("the sandbox cannot start: {error}")))?;
-                spec.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
-                let account =
-                    Account { sid: SecretString::from(sandbox::SID), api_key: SecretString::from(sandbox::API_KEY) };
-                (Some(sandbox), account)
-            }
-        };
-        let gateway = KaleyraV1::new(spec, account, Arc::new(SystemClock), campaign.delivery.concurrency)
-            .map_err(|error| fail(error.to_string()))?;
-        Ok(Self { sandbox, gateway: Arc::new(gateway) })
+        let sandbox =
+            runtime.block_on(embedded(campaign)).map_err(|error| fail(format!("cannot start the sandbox: {error}")))?;
+        let mut spec = campaign.gateway.clone();
+        spec.base_url = url::Url::parse(&sandbox.url()).map_err(|error| fail(error.to_string()))?;
+        // The account of the sandbox, without reading the one of the campaign.
+        spec.secrets.iter_mut().for_each(|(name, secret)| *secret = SecretRef::Env(name.clone()));
+        let env = |name: &str| Some(if name == spec.account { sandbox::SID.into() } else { sandbox::API_KEY.into() });
+        let gateway = connect(&spec, &env, campaign)?.gateway;
+        Ok(Self { sandbox: Some(sandbox), gateway, account: None })
+    }
+}
+
+fn connect(spec: &GatewaySpec, env: EnvLookup<'_>, campaign: &Campaign) -> Result<Connection, CommandError> {
+    gateway::open(spec, env, Arc::new(SystemClock), campaign.delivery.concurrency).map_err(cannot_open)
+}
+
+/// The error for a provider that cannot be opened.
+pub(super) fn cannot_open(error: OpenError) -> CommandError {
+    let message = error.to_string();
+    match error {
+        OpenError::Secret(_) => CommandError::new(Exit::Error, Code::SecretUnavailable, message)
+            .hint("nothing was sent; `--sandbox` needs no credentials"),
+        OpenError::Setting(_) | OpenError::UnknownProvider(_) => {
+            CommandError::new(Exit::Invalid, Code::SchemaMismatch, message)
+        }
+        OpenError::Setup(_) => CommandError::new(Exit::Error, Code::ProviderUnreachable, message),
     }
 }
 
@@ -111,7 +122,7 @@ impl Job<'_> {
             delivery: Delivery { rate: campaign.rate, ..campaign.delivery },
             start,
             ledger,
-            gateway: Arc::clone(&provider.gateway) as Arc<dyn Gateway>,
+            gateway: Arc::clone(&provider.gateway),
             clock: Arc::new(SystemClock),
             shutdown,
             events: events_sender,
@@ -125,8 +136,8 @@ impl Job<'_> {
             let _ = shown.join();
             ended
         });
-        if let (Some(sandbox), LedgerLocation::File(path)) = (&provider.sandbox, &place) {
-            let page = path.with_file_name("inbox.html");
+        if let Some(sandbox) = &provider.sandbox {
+            let page = place.directory().join("inbox.html");
             if crate::util::fs::write_atomically(&page, &sandbox.page(), 0o600).is_ok() {
                 ui.say(&format!("Inbox     {}", page.display()));
             }

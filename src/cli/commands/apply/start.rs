@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cli::owner;
+use crate::cli::{env, owner};
 use crate::ledger::RunStart;
 use crate::plan::{Built, Prepared};
 
@@ -31,6 +31,8 @@ pub(super) fn run_start(
         interval: campaign.rate.interval(),
         retry_rejected: built.file.retry_rejected,
         lease,
+        host: env::host(),
+        actor: env::actor(),
         longest_request,
     }
 }

@@ -1,4 +1,4 @@
-//! `sendform ledger create | adopt | backup | restore`: what makes, keeps and replaces a ledger.
+//! `sendform ledger create | adopt | backup | copy | restore`
 
 use std::path::{Path, PathBuf};
 
@@ -13,15 +13,14 @@ use crate::cli::session;
 use crate::cli::session::locate::{Located, locate};
 use crate::cli::ui::Ui;
 use crate::domain::diagnostic::Code;
-use crate::ledger::key::KEY_VARIABLE;
-use crate::ledger::sqlite::{self, Forgotten, Restore};
-use crate::ledger::{LedgerKey, LedgerLocation};
-use crate::project::{self, memory};
+use crate::ledger::sqlite::Forgotten;
+use crate::ledger::{self, LedgerError, LedgerKey, LedgerLocation};
+use crate::project::memory;
 use crate::util::human::grouped;
 
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
-    /// A campaign that the ledger is for, by its file [default: the project of the current directory]
+    /// The campaign file whose project the ledger is for [default: the project of the current directory]
     campaign: Option<PathBuf>,
     #[command(flatten)]
     ledger: LedgerArgs,
@@ -29,13 +28,13 @@ pub(super) struct CreateArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A ledger's file that was copied is refused, because people would get the same offer twice if both went on.
-`ledger adopt` makes this copy the ledger; the other one must not be used again. A copy that has forgotten
-sends is still refused: see `ledger restore`.
+Sendform refuses a copy of a ledger's file, because people would get the same offer twice if both files were
+used. `ledger adopt` makes this copy the ledger; never use the other file again. A copy that lacks sends is
+still refused: see `ledger restore`.
 
 With a campaign, the project also remembers that this is the ledger that the campaign is sent with.")]
 pub(super) struct AdoptArgs {
-    /// A campaign that was sent with another ledger, by its file or its name
+    /// A campaign that was sent with another ledger: its file or its name
     campaign: Option<String>,
     #[command(flatten)]
     ledger: LedgerArgs,
@@ -43,11 +42,11 @@ pub(super) struct AdoptArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The copy is complete even while a run is under way. A plain copy of the file is not: the latest entries are
-in a log beside it. The key is written beside the copy, as FILE with the ending `.key`, unless `SENDFORM_KEY`
-gives it. Both can be read by their owner only.")]
+The backup is complete even during a run. A plain copy of the file is not: the latest entries are in a log
+beside it. The key is written beside the backup, as FILE with the extension `.key`, unless `SENDFORM_KEY` gives
+it. Only their owner can read the two files.")]
 pub(super) struct BackupArgs {
-    /// The file to write; it must not exist
+    /// File to write; it must not exist
     file: PathBuf,
     #[command(flatten)]
     ledger: LedgerArgs,
@@ -55,14 +54,14 @@ pub(super) struct BackupArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Shows which runs and how many sends the copy does not know, and changes nothing. With that number as
-`--forget-sends` it puts the copy in the ledger's place, and keeps the file that was there under another
-name. The chain gets a link that says so, and the next `apply` of each campaign that is concerned refuses
-until it is given the number, too: whoever is forgotten gets the offer again.")]
+Shows which runs and how many sends the backup lacks, and changes nothing. With that number as
+`--forget-sends` it puts the backup in the ledger's place, and keeps the file that was there under another
+name. The chain records it, and the next `apply` of each affected campaign refuses to send until it is given
+the number as well, because the recipients of missing sends get the offer again.")]
 pub(super) struct RestoreArgs {
-    /// The copy, made with `ledger backup`
+    /// The backup, written by `ledger backup`
     file: PathBuf,
-    /// How many sends may be forgotten, as this command shows the number
+    /// Number of missing sends to accept, as this command shows it
     #[arg(long, value_name = "N")]
     forget_sends: Option<u64>,
     #[command(flatten)]
@@ -75,13 +74,13 @@ Examples:
   sendform ledger copy sqlite:.sendform/ledger.db postgres://offers@db.example.com/offers
   sendform ledger copy postgres://offers@db.example.com/offers sqlite:/var/lib/offers/ledger.db
 
-Everything goes along: runs, journal, chain, codes, contradictions; the ledger keeps its id and its key. The old
-ledger is marked as moved and is for reading alone from then on. Name the new one with `--ledger`,
-`SENDFORM_LEDGER` or in `sendform.yaml`. If it was interrupted, run the same command again.")]
+Moves everything: runs, journal, chain, codes, contradictions. The ledger keeps its id and its key. The old
+ledger is marked as moved; from then on it can only be read. Name the new one with `--ledger`,
+`SENDFORM_LEDGER` or in `sendform.yaml`. If the command was interrupted, run it again.")]
 pub(super) struct CopyArgs {
-    /// The ledger to move, as `sqlite:PATH` or `postgres://USER@HOST/DATABASE`
+    /// Ledger to move: `sqlite:PATH` or `postgres://USER@HOST/DATABASE`
     from: String,
-    /// The new ledger; it must not exist yet
+    /// Location to move it to; there must be no ledger yet
     to: String,
 }
 
@@ -91,53 +90,44 @@ pub(super) async fn copy(ui: &Ui, args: &CopyArgs) -> Result<Exit, CommandError>
         |text: &str| LedgerLocation::parse(text, &root).map_err(|problem| CommandError::usage(problem.to_string()));
     let (from, to) = (parse(&args.from)?, parse(&args.to)?);
     let given = env::key();
-    let key = match (&given, &from) {
-        (Some(given), _) => LedgerKey::parse(given)?,
-        (None, LedgerLocation::Database(_)) => session::key(&from)?,
-        (None, LedgerLocation::File(path)) => {
-            let beside = LedgerKey::path(path);
-            LedgerKey::in_file(&beside)?.ok_or_else(|| {
-                CommandError::new(
-                    Exit::Error,
-                    Code::LedgerKeyMissing,
-                    format!("the ledger's key `{}` is missing", beside.display()),
-                )
-            })?
-        }
+    let key = match from.existing_key(given.as_deref())? {
+        Some(key) => key,
+        None => match from.key_file() {
+            Some(path) => return Err(key_missing(format!("the ledger's key `{}` is missing", path.display()))),
+            None => return Err(LedgerError::KeyNotGiven.into()),
+        },
     };
-    match &to {
-        LedgerLocation::Database(_) if given.is_none() => {
-            return Err(CommandError::new(Exit::Error, Code::LedgerKeyMissing, format!("a ledger in a database needs its key in `{KEY_VARIABLE}`")).hint(
-                "it is in the file `ledger.key` beside the ledger; all appliers need it from now on, from where your secrets are",
-            ));
-        }
-        LedgerLocation::File(path) => {
-            project::prepare(path).map_err(|error| {
-                CommandError::new(
-                    Exit::Error,
-                    Code::CannotWrite,
-                    format!("cannot make the ledger's directory: {error}"),
-                )
-            })?;
+    match to.local_file() {
+        Some(path) => {
+            session::prepare(path)?;
             if given.is_none() {
                 key.clone().keep_beside(path)?;
             }
         }
-        LedgerLocation::Database(_) => {}
+        None if given.is_none() => {
+            return Err(CommandError::from(LedgerError::KeyNotGiven).hint(
+                "set it to the content of the file `ledger.key` beside the ledger; keep it where your secrets are, because all appliers need it from now on",
+            ));
+        }
+        None => {}
     }
-    crate::ledger::copy::copy(&from, &to, &key).await?;
+    ledger::copy::copy(&from, &to, &session::operator(), &key).await?;
     ui.say(&format!("Moved the ledger from `{from}` to `{to}`"));
     Ok(Exit::Done)
+}
+
+fn key_missing(problem: String) -> CommandError {
+    CommandError::new(Exit::Error, Code::LedgerKeyMissing, problem)
 }
 
 pub(super) async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, CommandError> {
     let start = args.campaign.clone().unwrap_or_else(|| PathBuf::from("."));
     let located = locate(&args.ledger, args.ledger.sandbox, &start)?;
     if located.ledger.is_shared() {
-        // Without its key the database need not be asked.
+        // Without its key there is no need to connect to the database.
         session::key(&located.ledger)?;
     }
-    if let Some(mut ledger) = located.ledger.open(None).await? {
+    if let Some(mut ledger) = located.ledger.open(&session::operator(), None).await? {
         let id = ledger.id().await?;
         return Err(CommandError::new(
             Exit::Error,
@@ -159,12 +149,10 @@ pub(super) async fn create(ui: &Ui, args: &CreateArgs) -> Result<Exit, CommandEr
 pub(super) async fn adopt(ui: &Ui, args: &AdoptArgs) -> Result<Exit, CommandError> {
     let (start, name, _) = campaign_argument::parse(args.campaign.as_deref())?;
     let located = locate(&args.ledger, args.ledger.sandbox, &start)?;
-    if let LedgerLocation::File(path) = &located.ledger {
-        sqlite::adopt(path)?;
-    }
+    located.ledger.adopt(&session::operator())?;
     let mut ledger = session::open_recorded(&located.ledger).await?;
     let id = ledger.id().await?;
-    // A renamed campaign is remembered under the name that it was sent with: that may be either.
+    // A renamed campaign may have been sent under either name.
     let mut names: Vec<String> = name.into_iter().collect();
     if let Some(manifest) = args.campaign.as_deref().map(Path::new).filter(|path| path.is_file()) {
         names.insert(0, campaign_argument::identity(manifest)?.0);
@@ -185,7 +173,7 @@ fn remember(located: &Located, name: &str, id: &str) -> Result<(), CommandError>
     let fail = |error: memory::MemoryError| CommandError::new(Exit::Error, Code::CannotWrite, error.to_string());
     let project = &located.project;
     for directory in &project.search.directories {
-        // A file of another form is replaced as well.
+        // Also replaces a file that cannot be read.
         if directory == &project.root || !matches!(memory::recall(std::slice::from_ref(directory), name), Ok(None)) {
             memory::remember(directory, name, id, &located.ledger.url()).map_err(fail)?;
         }
@@ -193,62 +181,42 @@ fn remember(located: &Located, name: &str, id: &str) -> Result<(), CommandError>
     memory::remember(&project.root, name, id, &located.ledger.url()).map_err(fail)
 }
 
-/// The path of a ledger that is a file.
-fn file<'a>(located: &'a Located, instead: &str) -> Result<&'a Path, CommandError> {
-    match &located.ledger {
-        LedgerLocation::File(path) => Ok(path),
-        LedgerLocation::Database(_) => {
-            Err(CommandError::usage(format!("the ledger `{}` is a database", located.ledger)).hint(instead))
-        }
-    }
-}
-
 pub(super) fn backup(ui: &Ui, args: &BackupArgs) -> Result<Exit, CommandError> {
     let located = locate(&args.ledger, args.ledger.sandbox, Path::new("."))?;
-    let path = file(&located, "back it up with the database's own tools, such as `pg_dump --schema=sendform`")?;
     let given = env::key().is_some();
-    let key = if given { None } else { Some(LedgerKey::of(path, None)?) };
-    sqlite::backup(path, &args.file, key.as_ref())?;
-    let with_key = if given { "" } else { ", and its key beside it" };
+    let key = if given { None } else { located.ledger.existing_key(None)? };
+    located.ledger.backup(&session::operator(), &args.file, key.as_ref())?;
+    let with_key = if key.is_some() { ", and its key beside it" } else { "" };
     ui.say(&format!("Wrote `{}`{with_key}", args.file.display()));
     Ok(Exit::Done)
 }
 
 pub(super) fn restore(ui: &Ui, args: &RestoreArgs) -> Result<Exit, CommandError> {
     let located = locate(&args.ledger, args.ledger.sandbox, Path::new("."))?;
-    let path = file(
-        &located,
-        "restore it with the database's own tools, and give `apply` the last head that was printed with `--ledger-head`",
-    )?;
-    let key = match env::key() {
-        Some(given) => LedgerKey::parse(&given)?,
+    let path = located.ledger.restorable()?;
+    let given = env::key();
+    let key = match located.ledger.existing_key(given.as_deref())? {
+        Some(key) => key,
         None => {
-            let beside = LedgerKey::path(path);
-            let of_copy = args.file.with_extension("key");
-            LedgerKey::in_file(&beside)?.or(LedgerKey::in_file(&of_copy)?).ok_or_else(|| {
-                CommandError::new(
-                    Exit::Error,
-                    Code::LedgerKeyMissing,
-                    format!("there is no key, neither `{}` nor `{}`", beside.display(), of_copy.display()),
-                )
+            let (beside, of_backup) = (LedgerKey::path(path), args.file.with_extension("key"));
+            LedgerKey::in_file(&of_backup)?.ok_or_else(|| {
+                key_missing(format!("there is no key, neither `{}` nor `{}`", beside.display(), of_backup.display()))
             })?
         }
     };
-    project::prepare(path).map_err(|error| {
-        CommandError::new(Exit::Error, Code::CannotWrite, format!("cannot make the ledger's directory: {error}"))
-    })?;
-    let restore = Restore::prepare(path, &args.file, &key)?;
+    session::prepare(path)?;
+    let restore = located.ledger.prepare_restore(&session::operator(), &args.file, &key)?;
     let forgotten = restore.forgotten.clone();
     ui.data(&describe(&forgotten))?;
     let nothing = forgotten.exact && forgotten.sends == 0;
     if args.forget_sends != Some(forgotten.sends) && !(nothing && args.forget_sends.is_none()) {
         return Err(CommandError::new(Exit::Error, Code::NotConfirmed, "nothing was restored").hint(format!(
-            "whoever is forgotten gets the offer again, unless it is settled first; to put this copy in place all the same, pass `--forget-sends {}`",
+            "the recipients of missing sends get the offer again, unless you settle those sends first; to restore this backup anyway, pass `--forget-sends {}`",
             forgotten.sends
         )));
     }
     let kept = restore.finish()?;
-    if env::key().is_none() {
+    if given.is_none() {
         key.keep_beside(path)?;
     }
     ui.say(&format!("Restored `{}` from `{}`", path.display(), args.file.display()));
@@ -261,19 +229,16 @@ pub(super) fn restore(ui: &Ui, args: &RestoreArgs) -> Result<Exit, CommandError>
 fn describe(forgotten: &Forgotten) -> String {
     let mut out = String::new();
     for run in &forgotten.runs {
-        out.push_str(&format!(
-            "The copy does not know run {} of `{}`, started {:.0}\n",
-            run.id, run.name, run.started_at
-        ));
+        out.push_str(&format!("The backup lacks run {} of `{}`, started {:.0}\n", run.id, run.name, run.started_at));
     }
     let sends = grouped(forgotten.sends);
     out.push_str(&match (forgotten.exact, forgotten.blind) {
-        (true, _) => format!("It has forgotten {sends} sends\n"),
+        (true, _) => format!("The backup lacks {sends} sends\n"),
         (false, false) => format!(
-            "It has forgotten at most {sends} sends: that many entries are missing, and the ledger itself cannot be read to tell which\n"
+            "The backup lacks at most {sends} sends: that many entries are missing, and the ledger itself cannot be read, so they cannot be identified\n"
         ),
         (false, true) => {
-            "Nothing tells what was sent after the copy was made: neither the ledger nor its head is there\n".to_owned()
+            "There is neither a readable ledger nor its head, so nothing shows what was sent after the backup was made\n".to_owned()
         }
     });
     out

@@ -98,7 +98,8 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, limit: Duration) -> Result<Vec<u8>, String> {
-        output_of(&["sh".to_owned(), "-c".to_owned(), script.to_owned()], limit)
+        let script = format!("PATH=/usr/bin:/bin; {script}");
+        output_of(&["/bin/sh".to_owned(), "-c".to_owned(), script], limit)
     }
 
     #[test]
