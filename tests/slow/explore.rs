@@ -133,7 +133,7 @@ impl<const SENDS: usize> World<SENDS> {
     fn settle(&mut self, send: usize, attempt: u32, run: i64, to: SendState) {
         let place = attempt as usize;
         let held = self.sends[send].map(|stand| ReportContext {
-            stand,
+            last: stand,
             claimed: self.claimed[send][place] == run,
             own_word: self.own_word[send] == Some(attempt),
             has_id: self.recorded[send][place],
