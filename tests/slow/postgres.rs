@@ -387,7 +387,7 @@ fn the_record_holds_no_number_in_the_clear() {
     }
     project.environment[1].1 = "6b".repeat(32);
     let output = project.apply(&[]).expect(1);
-    assert!(output.stderr.contains("made with another key"), "{}", output.stderr);
+    assert!(output.stderr.contains("created with another key"), "{}", output.stderr);
     project.run(&["plan", "campaign.yaml"]).expect(1);
 }
 
@@ -395,7 +395,7 @@ fn the_record_holds_no_number_in_the_clear() {
 fn without_the_key_sends_are_listed_without_their_rows() {
     let (_sandbox, project) = two_unknown();
     let mut command = project.command(&["sends", "list", "campaign.yaml", "--format", "json"]);
-    for (key, why) in [(None, "is not in `SENDFORM_KEY`"), (Some("6b".repeat(32)), "made with another key")] {
+    for (key, why) in [(None, "needs its key in `SENDFORM_KEY`"), (Some("6b".repeat(32)), "created with another key")] {
         let command = match key {
             None => command.env_remove("SENDFORM_KEY"),
             Some(key) => command.env("SENDFORM_KEY", key),
