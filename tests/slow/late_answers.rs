@@ -78,7 +78,7 @@ fn an_acceptance_after_a_second_send_is_shown_as_a_contradiction() {
     for command in [&["status", "campaign.yaml"][..], &["sends", "show", &send], &["ledger", "check"]] {
         let shown = project.run(command).expect(0).stdout;
         assert!(shown.contains("run 1 reported attempt 1 as accepted"), "{shown}");
-        assert!(shown.contains("may have got it twice"), "{shown}");
+        assert!(shown.contains("may have got the message twice"), "{shown}");
     }
     project.apply(&[]).expect(0);
     assert_eq!((slow.messages().len(), quick.messages().len()), (1, 1));

@@ -14,7 +14,7 @@ fn a_mark_of_a_stranger_does_not_choose_the_ledger() {
     let mark = project.write("sendform.yaml", "ledger: sqlite:theirs/ledger.db\n");
     std::os::unix::fs::chown(&mark, Some(54_321), None).unwrap();
     let refused = apply_in(&project, "", "b/campaign.yaml", &[]).expect(1);
-    assert!(refused.stderr.contains("it belongs to somebody else"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("another user owns it"), "{}", refused.stderr);
     apply_in(&project, "", "b/campaign.yaml", &["--new-ledger", "--ledger", "sqlite:.sendform/ledger.db"]).expect(0);
     assert!(project.path().join("b/.sendform/ledger.db").exists() && !project.path().join("theirs").exists());
     // The owner of the campaign's file may mark the project that it belongs to.

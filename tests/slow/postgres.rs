@@ -416,5 +416,5 @@ fn a_database_that_answers_is_a_ledger_for_a_plan_in_a_pipeline_before_its_first
     let mut project = Project::new();
     project.on_postgres(&postgres::shared().database());
     let empty = output(project.command(&["plan", "campaign.yaml"]).env("CI", "true")).expect(0);
-    assert!(empty.stderr.contains("holds no record yet"), "{}", empty.stderr);
+    assert!(empty.stderr.contains("holds no ledger yet"), "{}", empty.stderr);
 }
