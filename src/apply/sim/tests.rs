@@ -1,12 +1,9 @@
-//! Ten thousand seeds, on two threads.
+//! Many seeds, on two threads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{EndingKind, Failure, Report, run};
-
-/// How many seeds every test run plays.
-const SEEDS: u64 = 10_000;
 
 /// How many broken seeds are shown.
 const MAX_SHOWN: usize = 12;
@@ -30,14 +27,14 @@ fn fail(failures: &[Failure]) -> ! {
     );
 }
 
-#[test]
-fn the_promise_holds_for_ten_thousand_seeds_and_every_ending_is_reached() {
+/// Plays the first seeds: the promise holds for each, and every ending is reached by some.
+fn play_all(seeds: u64) {
     let next = AtomicU64::new(0);
     let play = || {
         let (mut reports, mut failures): (Vec<Report>, Vec<Failure>) = (Vec::new(), Vec::new());
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= SEEDS {
+            if seed >= seeds {
                 return (reports, failures);
             }
             match run(seed, false) {
@@ -45,7 +42,7 @@ fn the_promise_holds_for_ten_thousand_seeds_and_every_ending_is_reached() {
                 Err(failure) => {
                     failures.push(failure);
                     if failures.len() == MAX_SHOWN {
-                        next.store(SEEDS, Ordering::Relaxed);
+                        next.store(seeds, Ordering::Relaxed);
                     }
                 }
             }
@@ -68,14 +65,24 @@ fn the_promise_holds_for_ten_thousand_seeds_and_every_ending_is_reached() {
         fail(&failures);
     }
     for ending in EndingKind::ALL {
-        let seeds = reached.get(&ending).copied().unwrap_or(0);
-        assert!(seeds >= 3, "{ending:?} is reached by {seeds} of {SEEDS} seeds: {reached:?}");
+        assert!(reached.contains_key(&ending), "no seed of {seeds} reaches {ending:?}: {reached:?}");
     }
 }
 
 #[test]
+fn the_promise_holds_and_every_ending_is_reached() {
+    play_all(2_000);
+}
+
+#[test]
+#[ignore = "takes half a minute; `tests/run` runs it"]
+fn the_promise_holds_for_ten_thousand_seeds() {
+    play_all(10_000);
+}
+
+#[test]
 fn one_seed_is_one_run_byte_for_byte() {
-    for seed in 0..200 {
+    for seed in 0..100 {
         let traces = [true, true].map(|keep| match run(seed, keep) {
             Ok(report) => report.trace,
             Err(failure) => fail(&[failure]),
